@@ -1,0 +1,1 @@
+"""Trunkline's contract and Python client."""

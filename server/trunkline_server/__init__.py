@@ -1,0 +1,1 @@
+"""The Trunkline service: one contract, any provider behind it."""
