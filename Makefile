@@ -1,0 +1,84 @@
+# Every target sets up what it needs first; when all is ready, that costs next to nothing.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint types layers test \
+	test-faults test-live check bench bench-compare lock release-contract clean
+
+BIN := .venv/bin
+SETUP := scripts/setup
+RELEASED := protos/released/trunkline-v1.binpb
+# Without source locations, so that a comment alone changes nothing. Imports are not ours to keep compatible.
+BUF_BUILD := $(BIN)/buf build --path protos/trunkline --exclude-source-info
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup-run  ## Set up and serve, the embedded model included (ARGS='--http 127.0.0.1:9000')
+	@exec $(BIN)/trunkline serve $(ARGS)
+
+setup: ## Set up .venv for development
+	@$(SETUP) dev
+
+setup-run:
+	@$(SETUP) run
+
+setup-clients:  ## Set up the SDKs and mock servers that tests use
+	@$(SETUP) clients
+
+setup-test:
+	@$(SETUP) test
+
+proto: setup  ## Generate clients/python/trunkline/v1 from protos/
+	@$(BIN)/python scripts/proto.py
+
+proto-check: setup  ## Fail if `make proto` would change a file
+	@$(BIN)/python scripts/proto.py --check
+
+format: setup  ## Format the code and fix what ruff can fix
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+lint: setup proto-check  ## Check format, style, and the contract against its last release
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/buf lint
+	@mkdir -p build
+	@$(BUF_BUILD) --output build/contract.binpb
+	@$(BIN)/buf breaking build/contract.binpb --against $(RELEASED) --exclude-imports
+
+types: setup  ## Check types with mypy --strict
+	@$(BIN)/mypy
+
+layers: setup  ## Check which module may import which
+	@$(BIN)/lint-imports
+
+test: setup-test  ## Set up and run all tests, on every Python from 3.11 to 3.13 that is installed
+	@scripts/test $(PYTEST_ARGS)
+
+test-%: setup setup-clients  ## Run the tests of one folder of tests/ (PYTEST_ARGS='-k name')
+	@$(BIN)/pytest tests/$* $(PYTEST_ARGS)
+
+test-faults: setup setup-clients  ## Break things, at length, and print one row for each kind of fault
+	@$(BIN)/pytest tests/faults -m "slow or not slow" $(PYTEST_ARGS)
+
+test-live: setup setup-clients  ## Ask real providers, those whose keys are in the environment
+	@$(BIN)/pytest tests/live -m live $(PYTEST_ARGS)
+
+check: lint types layers test  ## Everything that must pass before a change lands
+
+bench: setup  ## Measure CPU, latency and memory under load
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-compare: setup  ## Measure this checkout against another commit (BASE=main)
+	@$(BIN)/python bench/compare.py $(or $(BASE),$(error name a commit: make bench-compare BASE=main)) $(ARGS)
+
+lock: setup  ## Write locks/ anew from pyproject.toml (ARGS='--upgrade')
+	@scripts/lock $(ARGS)
+
+release-contract: setup  ## Make the contract as it is the one that later changes must not break
+	@$(BUF_BUILD) --output $(RELEASED)
+
+clean:  ## Remove what was set up or built here
+	@rm -rf .venv .venv-* build dist node_modules tests/clients/node/node_modules tests/faults/mocks/node_modules \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,216 @@
+"""Makes the environments of this checkout agree with the locks.
+
+    setup.py run        .venv with what the service needs
+    setup.py dev        .venv with what developers need
+    setup.py clients    the second SDK versions and the mock servers that tests use
+    setup.py test       dev, clients, and one .venv-VERSION for each other Python that is installed
+
+Each environment holds a file that names the locks it was made from. It is removed before an installation starts and
+written after it ended, so an installation that was interrupted is started again, from nothing.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTED_VERSIONS = ("3.11", "3.12", "3.13")
+
+# pip is given complete locks: nothing is left to resolve. Wheels only, because a source distribution would be built
+# with a build backend that no lock names.
+PIP_INSTALL = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps")
+PIP_INSTALL_LOCKED = (*PIP_INSTALL, "--require-hashes", "--only-binary=:all:")
+PIP_INSTALL_PROJECT = (*PIP_INSTALL, "--no-build-isolation", "--editable", ".")
+NPM_INSTALL = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+
+
+class SetupError(Exception):
+    """Something that the reader must see; its text is all they get."""
+
+
+@dataclass(frozen=True)
+class Venv:
+    """A virtual environment, what is installed in it, and which smaller sets of locks that covers."""
+
+    folder: str
+    locks: tuple[str, ...]
+    covers: tuple[tuple[str, ...], ...] = ()
+    has_project: bool = True
+    version: str | None = None
+
+    @property
+    def stamp(self) -> Path:
+        return ROOT / self.folder / ".ready"
+
+    @property
+    def is_ready(self) -> bool:
+        return self._digest(self.locks) in read_lines(self.stamp)
+
+    def install(self) -> None:
+        python = str(ROOT / self.folder / "bin" / "python")
+        if not self.stamp.exists() or not works(python):
+            call(find_python(self.version), "-m", "venv", "--clear", self.folder)
+        self.stamp.unlink(missing_ok=True)
+        call(python, *PIP_INSTALL_LOCKED, *(f"--requirement={lock}" for lock in self.locks))
+        if self.has_project:
+            call(python, *PIP_INSTALL_PROJECT)
+        self.stamp.write_text("".join(f"{self._digest(s)}\n" for s in (self.locks, *self.covers)))
+
+    def _digest(self, locks: Iterable[str]) -> str:
+        sources = (*locks, "pyproject.toml") if self.has_project else locks
+        return digest(ROOT / source for source in sources)
+
+
+@dataclass(frozen=True)
+class NodeModules:
+    """A folder of Node packages, as its package-lock.json says."""
+
+    folder: str
+
+    @property
+    def stamp(self) -> Path:
+        return ROOT / self.folder / "node_modules" / ".ready"
+
+    @property
+    def is_ready(self) -> bool:
+        return self._digest() in read_lines(self.stamp)
+
+    def install(self) -> None:
+        # `npm ci` begins by removing what is there, the stamp included.
+        call(*NPM_INSTALL, cwd=ROOT / self.folder)
+        self.stamp.write_text(f"{self._digest()}\n")
+
+    def _digest(self) -> str:
+        return digest([ROOT / self.folder / "package-lock.json"])
+
+
+Environment = Venv | NodeModules
+
+RUN_LOCKS = ("locks/run.txt", "locks/model.txt")
+DEV_LOCKS = ("locks/dev.txt", "locks/model.txt")
+RUN = Venv(".venv", RUN_LOCKS)
+DEV = Venv(".venv", DEV_LOCKS, covers=(RUN_LOCKS,))
+OPENAI_1X = Venv(".venv-openai-1x", ("locks/openai-1x.txt",), has_project=False)
+MOCKS = Venv(".venv-mocks", ("locks/mocks.txt",), has_project=False)
+NODE_SDK = NodeModules("tests/clients/node")
+NODE_MOCKS = NodeModules("tests/faults/mocks")
+
+
+def clients() -> list[Environment]:
+    if works("node", "--version") and works("npm", "--version"):
+        return [OPENAI_1X, MOCKS, NODE_SDK, NODE_MOCKS]
+    if os.environ.get("CI"):
+        raise SetupError("Node.js with npm is missing, and on CI no test may be skipped for that.")
+    print("Node.js with npm was not found: tests that need it are skipped.")
+    return [OPENAI_1X, MOCKS]
+
+
+def other_pythons() -> list[Environment]:
+    own = ".".join(map(str, sys.version_info[:2]))
+    others = [Venv(f".venv-{v}", DEV_LOCKS, version=v) for v in TESTED_VERSIONS if v != own]
+    # A version manager takes a second to say what it has, so one that was found before is not looked for again.
+    return [other for other in others if other.is_ready or has_python(other.version)]
+
+
+GOALS: Mapping[str, Callable[[], list[Environment]]] = {
+    "run": lambda: [RUN],
+    "dev": lambda: [DEV],
+    "clients": clients,
+    "test": lambda: [DEV, *clients(), *other_pythons()],
+}
+
+
+def set_up(environments: Iterable[Environment]) -> None:
+    started_s = time.monotonic()
+    if all(environment.is_ready for environment in environments):
+        return
+    with only_one_at_a_time():
+        missing = [environment for environment in environments if not environment.is_ready]
+        # Installing is mostly unpacking: more at once than processors gains nothing.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(set_up_one, missing))
+    print(f"Setup took {time.monotonic() - started_s:.1f} s.", flush=True)
+
+
+def set_up_one(environment: Environment) -> None:
+    print(f"Setting up {environment.folder} ...", flush=True)
+    environment.install()
+
+
+class only_one_at_a_time:  # noqa: N801 (reads as a statement)
+    """Two makes in one checkout wait for each other. The lock ends with the process, however that ends."""
+
+    def __enter__(self) -> None:
+        self._folder = os.open(ROOT, os.O_RDONLY)
+        fcntl.flock(self._folder, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._folder)
+
+
+def find_python(version: str | None) -> str:
+    found = subprocess.run(
+        [ROOT / "scripts/find-python", *filter(None, [version])], capture_output=True, text=True
+    )
+    if found.returncode != 0:
+        raise SetupError(found.stderr.strip() or f"Python {version} was not found.")
+    return found.stdout.strip()
+
+
+def has_python(version: str | None) -> bool:
+    return works(str(ROOT / "scripts/find-python"), *filter(None, [version]))
+
+
+def works(program: str, *arguments: str) -> bool:
+    """Whether a program runs, which its presence does not show; a Python is run with nothing to do."""
+    try:
+        command = [program, *(arguments or ("-c", ""))]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def call(*command: str, cwd: Path = ROOT) -> None:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise SetupError(f"{' '.join(command)} failed:\n{done.stdout}")
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def digest(paths: Iterable[Path]) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    try:
+        set_up(GOALS[sys.argv[1]]())
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
