@@ -321,6 +321,7 @@ class ToolCallDelta(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    PROVIDER_STATE_FIELD_NUMBER: _builtins.int
     choice_index: _builtins.int
     part_index: _builtins.int
     tool_call_index: _builtins.int
@@ -330,6 +331,10 @@ class ToolCallDelta(_message.Message):
     """On the first delta of the call only."""
     arguments_json: _builtins.str
     """A fragment."""
+    @_builtins.property
+    def provider_state(self) -> _message_pb2.ProviderState:
+        """On the first delta only, where it is known by then. PartCompleted repeats it."""
+
     def __init__(
         self,
         *,
@@ -339,10 +344,11 @@ class ToolCallDelta(_message.Message):
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments_json: _builtins.str = ...,
+        provider_state: _message_pb2.ProviderState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_state", b"provider_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "choice_index", b"choice_index", "id", b"id", "name", b"name", "part_index", b"part_index", "tool_call_index", b"tool_call_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "choice_index", b"choice_index", "id", b"id", "name", b"name", "part_index", b"part_index", "provider_state", b"provider_state", "tool_call_index", b"tool_call_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,108 @@
+"""Who could answer: deployments of models at providers, and the order in which they are tried."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Capability(StrEnum):
+    """What a model can do. The names are those of the contract's `Capabilities` and of `[[models]] capabilities`."""
+
+    TOOLS = "tools"
+    PARALLEL_TOOLS = "parallel_tools"
+    STRUCTURED_OUTPUT = "structured_output"
+    REASONING = "reasoning"
+    VISION = "vision"
+    AUDIO_INPUT = "audio_input"
+    VIDEO_INPUT = "video_input"
+    DOCUMENTS = "documents"
+    PROMPT_CACHING = "prompt_caching"
+    LOGPROBS = "logprobs"
+    SEED = "seed"
+    MULTIPLE_CHOICES = "multiple_choices"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nanos (1e-9) of a US dollar per million tokens. None: unknown, which is not free."""
+
+    input_nanos: int | None = None
+    output_nanos: int | None = None
+    cached_input_nanos: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One deployment that may be tried.
+
+    Attributes:
+        id: the catalog id that callers use; several candidates may share it.
+        model: the name that the provider knows it by.
+        family: whose opaque state it understands: the dialect, or the provider where a dialect has several.
+        first_token_timeout_s: how long it may stay silent.
+        idle_timeout_s: the longest gap between its events.
+        scores: static scores, 0 to 1: accuracy, latency, cost.
+    """
+
+    provider: str
+    id: str
+    model: str
+    family: str = ""
+    aliases: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    capabilities: frozenset[Capability] = frozenset(Capability)
+    label: str = ""
+    description: str = ""
+    regions: tuple[str, ...] = ()
+    context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
+    price: Price = field(default_factory=Price)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    first_token_timeout_s: float = 60.0
+    idle_timeout_s: float = 30.0
+    reasons: bool = False
+    embedded: bool = False
+
+    @property
+    def key(self) -> str:
+        """Names it among all candidates."""
+        return f"{self.provider}/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A candidate that may not answer this request, and why. `field` is what the caller could change, or empty."""
+
+    candidate: Candidate
+    reason: str
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a candidate was ranked: the total and its weighted terms, each 0 to 1."""
+
+    total: float
+    accuracy: float
+    latency: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The candidates of one request, best first, and how the choice came about.
+
+    Attributes:
+        route: the named route, or empty.
+        pinned: the caller named one model, so nothing else may stand in but its fallbacks.
+        scores: by `Candidate.key`; empty where the order was not scored.
+    """
+
+    requested_model: str
+    route: str
+    resolved_mode: str
+    candidates: tuple[Candidate, ...]
+    excluded: tuple[Exclusion, ...] = ()
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    pinned: bool = False

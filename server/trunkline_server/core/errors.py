@@ -1,0 +1,202 @@
+"""Everything that can go wrong with a request, by whose fault it is.
+
+    TrunklineError
+    ├── RequestError              the caller can fix it; its text reaches the caller; never failed over
+    │   ├── InvalidRequest        names the fields (EmptyPrompt, CapabilityUnsupported, PayloadTooLarge)
+    │   ├── InvalidApiKey, PermissionDenied
+    │   ├── ModelNotFound, NoEligibleProvider, NotSupported
+    │   └── UpstreamRejected      a provider says that the request itself is wrong
+    │       (ContextLengthExceeded, ContentBlocked)
+    ├── ServiceError              ours, or all of the upstreams'; the caller sees reason and request id
+    │   ├── Overloaded, Draining
+    │   ├── AllProvidersFailed, AllProvidersThrottled
+    │   ├── UpstreamTimeout, DeadlineExceeded
+    │   └── StreamInterrupted     failed after content was sent
+    └── UpstreamError             one attempt failed; the next may not. Never reaches an edge.
+
+Only the text of a `RequestError` is shown to callers, so it never quotes an upstream or holds content.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trunkline.v1.completion_pb2 import Attempt
+
+from trunkline_server.core.failure import Failure
+
+
+class TrunklineError(Exception):
+    """The root. `metadata` goes into ErrorInfo: short, and free of content and secrets."""
+
+    message = ""
+    retry_after_s: float | None = None
+
+    def __init__(self, message: str | None = None, **metadata: str) -> None:
+        if message is not None:
+            self.message = message
+        self.metadata: Mapping[str, str] = metadata
+        super().__init__(self.message)
+
+
+class RequestError(TrunklineError):
+    """The caller can fix it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that is wrong. `field` is a path from the request, such as `spec.messages[2].parts[0]`."""
+
+    field: str
+    description: str
+
+
+MAX_VIOLATIONS = 8  # More would not fit the 4 KiB that an error may take.
+
+
+class InvalidRequest(RequestError):
+    """Fields of the request that can't be served by anyone."""
+
+    def __init__(self, violations: Sequence[FieldViolation] | str, description: str = "") -> None:
+        if isinstance(violations, str):
+            violations = [FieldViolation(violations, description)]
+        self.violations = tuple(violations[:MAX_VIOLATIONS])
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+
+
+class EmptyPrompt(InvalidRequest):
+    """There is nothing to answer."""
+
+
+class CapabilityUnsupported(InvalidRequest):
+    """No candidate can honour an option, and the caller asked not to drop it."""
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The whole request is over the limit."""
+
+
+class InvalidApiKey(RequestError):
+    """The caller's key is missing or wrong."""
+
+    message = "missing or unknown API key"
+
+
+class PermissionDenied(RequestError):
+    """The key is good, but not for this."""
+
+
+class NotSupported(RequestError):
+    """A part of the contract that this server does not serve."""
+
+
+class ModelNotFound(RequestError):
+    """No model, alias or route has this name."""
+
+
+class NoEligibleProvider(RequestError):
+    """Models exist, but constraints or capabilities leave none of them."""
+
+
+class UpstreamRejected(RequestError):
+    """A provider refused the request as the caller's fault. Its text is logged, not shown."""
+
+    message = "the provider rejected the request as invalid"
+
+
+class ContextLengthExceeded(UpstreamRejected):
+    """The messages do not fit the context window of any candidate."""
+
+    message = "the messages are longer than the context window of the model"
+
+
+class ContentBlocked(UpstreamRejected):
+    """The provider's safety filter refused the prompt."""
+
+    message = "the provider's content filter blocked the prompt"
+
+
+class ServiceError(TrunklineError):
+    """Not the caller's fault."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_s: float | None = None,
+        attempts: Sequence[Attempt] = (),
+        **metadata: str,
+    ) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_s = retry_after_s
+        self.attempts = tuple(attempts)
+
+
+class Overloaded(ServiceError):
+    """More requests are in flight than this process takes."""
+
+    message = "too many requests in flight"
+
+
+class Draining(ServiceError):
+    """The process is going down."""
+
+    message = "the server is shutting down"
+
+
+class AllProvidersFailed(ServiceError):
+    """Every candidate that was tried failed before content."""
+
+    message = "all providers failed"
+
+
+class AllProvidersThrottled(ServiceError):
+    """Every candidate that was tried asked to come back later."""
+
+    message = "all providers are rate limited"
+
+
+class UpstreamTimeout(ServiceError):
+    """No candidate produced content in the time it was given."""
+
+    message = "no provider answered in time"
+
+
+class DeadlineExceeded(ServiceError):
+    """The caller's deadline, or the plan's, has passed."""
+
+    message = "the deadline passed"
+
+
+class StreamInterrupted(ServiceError):
+    """The upstream failed after content was sent."""
+
+    message = "the provider's stream broke off"
+
+
+class UpstreamError(TrunklineError):
+    """One attempt failed.
+
+    Args:
+        failure: what to do about it.
+        message: for the log only; a provider's own words may be in it, so it is cut to 300 characters.
+        http_status: 0 where there was none.
+        retry_after_s: as the provider said, already bounded.
+        param: the field that the provider named, where it blames the request.
+    """
+
+    def __init__(
+        self,
+        failure: Failure,
+        message: str,
+        *,
+        http_status: int = 0,
+        retry_after_s: float | None = None,
+        code: str = "",
+        upstream_request_id: str = "",
+    ) -> None:
+        super().__init__(message[:300])
+        self.failure = failure
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+        self.code = code[:64]
+        self.upstream_request_id = upstream_request_id

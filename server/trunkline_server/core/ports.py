@@ -1,0 +1,173 @@
+"""What the use case needs of the outside. Adapters fill these; the use case imports none of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import CompletionWarning, Usage
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+
+from trunkline_server.core.candidate import Candidate, Plan
+from trunkline_server.core.errors import UpstreamError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a candidate is asked: the spec as the caller gave it, and what travels with it.
+
+    Attributes:
+        stream: the caller reads a stream, so the upstream is asked for one.
+        traceparent, tracestate: W3C trace context for the upstream; empty when there is none.
+    """
+
+    spec: CompletionSpec
+    stream: bool
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+@dataclass(slots=True)
+class AttemptFacts:
+    """What an attempt learned beside its events. Filled while the answer is read."""
+
+    http_status: int = 0
+    upstream_request_id: str = ""
+    response_model: str = ""
+    system_fingerprint: str = ""
+    service_tier: str = ""
+    usage: Usage | None = None
+    warnings: list[CompletionWarning] = field(default_factory=list)
+
+
+class Answer(Protocol):
+    """One attempt's answer, read batch by batch."""
+
+    facts: AttemptFacts
+
+    async def read(self, until_s: float) -> list[CompleteResponse]:
+        """All events of the next read of the upstream; may be empty when only keep-alives came.
+
+        Raises:
+            UpstreamError: the attempt failed; TimeoutError when `until_s` passed first.
+            EndOfAnswer: the answer is complete.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up the connection: at once when the answer is not complete. Never raises, never waits."""
+        ...
+
+
+class EndOfAnswer(Exception):
+    """The answer is complete; there is nothing more to read."""
+
+
+class Unencodable(Exception):
+    """A candidate can't express the request. `field` is the option, as a path."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class Providers(Protocol):
+    """Opens attempts at upstream providers."""
+
+    async def open(self, candidate: Candidate, prompt: Prompt, until_s: float) -> Answer:
+        """Send the request and wait for a good status, at most until the instant `until_s`.
+
+        Raises:
+            UpstreamError, TimeoutError, Unencodable.
+        """
+        ...
+
+    def warnings(self, candidate: Candidate, prompt: Prompt) -> list[CompletionWarning]:
+        """What would be dropped or changed for this candidate, without sending anything.
+
+        Raises:
+            Unencodable.
+        """
+        ...
+
+
+class Router(Protocol):
+    """Chooses candidates."""
+
+    def plan(self, spec: CompletionSpec, request_id: str) -> Plan:
+        """Who may answer, best first.
+
+        Raises:
+            ModelNotFound, NoEligibleProvider, CapabilityUnsupported.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    key_id: str = "anonymous"
+
+
+class Callers(Protocol):
+    """Knows who may ask."""
+
+    def authenticate(self, authorization: str) -> Caller:
+        """The caller that an Authorization value stands for; empty where none was sent.
+
+        Raises:
+            InvalidApiKey.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt, for the log line."""
+
+    candidate: Candidate
+    failure: str
+    http_status: int
+    duration_s: float
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is logged and counted of one request. No content, no secrets."""
+
+    request_id: str
+    method: str
+    started_s: float
+    key_id: str = ""
+    requested_model: str = ""
+    route: str = ""
+    provider: str = ""
+    routed_model: str = ""
+    response_model: str = ""
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    time_to_first_token_s: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    finish_reason: str = ""
+    reason: str = "OK"
+    upstream_failures: Sequence[str] = ()
+    trace_id: str = ""
+    client_request_id: str = ""
+
+
+class Telemetry(Protocol):
+    """Where finished requests are reported."""
+
+    def record(self, request: RequestRecord, now_s: float) -> None:
+        """Called exactly once for each request, however it ended."""
+        ...
+
+    def attempt_failed(self, request_id: str, candidate: Candidate, error: UpstreamError) -> None:
+        """Called for each failed attempt, with the provider's own words, for the log."""
+        ...
+
+
+Clock = Callable[[], float]

@@ -1,0 +1,394 @@
+"""Is a request well formed? Checked before anything is chosen, held or sent.
+
+Every limit has a name here; `docs/limits.md` lists them. Violations carry the field's path from the request message.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+import jsonschema_rs
+from google.protobuf.message import Message as ProtobufMessage
+
+from trunkline.v1.completion_spec_pb2 import (
+    CompletionSpec,
+    OptimizeFor,
+    ReasoningEffort,
+    Recovery,
+    SamplingOptions,
+    Tool,
+    ToolChoiceMode,
+    ToolOptions,
+    UnsupportedPolicy,
+)
+from trunkline.v1.message_pb2 import Media, Message, Part, Role
+from trunkline_server.core.errors import EmptyPrompt, FieldViolation, InvalidRequest, NotSupported, PayloadTooLarge
+
+MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
+MAX_MESSAGES: Final = 10_000
+MAX_PARTS: Final = 1_000
+MAX_NAME_CHARS: Final = 256
+MAX_TOOLS: Final = 128
+MAX_DESCRIPTION_CHARS: Final = 16 * 1024
+MAX_SCHEMA_BYTES: Final = 256 * 1024
+MAX_JSON_DEPTH: Final = 64
+MAX_STOP: Final = 16
+MAX_STOP_CHARS: Final = 1024
+MAX_CHOICES: Final = 8
+MAX_TOP_LOGPROBS: Final = 20
+MAX_LOGIT_BIAS: Final = 1024
+MAX_OUTPUT_TOKENS: Final = 10_000_000
+MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_LABELS: Final = 16
+MAX_LABEL_CHARS: Final = 128
+MAX_PROVIDER_OPTIONS_BYTES: Final = 256 * 1024
+MAX_HOPS: Final = 20
+MAX_ATTEMPTS: Final = 5
+MAX_LIST: Final = 128  # Of any list of names: providers, models, skills, modalities.
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+MIME_TYPE = re.compile(r"[a-zA-Z0-9!#$&^_.+-]{1,127}/[a-zA-Z0-9!#$&^_.+-]{1,127}(;.{0,200})?\Z")
+MEDIA_URL = re.compile(r"(https?://|gs://|s3://)[^\s]{1,8000}\Z", re.IGNORECASE)
+
+Violations = Iterator[FieldViolation]
+
+
+def check_spec(spec: CompletionSpec) -> None:
+    """Raises: InvalidRequest with every violation found (at most the first few), EmptyPrompt, NotSupported."""
+    if spec.ByteSize() > MAX_REQUEST_BYTES:
+        raise PayloadTooLarge("spec", f"larger than {MAX_REQUEST_BYTES} bytes")
+    if not spec.messages and not spec.system_prompt:
+        raise EmptyPrompt("spec.messages", "at least one message is needed")
+    violations = list(_spec(spec))
+    if violations:
+        raise InvalidRequest(violations)
+    if not any(_has_content(message) for message in spec.messages):
+        raise EmptyPrompt("spec.messages", "at least one message must have content")
+    _check_supported(spec)
+
+
+def json_depth_is_bounded(text: str | bytes, limit: int = MAX_JSON_DEPTH) -> bool:
+    """Does JSON text nest at most `limit` levels? Text that is no JSON may give either answer.
+
+    Bounded work: counting brackets is one pass in C, and only text with more of them than levels is looked at closer,
+    token by token, which stops at the first level too many or after a million tokens.
+    """
+    brackets: tuple[str, str] | tuple[bytes, bytes] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if text.count(brackets[0]) + text.count(brackets[1]) <= limit:  # type: ignore[arg-type]
+        return True
+    data = text.encode() if isinstance(text, str) else text
+    depth = 0
+    for count, token in enumerate(_TOKENS.finditer(data)):
+        first = data[token.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > limit:
+                return False
+        elif first != 0x22:
+            depth -= 1
+        if count > MAX_JSON_TOKENS:
+            return False
+    return True
+
+
+MAX_JSON_TOKENS: Final = 1_000_000
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def _spec(spec: CompletionSpec) -> Violations:
+    if len(spec.model) > MAX_NAME_CHARS:
+        yield FieldViolation("spec.model", f"at most {MAX_NAME_CHARS} characters")
+    if len(spec.messages) > MAX_MESSAGES:
+        yield FieldViolation("spec.messages", f"at most {MAX_MESSAGES}")
+        return
+    yield from _messages(spec)
+    if spec.HasField("sampling"):
+        yield from _sampling(spec.sampling)
+    if spec.HasField("tool_options"):
+        yield from _tool_options(spec.tool_options)
+    if spec.HasField("response_format"):
+        yield from _response_format(spec)
+    if spec.HasField("reasoning"):
+        if spec.reasoning.effort not in _EFFORTS:
+            yield FieldViolation("spec.reasoning.effort", "unknown value")
+        if spec.reasoning.HasField("budget_tokens") and not 0 <= spec.reasoning.budget_tokens <= MAX_OUTPUT_TOKENS:
+            yield FieldViolation("spec.reasoning.budget_tokens", f"0 to {MAX_OUTPUT_TOKENS}")
+    if spec.HasField("constraints"):
+        yield from _constraints(spec)
+    if spec.HasField("intent") and spec.intent.optimize_for not in _OPTIMIZE_FOR:
+        yield FieldViolation("spec.intent.optimize_for", "unknown value")
+    if spec.unsupported_policy not in _POLICIES:
+        yield FieldViolation("spec.unsupported_policy", "unknown value")
+    if spec.metadata_json:
+        yield from _json_object("spec.metadata_json", spec.metadata_json, MAX_METADATA_BYTES)
+    if spec.mode_options_json:
+        yield from _json_object("spec.mode_options_json", spec.mode_options_json, MAX_PROVIDER_OPTIONS_BYTES)
+    for provider, options in spec.provider_options_json.items():
+        yield from _json_object(f"spec.provider_options_json[{provider[:64]!r}]", options, MAX_PROVIDER_OPTIONS_BYTES)
+    if spec.labels:
+        if len(spec.labels) > MAX_LABELS:
+            yield FieldViolation("spec.labels", f"at most {MAX_LABELS}")
+        for name, value in spec.labels.items():
+            if not name or len(name) > MAX_LABEL_CHARS or len(value) > MAX_LABEL_CHARS:
+                yield FieldViolation("spec.labels", f"names and values of 1 to {MAX_LABEL_CHARS} characters")
+    for field in ("end_user_id", "session_id", "service_tier", "mode", "persona", "conversation_id"):
+        if len(getattr(spec, field)) > MAX_NAME_CHARS:
+            yield FieldViolation(f"spec.{field}", f"at most {MAX_NAME_CHARS} characters")
+
+
+def _messages(spec: CompletionSpec) -> Violations:
+    calls: set[str] = set()
+    answered: set[str] = set()
+    for i, message in enumerate(spec.messages):
+        if message.role not in _ROLES:
+            yield FieldViolation(f"spec.messages[{i}].role", "must be SYSTEM, DEVELOPER, USER, ASSISTANT or TOOL")
+        if len(message.parts) > MAX_PARTS:
+            yield FieldViolation(f"spec.messages[{i}].parts", f"at most {MAX_PARTS}")
+            continue
+        if len(message.name) > MAX_NAME_CHARS:
+            yield FieldViolation(f"spec.messages[{i}].name", f"at most {MAX_NAME_CHARS} characters")
+        for j, part in enumerate(message.parts):
+            kind = part.WhichOneof("content")
+            if kind == "text":
+                continue
+            where = f"spec.messages[{i}].parts[{j}]"
+            if kind in _MEDIA:
+                yield from _media(f"{where}.{kind}", getattr(part, kind))
+            elif kind == "tool_call":
+                yield from _tool_call(where, message, part, calls)
+            elif kind == "tool_result":
+                yield from _tool_result(where, part, calls, answered)
+            elif kind is None and not part.HasField("provider_state"):
+                yield FieldViolation(where, "has no content")
+
+
+def _tool_call(where: str, message: Message, part: Part, calls: set[str]) -> Violations:
+    if message.role != Role.ROLE_ASSISTANT:
+        yield FieldViolation(f"{where}.tool_call", "only the assistant calls tools")
+    if not part.tool_call.id or len(part.tool_call.id) > MAX_CALL_ID_CHARS:
+        yield FieldViolation(f"{where}.tool_call.id", f"1 to {MAX_CALL_ID_CHARS} characters")
+    elif part.tool_call.id in calls:
+        yield FieldViolation(f"{where}.tool_call.id", "is used twice")
+    if not TOOL_NAME.match(part.tool_call.name):
+        yield FieldViolation(f"{where}.tool_call.name", "must match [a-zA-Z0-9_-]{1,64}")
+    if not json_depth_is_bounded(part.tool_call.arguments_json):
+        yield FieldViolation(f"{where}.tool_call.arguments_json", f"nests deeper than {MAX_JSON_DEPTH} levels")
+    calls.add(part.tool_call.id)
+
+
+# Ids carry opaque provider state through clients that know nothing of it, so they can be long.
+MAX_CALL_ID_CHARS: Final = 64 * 1024
+
+
+def _tool_result(where: str, part: Part, calls: set[str], answered: set[str]) -> Violations:
+    result = part.tool_result
+    if result.tool_call_id not in calls:
+        yield FieldViolation(f"{where}.tool_result.tool_call_id", "answers no tool call of an earlier message")
+    elif result.tool_call_id in answered:
+        yield FieldViolation(f"{where}.tool_result.tool_call_id", "the call was answered before")
+    answered.add(result.tool_call_id)
+    for k, inner in enumerate(result.parts):
+        kind = inner.WhichOneof("content")
+        if kind in _MEDIA:
+            yield from _media(f"{where}.tool_result.parts[{k}].{kind}", getattr(inner, kind))
+        elif kind != "text":
+            yield FieldViolation(f"{where}.tool_result.parts[{k}]", "must be text or media")
+
+
+def _media(where: str, media: Media) -> Violations:
+    source = media.WhichOneof("source")
+    if source is None:
+        yield FieldViolation(where, "needs url, data or file_id")
+    elif source == "url" and not MEDIA_URL.match(media.url):
+        yield FieldViolation(f"{where}.url", "must be an http(s), gs or s3 URL of at most 8,000 characters")
+    elif source == "data" and (not media.data or not media.mime_type):
+        yield FieldViolation(f"{where}.mime_type" if media.data else f"{where}.data", "is needed")
+    elif source == "file_id" and not 1 <= len(media.file_id) <= MAX_NAME_CHARS:
+        yield FieldViolation(f"{where}.file_id", f"1 to {MAX_NAME_CHARS} characters")
+    if media.mime_type and not MIME_TYPE.match(media.mime_type):
+        yield FieldViolation(f"{where}.mime_type", "is no media type")
+
+
+def _within(field: str, options: SamplingOptions, low: float, high: float) -> Violations:
+    if options.HasField(field):  # type: ignore[arg-type]
+        value = getattr(options, field)
+        if not low <= value <= high:  # NaN fails this too.
+            yield FieldViolation(f"spec.sampling.{field}", f"{low} to {high}")
+
+
+def _sampling(options: SamplingOptions) -> Violations:
+    yield from _within("temperature", options, 0, 2)
+    yield from _within("top_p", options, 0, 1)
+    yield from _within("top_k", options, 0, 1_000_000)
+    yield from _within("max_output_tokens", options, 1, MAX_OUTPUT_TOKENS)
+    yield from _within("frequency_penalty", options, -2, 2)
+    yield from _within("presence_penalty", options, -2, 2)
+    yield from _within("candidate_count", options, 1, MAX_CHOICES)
+    yield from _within("top_logprobs", options, 0, MAX_TOP_LOGPROBS)
+    if len(options.stop) > MAX_STOP:
+        yield FieldViolation("spec.sampling.stop", f"at most {MAX_STOP}")
+    for i, stop in enumerate(options.stop):
+        if not 1 <= len(stop) <= MAX_STOP_CHARS:
+            yield FieldViolation(f"spec.sampling.stop[{i}]", f"1 to {MAX_STOP_CHARS} characters")
+    if len(options.logit_bias) > MAX_LOGIT_BIAS:
+        yield FieldViolation("spec.sampling.logit_bias", f"at most {MAX_LOGIT_BIAS}")
+    for token, bias in options.logit_bias.items():
+        if not -100 <= bias <= 100:
+            yield FieldViolation(f"spec.sampling.logit_bias[{token[:32]!r}]", "-100 to 100")
+
+
+def _tool_options(options: ToolOptions) -> Violations:
+    if len(options.tools) > MAX_TOOLS:
+        yield FieldViolation("spec.tool_options.tools", f"at most {MAX_TOOLS}")
+        return
+    names: set[str] = set()
+    for i, tool in enumerate(options.tools):
+        where = f"spec.tool_options.tools[{i}]"
+        if not TOOL_NAME.match(tool.name):
+            yield FieldViolation(f"{where}.name", "must match [a-zA-Z0-9_-]{1,64}")
+        elif tool.name in names:
+            yield FieldViolation(f"{where}.name", "is used twice")
+        names.add(tool.name)
+        if len(tool.description) > MAX_DESCRIPTION_CHARS:
+            yield FieldViolation(f"{where}.description", f"at most {MAX_DESCRIPTION_CHARS} characters")
+        if tool.parameters_schema_json and (problem := schema_problem(tool.parameters_schema_json)):
+            yield FieldViolation(f"{where}.parameters_schema_json", problem)
+    if options.HasField("max_hops") and not 1 <= options.max_hops <= MAX_HOPS:
+        yield FieldViolation("spec.tool_options.max_hops", f"1 to {MAX_HOPS}")
+    choice = options.choice
+    chosen = choice.WhichOneof("choice")
+    if chosen == "mode" and choice.mode not in _CHOICE_MODES:
+        yield FieldViolation("spec.tool_options.choice.mode", "unknown value")
+    elif chosen == "tool_name" and choice.tool_name not in names:
+        yield FieldViolation("spec.tool_options.choice.tool_name", "names no tool of this request")
+    elif chosen == "mode" and choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED and not names:
+        yield FieldViolation("spec.tool_options.choice.mode", "REQUIRED needs tools")
+    for i, name in enumerate(choice.allowed_tool_names):
+        if name not in names:
+            yield FieldViolation(f"spec.tool_options.choice.allowed_tool_names[{i}]", "names no tool of this request")
+
+
+def _response_format(spec: CompletionSpec) -> Violations:
+    kind = spec.response_format.WhichOneof("format")
+    if kind == "json_schema":
+        schema = spec.response_format.json_schema
+        if not TOOL_NAME.match(schema.name):
+            yield FieldViolation("spec.response_format.json_schema.name", "must match [a-zA-Z0-9_-]{1,64}")
+        if problem := schema_problem(schema.schema_json) if schema.schema_json else "is needed":
+            yield FieldViolation("spec.response_format.json_schema.schema_json", problem)
+
+
+def _constraints(spec: CompletionSpec) -> Violations:
+    constraints = spec.constraints
+    for field in ("allowed_providers", "denied_providers", "allowed_models"):
+        if len(getattr(constraints, field)) > MAX_LIST:
+            yield FieldViolation(f"spec.constraints.{field}", f"at most {MAX_LIST}")
+    if constraints.HasField("max_attempts") and not 1 <= constraints.max_attempts <= MAX_ATTEMPTS:
+        yield FieldViolation("spec.constraints.max_attempts", f"1 to {MAX_ATTEMPTS}")
+    if constraints.HasField("max_cost_nanos") and constraints.max_cost_nanos < 0:
+        yield FieldViolation("spec.constraints.max_cost_nanos", "0 or more")
+    for field in ("first_token_timeout", "idle_timeout"):
+        if constraints.HasField(field):  # type: ignore[arg-type]
+            duration = getattr(constraints, field)
+            if not 0 < duration.seconds * 1_000_000_000 + duration.nanos <= MAX_TIMEOUT_NANOS:
+                yield FieldViolation(f"spec.constraints.{field}", "more than 0 s and at most 3,600 s")
+    if constraints.recovery not in _RECOVERIES:
+        yield FieldViolation("spec.constraints.recovery", "unknown value")
+
+
+MAX_TIMEOUT_NANOS: Final = 3600 * 1_000_000_000
+
+
+def _json_object(where: str, text: str, limit_bytes: int) -> Violations:
+    if len(text) > limit_bytes or len(text.encode()) > limit_bytes:
+        yield FieldViolation(where, f"at most {limit_bytes} bytes")
+    elif not json_depth_is_bounded(text):
+        yield FieldViolation(where, f"nests deeper than {MAX_JSON_DEPTH} levels")
+    else:
+        try:
+            is_object = isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
+        except (ValueError, RecursionError):
+            is_object = False
+        if not is_object:
+            yield FieldViolation(where, "must be a JSON object")
+
+
+KNOWN_DIALECTS = ("http://json-schema.org/draft-0", "https://json-schema.org/draft/20")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+# Tools repeat from request to request, so their schemas are checked once.
+@lru_cache(maxsize=1024)
+def _small_schema_problem(text: str) -> str:
+    if not json_depth_is_bounded(text):
+        return f"nests deeper than {MAX_JSON_DEPTH} levels"
+    try:
+        schema = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return "is no JSON"
+    if not isinstance(schema, dict):
+        return "must be a JSON object"
+    if not str(schema.get("$schema", "")).startswith(KNOWN_DIALECTS):
+        schema.pop("$schema", None)  # The library would look an unknown dialect up; a request may not make it do so.
+    try:
+        jsonschema_rs.meta.validate(schema)
+    except jsonschema_rs.ValidationError as error:
+        path = "/".join(str(step) for step in error.instance_path)[:64]
+        return f"is no JSON Schema (at /{path})"
+    except (jsonschema_rs.ReferencingError, ValueError):
+        return "is no JSON Schema"
+    return ""
+
+
+def schema_problem(text: str) -> str:
+    """What is wrong with a JSON Schema, or nothing. Never quotes more of it than a path."""
+    if len(text) > MAX_SCHEMA_BYTES:
+        return f"at most {MAX_SCHEMA_BYTES} bytes"
+    return _small_schema_problem(text)
+
+
+def _has_content(message: Message) -> bool:
+    return any(part.text or part.WhichOneof("content") not in (None, "text") for part in message.parts)
+
+
+def _check_supported(spec: CompletionSpec) -> None:
+    """Parts of the contract that are not served yet are refused by name, never ignored."""
+    for field in ("conversation_id", "component_library", "skills", "mode_options_json", "output_modalities"):
+        if getattr(spec, field):
+            if field == "output_modalities" and list(spec.output_modalities) == ["text"]:
+                continue
+            raise NotSupported(f"spec.{field} is not served yet", field=f"spec.{field}")
+    if spec.persona not in ("", "none"):
+        raise NotSupported("spec.persona is not served yet", field="spec.persona")
+    if spec.HasField("cache") and spec.cache.mode == 3:
+        raise NotSupported("ONLY_IF_CACHED is not served yet", field="spec.cache.mode")
+    if spec.constraints.recovery in (Recovery.RECOVERY_RESTART, Recovery.RECOVERY_CONTINUE):
+        raise NotSupported("this recovery is not served yet", field="spec.constraints.recovery")
+    for i, tool in enumerate(spec.tool_options.tools):
+        if _source(tool) not in (None, "inline"):
+            where = f"spec.tool_options.tools[{i}].{_source(tool)}"
+            raise NotSupported(f"{where}: only inline tools are served yet", field=where)
+
+
+def _source(tool: Tool) -> str | None:
+    return tool.WhichOneof("source")
+
+
+def message_bytes(message: ProtobufMessage) -> int:
+    """The size that a message has on the wire."""
+    return message.ByteSize()
+
+
+_MEDIA = frozenset({"image", "audio", "document", "video"})
+_ROLES = frozenset(Role.values()) - {Role.ROLE_UNSPECIFIED}
+_EFFORTS = frozenset(ReasoningEffort.values())
+_OPTIMIZE_FOR = frozenset(OptimizeFor.values())
+_POLICIES = frozenset(UnsupportedPolicy.values())
+_CHOICE_MODES = frozenset(ToolChoiceMode.values())
+_RECOVERIES = frozenset(Recovery.values())

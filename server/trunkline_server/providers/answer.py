@@ -1,0 +1,355 @@
+"""What every dialect's decoder shares: from pieces of an answer to the contract's events.
+
+A decoder says what it read (`text`, `tool_call`, `finish`, ...) and this keeps the books: which part a piece belongs
+to, what a tool call's arguments add up to, and how a choice ended. Empty pieces are dropped.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.v1.completion_event_pb2 import (
+    ChoiceFinished,
+    CompleteResponse,
+    PartCompleted,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+from trunkline.v1.completion_pb2 import CompletionWarning, FinishReason, TokenLogprob, Usage
+from trunkline.v1.message_pb2 import Part, ProviderState, Reasoning, ToolCall
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.failure import Failure
+from trunkline_server.core.ports import AttemptFacts
+
+MAX_TOKENS: Final = 1_000_000_000  # A count beyond this is a lie, not a count.
+MAX_CALLS: Final = 128  # In one answer.
+MAX_CHOICES: Final = 16
+MAX_CONTENT_CHARS: Final = 64 * 1024 * 1024
+
+# Reasons that stand even when the answer holds tool calls.
+_OVERRIDES_CALLS = frozenset(
+    {
+        FinishReason.FINISH_REASON_LENGTH,
+        FinishReason.FINISH_REASON_CONTEXT_LENGTH,
+        FinishReason.FINISH_REASON_CONTENT_FILTER,
+        FinishReason.FINISH_REASON_REFUSAL,
+        FinishReason.FINISH_REASON_PAUSED,
+        FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL,
+    }
+)
+
+
+class _Call:
+    """A tool call that is being written."""
+
+    __slots__ = ("arguments", "id", "index", "name", "part_index", "state")
+
+    def __init__(self, part_index: int, index: int, call_id: str, name: str, state: ProviderState | None) -> None:
+        self.part_index = part_index
+        self.index = index
+        self.id = call_id
+        self.name = name
+        self.arguments: list[str] = []
+        self.state = state
+
+
+class _Choice:
+    """One of the answers that were asked for."""
+
+    __slots__ = ("calls", "finished", "kind", "next_index", "part_index")
+
+    def __init__(self) -> None:
+        self.kind = ""
+        self.part_index = 0
+        self.next_index = 0
+        self.calls: dict[object, _Call] = {}
+        self.finished = False
+
+
+class AnswerEvents:
+    """Collects the events of one answer. `take` hands them over, batch by batch.
+
+    Args:
+        family: whose opaque state this is; goes into ProviderState.provider.
+        shows_reasoning: the caller asked for reasoning; else it only counts as progress.
+        choices: how many answers were asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        family: str,
+        model: str,
+        shows_reasoning: bool,
+        choices: int,
+        mint_id: Callable[[], str],
+        facts: AttemptFacts,
+    ) -> None:
+        self.facts = facts
+        self.progressed = False
+        self.output_chars = 0
+        self._family = family
+        self._model = model
+        self._shows_reasoning = shows_reasoning
+        self._expected = choices
+        self._mint_id = mint_id
+        self._events: list[CompleteResponse] = []
+        self._choices: dict[int, _Choice] = {}
+        self._finished = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Has every choice ended?"""
+        return self._finished >= self._expected
+
+    @property
+    def has_calls(self) -> bool:
+        """Did any choice call a tool?"""
+        return any(choice.calls for choice in self._choices.values())
+
+    def take(self) -> list[CompleteResponse]:
+        """The events since the last call."""
+        events = self._events
+        if events:
+            self._events = []
+        return events
+
+    def text(self, choice_index: int, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
+        """Visible text."""
+        if not text and not logprobs:
+            return
+        self._count(len(text))
+        part_index = self._part(choice_index, "text")
+        delta = TextDelta(choice_index=choice_index, part_index=part_index, text=text)
+        if logprobs:
+            delta.logprobs.extend(logprobs)
+        self._events.append(CompleteResponse(text_delta=delta))
+
+    def reasoning(self, choice_index: int, text: str, *, summary: bool = False) -> None:
+        """Thinking aloud: shown only to callers who asked."""
+        if not text:
+            return
+        self._count(len(text))
+        if self._shows_reasoning:
+            part_index = self._part(choice_index, "reasoning")
+            self._events.append(
+                CompleteResponse(
+                    reasoning_delta=ReasoningDelta(
+                        choice_index=choice_index, part_index=part_index, text=text, summary=summary
+                    )
+                )
+            )
+
+    def reasoning_done(self, choice_index: int, text: str, state: bytes, *, redacted: bool = False) -> None:
+        """A block of reasoning is whole, with the state that must go back. Sent even when its text is not shown."""
+        self.progressed = True
+        shown = self._shows_reasoning and not redacted
+        part_index = self._part(choice_index, "reasoning")
+        part = Part(
+            reasoning=Reasoning(text=text if shown else "", redacted=not shown),
+            provider_state=ProviderState(provider=self._family, model=self._model, data=state),
+        )
+        self._events.append(
+            CompleteResponse(
+                part_completed=PartCompleted(choice_index=choice_index, part_index=part_index, part=part)
+            )
+        )
+        self.break_part(choice_index)
+
+    def text_state(self, choice_index: int, state: bytes) -> None:
+        """State that belongs to the text part that is open."""
+        part_index = self._part(choice_index, "text")
+        self._events.append(
+            CompleteResponse(
+                part_completed=PartCompleted(
+                    choice_index=choice_index,
+                    part_index=part_index,
+                    part=Part(provider_state=self._state(state)),
+                )
+            )
+        )
+
+    def refusal(self, choice_index: int, text: str) -> None:
+        """The model says why it will not answer."""
+        if not text:
+            return
+        self._count(len(text))
+        part_index = self._part(choice_index, "refusal")
+        self._events.append(
+            CompleteResponse(
+                refusal_delta=RefusalDelta(choice_index=choice_index, part_index=part_index, text=text)
+            )
+        )
+
+    def begin_call(
+        self, choice_index: int, key: object, call_id: str, name: str, *, state: bytes | None = None
+    ) -> None:
+        """A tool call starts. `key` names it in later pieces; `call_id` may be empty."""
+        self.progressed = True
+        choice = self._choice(choice_index)
+        if len(choice.calls) >= MAX_CALLS:
+            raise UpstreamError(Failure.PROTOCOL, "too many tool calls")
+        taken = {call.id for call in choice.calls.values()}
+        if not call_id or call_id == "null" or call_id in taken:
+            call_id = self._mint_id()
+        choice.kind = "call"
+        provider_state = self._state(state) if state else None
+        call = _Call(choice.next_index, len(choice.calls), call_id, name, provider_state)
+        choice.part_index = choice.next_index
+        choice.next_index += 1
+        choice.calls[key] = call
+        self._events.append(
+            CompleteResponse(
+                tool_call_delta=ToolCallDelta(
+                    choice_index=choice_index,
+                    part_index=call.part_index,
+                    tool_call_index=call.index,
+                    id=call.id,
+                    name=name,
+                    provider_state=provider_state,
+                )
+            )
+        )
+
+    def has_call(self, choice_index: int, key: object) -> bool:
+        """Was a call of this key begun?"""
+        choice = self._choices.get(choice_index)
+        return choice is not None and key in choice.calls
+
+    def call_arguments(self, choice_index: int, key: object, fragment: str) -> None:
+        """More of a call's arguments."""
+        if not fragment:
+            return
+        self._count(len(fragment))
+        call = self._choice(choice_index).calls[key]
+        call.arguments.append(fragment)
+        self._events.append(
+            CompleteResponse(
+                tool_call_delta=ToolCallDelta(
+                    choice_index=choice_index,
+                    part_index=call.part_index,
+                    tool_call_index=call.index,
+                    arguments_json=fragment,
+                )
+            )
+        )
+
+    def break_part(self, choice_index: int) -> None:
+        """What comes next is a new part even if it is of the same kind."""
+        self._choice(choice_index).kind = ""
+
+    def finish(
+        self, choice_index: int, reason: FinishReason.ValueType, native: str, stop_sequence: str = ""
+    ) -> None:
+        """A choice ends. Only the first end counts: some upstreams say it twice."""
+        choice = self._choice(choice_index)
+        if choice.finished:
+            return
+        self.progressed = True
+        choice.finished = True
+        self._finished += 1
+        reason = self._complete_calls(choice_index, choice, reason)
+        self._events.append(
+            CompleteResponse(
+                choice_finished=ChoiceFinished(
+                    choice_index=choice_index,
+                    finish_reason=reason,
+                    native_finish_reason=native[:64],
+                    stop_sequence=stop_sequence,
+                )
+            )
+        )
+
+    def usage(self, usage: Usage) -> None:
+        """Counts so far: cumulative, so the last ones win."""
+        self.facts.usage = usage
+
+    def warn(self, code: str, field: str, message: str) -> None:
+        """Tell the caller about something that was not as asked or promised."""
+        self.facts.warnings.append(
+            CompletionWarning(code=code, field=field, message=message, provider=self._family)
+        )
+
+    def _complete_calls(
+        self, choice_index: int, choice: _Choice, reason: FinishReason.ValueType
+    ) -> FinishReason.ValueType:
+        if not choice.calls:
+            return reason
+        if reason not in _OVERRIDES_CALLS:
+            reason = FinishReason.FINISH_REASON_TOOL_CALLS
+        for call in choice.calls.values():
+            arguments = "".join(call.arguments)
+            if not arguments:
+                arguments = "{}"
+                self.call_arguments(choice_index, _key_of(choice, call), arguments)
+            elif reason == FinishReason.FINISH_REASON_TOOL_CALLS and (fault := arguments_fault(arguments)):
+                # Some servers say "tool_calls" even when the limit cut the arguments off.
+                reason = fault
+                self.warn("MALFORMED_TOOL_CALL", "tool_call.arguments_json", "the arguments are no JSON object")
+            part = Part(tool_call=ToolCall(id=call.id, name=call.name, arguments_json=arguments))
+            if call.state is not None:
+                part.provider_state.CopyFrom(call.state)
+            self._events.append(
+                CompleteResponse(
+                    part_completed=PartCompleted(
+                        choice_index=choice_index, part_index=call.part_index, part=part
+                    )
+                )
+            )
+        return reason
+
+    def _state(self, data: bytes) -> ProviderState:
+        return ProviderState(provider=self._family, model=self._model, data=data)
+
+    def _count(self, chars: int) -> None:
+        self.progressed = True
+        self.output_chars += chars
+        if self.output_chars > MAX_CONTENT_CHARS:
+            raise UpstreamError(Failure.PROTOCOL, "the answer is too long")
+
+    def _choice(self, choice_index: int) -> _Choice:
+        choice = self._choices.get(choice_index)
+        if choice is None:
+            if not 0 <= choice_index < MAX_CHOICES:
+                raise UpstreamError(Failure.PROTOCOL, "a choice index out of range")
+            choice = self._choices[choice_index] = _Choice()
+        return choice
+
+    def _part(self, choice_index: int, kind: str) -> int:
+        choice = self._choices.get(choice_index)
+        if choice is None:
+            choice = self._choice(choice_index)
+        if choice.kind != kind:
+            choice.kind = kind
+            choice.part_index = choice.next_index
+            choice.next_index += 1
+        return choice.part_index
+
+
+def _key_of(choice: _Choice, call: _Call) -> object:
+    return next(key for key, value in choice.calls.items() if value is call)
+
+
+def arguments_fault(arguments: str) -> FinishReason.ValueType | None:
+    """What is wrong with a finished call's arguments: cut off, not JSON or no object; None when they are fine."""
+    try:
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        is_open = arguments.count("{") > arguments.count("}") or not arguments.rstrip().endswith("}")
+        return FinishReason.FINISH_REASON_LENGTH if is_open else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
+    return None if isinstance(value, dict) else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
+
+
+def count_of(value: Any) -> int:
+    """A token count as an upstream wrote it: absent and absurd ones are 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TOKENS:
+        return 0
+    return int(value)
+
+
+def is_count(value: Any) -> bool:
+    """Is it a number that a token count can be?"""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= MAX_TOKENS

@@ -1,0 +1,176 @@
+"""What a provider dialect is: a translation both ways, without I/O."""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import CompletionWarning
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, ToolChoiceMode, ToolOptions
+from trunkline.v1.message_pb2 import Media, Message, Part
+from trunkline_server.core.candidate import Candidate, Capability
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.ports import AttemptFacts, Prompt
+
+MAX_ERROR_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One request: the path below the provider's base address, headers beside the provider's own, and the body."""
+
+    path: str
+    body: bytes
+    headers: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[CompletionWarning] = ()
+
+
+@dataclass(slots=True)
+class Warnings:
+    """What a candidate can't honour. Collected while a request is written."""
+
+    provider: str
+    found: list[CompletionWarning] = field(default_factory=list)
+
+    def dropped(self, field: str, why: str = "the provider has no such option") -> None:
+        """An option is left out."""
+        self.add("PARAMETER_DROPPED", field, why)
+
+    def clamped(self, field: str, why: str) -> None:
+        """A value is changed to the nearest one that exists."""
+        self.add("VALUE_CLAMPED", field, why)
+
+    def state_dropped(self) -> None:
+        """Opaque state of another family is left out."""
+        if not any(warning.code == "STATE_DROPPED" for warning in self.found):
+            self.add("STATE_DROPPED", "spec.messages", "state of another provider is not sent")
+
+    def add(self, code: str, field: str, message: str) -> None:
+        """Any other remark."""
+        self.found.append(CompletionWarning(code=code, field=field, message=message, provider=self.provider))
+
+
+class Decoder(Protocol):
+    """One response's bytes to events. A failure may arrive inside a 200 stream."""
+
+    progressed: bool  # Content came since this was last cleared, shown or not.
+    output_chars: int
+
+    @property
+    def is_done(self) -> bool:
+        """The dialect's last event has come: nothing after it matters."""
+        ...
+
+    @property
+    def is_finished(self) -> bool:
+        """Every choice has ended, so an end of the stream is no loss."""
+        ...
+
+    def feed(self, chunk: bytes) -> list[CompleteResponse]:
+        """Raises: UpstreamError."""
+        ...
+
+    def finish(self) -> list[CompleteResponse]:
+        """The stream has ended. Raises: UpstreamError when the answer is not complete."""
+        ...
+
+    def whole(self, body: bytes) -> list[CompleteResponse]:
+        """The events of an answer that came in one piece. Raises: UpstreamError."""
+        ...
+
+
+class Translator(Protocol):
+    """One dialect. Frozen: one instance serves all requests of a provider."""
+
+    @property
+    def name(self) -> str:
+        """The dialect's name in the configuration."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the dialect can express; a model of it has these unless its entry says otherwise."""
+        ...
+
+    def encode(self, candidate: Candidate, prompt: Prompt) -> UpstreamRequest:
+        """Raises: Unencodable."""
+        ...
+
+    def decoder(self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]) -> Decoder:
+        """For one response."""
+        ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """What a response with a bad status means. Never raises."""
+        ...
+
+
+def data_url(media: Media) -> str:
+    """Media as a `data:` URL."""
+    return f"data:{media.mime_type};base64,{base64_of(media)}"
+
+
+def base64_of(media: Media) -> str:
+    """The bytes of media as base64."""
+    return base64.b64encode(media.data).decode("ascii")
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """The text parts, joined without anything between them."""
+    return "".join(part.text for part in parts if part.WhichOneof("content") == "text")
+
+
+def system_texts(spec: CompletionSpec) -> list[str]:
+    """System prompt first, then system and developer messages, in order."""
+    texts = [spec.system_prompt] if spec.system_prompt else []
+    texts += [text_of(message.parts) for message in spec.messages if message.role in (1, 2)]
+    return [text for text in texts if text]
+
+
+def tool_names_by_id(messages: Iterable[Message]) -> dict[str, str]:
+    """Names of all tool calls in the history, by call id."""
+    return {
+        part.tool_call.id: part.tool_call.name
+        for message in messages
+        for part in message.parts
+        if part.WhichOneof("content") == "tool_call"
+    }
+
+
+def offered_tools(options: ToolOptions) -> list[Any]:
+    """The tools that may be called, narrowed to the allowed ones."""
+    allowed = set(options.choice.allowed_tool_names)
+    return [tool for tool in options.tools if not allowed or tool.name in allowed]
+
+
+def choice_mode(options: ToolOptions) -> "ToolChoiceMode.ValueType":
+    """The mode of tool choice; UNSPECIFIED where a tool is named or nothing was said."""
+    return options.choice.mode if options.choice.WhichOneof("choice") == "mode" else 0  # type: ignore[return-value]
+
+
+def raw_json(text: str, otherwise: str = "{}") -> msgspec.Raw:
+    """JSON text as it stands, to be embedded. Its validity was checked at the door."""
+    return msgspec.Raw((text or otherwise).encode())
+
+
+def json_object(text: str) -> Any:
+    """A JSON object of a tool call; one that is not valid goes as a string under `arguments`."""
+    try:
+        value = msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        return {"arguments": text}
+    return value if isinstance(value, dict) else {"arguments": value}
+
+
+def provider_options(spec: CompletionSpec, candidate: Candidate, *, openai_dialect: bool) -> dict[str, Any]:
+    """The caller's extra parameters for this provider: `*` first (OpenAI dialect only), then the provider's own."""
+    options: dict[str, Any] = {}
+    if spec.provider_options_json:
+        keys = ("*", candidate.provider) if openai_dialect else (candidate.provider,)
+        for key in keys:
+            if text := spec.provider_options_json.get(key, ""):
+                options.update(msgspec.json.decode(text))
+    return options

@@ -1,0 +1,519 @@
+"""HTTP/1.1 to upstream providers: the only module that opens a connection to one.
+
+The data path's largest single cost is its HTTP client, and what failover needs from one is unusual: to know whether a
+request was fully written when its connection died, a timer that is renewed for each read at no cost, and a close that
+takes effect at once in every phase. So this is a small protocol over the llhttp parser; docs/decisions/0001 has the
+measurements. A read hands over everything that one TCP read brought.
+
+Nothing is retried here, redirects are not followed and proxies of the environment are not used.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import httptools
+
+CONNECT_TIMEOUT_S: Final = 3.0
+TLS_TIMEOUT_S: Final = 5.0
+IDLE_CONNECTION_S: Final = 30.0
+LINGER_S: Final = 1.0  # For the end of a message whose answer is complete, so that the connection can be kept.
+MAX_IDLE_PER_ENDPOINT: Final = 1024
+MAX_HEADER_BYTES: Final = 32 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+HIGH_WATER_BYTES: Final = 256 * 1024  # Unread bytes beyond this pause the socket.
+
+
+class TransportError(Exception):
+    """The connection or the message on it is broken."""
+
+
+class NotSent(TransportError):
+    """The provider can't have acted on the request: it never got all of it."""
+
+
+class Lost(TransportError):
+    """The connection broke after the request was out."""
+
+
+class BadMessage(TransportError):
+    """What came is no HTTP, or more of it than allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a provider listens. `keep_alive` False: one connection for each request."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    keep_alive: bool = True
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        default = 443 if self.tls else 80
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == default else f"{host}:{self.port}"
+
+
+class HttpTransport:
+    """Connections to all providers. Use as an async context manager; closing it closes them all."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Endpoint, list[_Connection]] = {}
+        self._open: set[_Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> "HttpTransport":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._open):
+            connection.abort()
+
+    @property
+    def open_connections(self) -> int:
+        """Sockets open now, idle ones included."""
+        return len(self._open)
+
+    @property
+    def busy_connections(self) -> int:
+        """Sockets that a request holds now."""
+        return len(self._open) - sum(len(idle) for idle in self._idle.values())
+
+    async def send(self, endpoint: Endpoint, head: bytes, body: bytes, until_s: float) -> "HttpResponse":
+        """Send one request and wait for the head of its response.
+
+        Args:
+            head: the request line and headers, without the empty line and content-length.
+            until_s: an instant of the loop's clock.
+
+        Raises:
+            TransportError; TimeoutError when `until_s` or one of the phases' own limits passed.
+        """
+        connection = self._take(endpoint) if endpoint.keep_alive else None
+        reused = connection is not None
+        if connection is None:
+            connection = await self._connect(endpoint, until_s)
+        response = connection.start(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        try:
+            await response.head(until_s)
+        except Lost as error:
+            response.close()
+            # A server may close a kept connection just as we use it. That it did so without a byte means that it did
+            # not look at the request, so it is as good as unsent.
+            raise NotSent("a kept connection was closed") if reused and not response.received else error from error
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _take(self, endpoint: Endpoint) -> "_Connection | None":
+        idle = self._idle.get(endpoint)
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable:
+                return connection
+        return None
+
+    def keep(self, connection: "_Connection") -> None:
+        """Take back a connection whose message is complete."""
+        idle = self._idle.setdefault(connection.endpoint, [])
+        if len(idle) >= MAX_IDLE_PER_ENDPOINT:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since_s = loop.time()
+        idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(IDLE_CONNECTION_S, self._sweep)
+
+    def forget(self, connection: "_Connection") -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+        idle = self._idle.get(connection.endpoint)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest_s = loop.time() - IDLE_CONNECTION_S
+        for idle in self._idle.values():
+            for connection in [c for c in idle if c.idle_since_s <= oldest_s]:
+                idle.remove(connection)
+                connection.abort()
+        self._sweeper = loop.call_later(IDLE_CONNECTION_S / 2, self._sweep) if any(self._idle.values()) else None
+
+    async def _connect(self, endpoint: Endpoint, until_s: float) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        patience_s = CONNECT_TIMEOUT_S + (TLS_TIMEOUT_S if endpoint.tls else 0.0)
+        connection = _Connection(self, endpoint)
+        try:
+            async with asyncio.timeout_at(min(until_s, loop.time() + patience_s)):
+                await loop.create_connection(
+                    lambda: connection,
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                    server_hostname=endpoint.host if endpoint.tls else None,
+                    ssl_handshake_timeout=TLS_TIMEOUT_S if endpoint.tls else None,
+                )
+        except TimeoutError as error:
+            connection.abort()
+            if loop.time() >= until_s:
+                raise
+            raise NotSent("no connection in time") from error
+        except (OSError, ssl.SSLError) as error:
+            connection.abort()
+            raise NotSent(f"no connection: {type(error).__name__}") from error
+        except BaseException:
+            connection.abort()
+            raise
+        self._open.add(connection)
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One socket, and the response that is being read from it."""
+
+    def __init__(self, pool: HttpTransport, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.idle_since_s = 0.0
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._response: HttpResponse | None = None
+        self._is_writing = False
+        self._is_lost = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Is the socket open, as far as is known?"""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def start(self, request: bytes) -> "HttpResponse":
+        """Write a request; the response follows."""
+        transport = self._transport
+        assert transport is not None
+        response = self._response = HttpResponse(self)
+        if self._is_lost:
+            response.fail(NotSent("the connection closed before the request"))
+        else:
+            transport.write(request)
+        return response
+
+    def release(self, response: "HttpResponse") -> None:
+        """The response is complete: keep the socket for the next request if both sides want that."""
+        if self._response is not response:
+            return
+        self._response = None
+        if self.endpoint.keep_alive and response.keeps_alive and not self._is_writing and self.is_usable:
+            self._pool.keep(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now, whatever is buffered."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading from the socket."""
+        if self._transport is not None and not self._is_lost:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read from the socket again."""
+        if self._transport is not None and not self._is_lost:
+            self._transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # With limits of zero the loop tells exactly when something is left unwritten.
+        self._transport.set_write_buffer_limits(high=0, low=0)
+
+    def pause_writing(self) -> None:
+        self._is_writing = True
+
+    def resume_writing(self) -> None:
+        self._is_writing = False
+
+    def data_received(self, data: bytes) -> None:
+        response = self._response
+        if response is None:
+            self.abort()  # Nobody asked for this.
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, BadMessage):
+            response.fail(BadMessage("the response is no HTTP"))
+            self.abort()
+            return
+        response.arrived(len(data))
+
+    def eof_received(self) -> None:
+        return None  # Close our side too.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        self._pool.forget(self)
+        response = self._response
+        if response is not None:
+            response.connection_lost(self._is_writing)
+
+    # httptools callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._response is not None:
+            self._response.add_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._response is not None:
+            self._response.head_complete(self._parser.get_status_code())
+
+    def on_body(self, body: bytes) -> None:
+        if self._response is not None:
+            self._response.add_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._response is not None:
+            self._response.message_complete(self._parser.should_keep_alive())
+
+
+class HttpResponse:
+    """One response. Read it to its end or close it; either way the socket is dealt with."""
+
+    __slots__ = (
+        "_buffered_bytes",
+        "_chunks",
+        "_connection",
+        "_error",
+        "_has_head",
+        "_has_length",
+        "_is_complete",
+        "_is_lingering",
+        "_is_paused",
+        "_loop",
+        "_pending_headers",
+        "_timer",
+        "_timer_at_s",
+        "_total_bytes",
+        "_until_s",
+        "_waiter",
+        "headers",
+        "keeps_alive",
+        "received",
+        "status",
+    )
+
+    def __init__(self, connection: _Connection) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.keeps_alive = False
+        self.received = False
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._chunks: list[bytes] = []
+        self._buffered_bytes = 0
+        self._total_bytes = 0
+        self._pending_headers = 0
+        self._has_head = False
+        self._has_length = False
+        self._is_complete = False
+        self._is_paused = False
+        self._is_lingering = False
+        self._error: TransportError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        self._until_s = 0.0
+
+    async def head(self, until_s: float) -> None:
+        """Wait for status and headers. Raises: TransportError, TimeoutError."""
+        while not self._has_head:
+            if self._error is not None:
+                raise self._error
+            await self._wait(until_s)
+
+    async def read(self, until_s: float) -> bytes:
+        """Everything that has come since the last call, waiting for something if need be; empty at the end.
+
+        Raises: TransportError, TimeoutError.
+        """
+        while not self._chunks:
+            if self._is_complete:
+                self._finish()
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait(until_s)
+        chunks = self._chunks
+        self._chunks = []
+        self._buffered_bytes = 0
+        if self._is_paused:
+            self._is_paused = False
+            self._connection.resume()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def body(self, until_s: float, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+        """All of the body. Raises: BadMessage when it is longer than allowed; as `read` does."""
+        chunks = []
+        size = 0
+        while chunk := await self.read(until_s):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit_bytes:
+                raise BadMessage("the response is too long")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def close(self) -> None:
+        """Done with it. A message that is not complete costs the connection, at once."""
+        self._cancel_timer()
+        if self._is_complete:
+            self._connection.release(self)
+        else:
+            self._connection.abort()
+
+    def finish_in_background(self) -> None:
+        """The answer is complete though the message may not be: give its end a moment, to keep the connection."""
+        self._cancel_timer()
+        if self._is_complete:
+            self._connection.release(self)
+            return
+        self._is_lingering = True
+        self._chunks = []
+        if self._is_paused:
+            self._connection.resume()
+        self._timer = self._loop.call_later(LINGER_S, self._connection.abort)
+
+    # Called by the connection
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """One header, in the order of the message. Later ones of the same name are joined."""
+        self._pending_headers += len(name) + len(value)
+        if self._pending_headers > MAX_HEADER_BYTES:
+            raise BadMessage("headers are too long")
+        if self._has_head:
+            return  # Trailers mean nothing here.
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def head_complete(self, status: int) -> None:
+        """The head is in; an interim one (1xx) is forgotten."""
+        if status < 200:
+            self.headers = {}
+            return
+        self.status = status
+        self._has_head = True
+        headers = self.headers
+        self._has_length = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "").lower()
+
+    def add_body(self, body: bytes) -> None:
+        """A piece of the body, as it came."""
+        if self._is_lingering:
+            return
+        self._chunks.append(body)
+        self._buffered_bytes += len(body)
+        self._total_bytes += len(body)
+        if self._total_bytes > MAX_BODY_BYTES:
+            raise BadMessage("the response is too long")
+        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._connection.pause()
+
+    def message_complete(self, keeps_alive: bool) -> None:
+        """The message is whole."""
+        if self._has_head:
+            self._is_complete = True
+            self.keeps_alive = keeps_alive
+
+    def arrived(self, count: int) -> None:
+        """A read of the socket was parsed."""
+        self.received = True
+        if not self._has_head:
+            self._total_bytes += count
+            if self._total_bytes > MAX_HEADER_BYTES:
+                self.fail(BadMessage("headers are too long"))
+                self._connection.abort()
+                return
+        elif self._is_lingering and self._is_complete:
+            self._finish()
+            return
+        self._wake()
+
+    def connection_lost(self, was_writing: bool) -> None:
+        """The socket is gone. Without a length its end is the message's end."""
+        if self._is_lingering:
+            self._cancel_timer()
+        elif self._has_head and not self._has_length:
+            self._is_complete = True
+        elif not self._is_complete:
+            self.fail(NotSent("closed while sending") if was_writing and not self.received else Lost("closed"))
+        self._wake()
+
+    def fail(self, error: TransportError) -> None:
+        """Nothing more can be read, once what is buffered is."""
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    def _finish(self) -> None:
+        self._cancel_timer()
+        self._connection.release(self)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self, until_s: float) -> None:
+        # One timer serves all reads: renewing it is an assignment, as long as the instant only moves away.
+        self._until_s = until_s
+        timer = self._timer
+        if timer is None or until_s < self._timer_at_s:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(until_s, self._expire)
+            self._timer_at_s = until_s
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if self._until_s > self._loop.time() + 0.002:
+            self._timer = self._loop.call_at(self._until_s, self._expire)
+            self._timer_at_s = self._until_s
+        else:
+            waiter.set_exception(TimeoutError())
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def header_lines(headers: Sequence[tuple[str, str]]) -> bytes:
+    """Headers as they go on the wire, without the last line end.
+
+    Raises:
+        ValueError: a name or value would break out of its line.
+    """
+    lines = []
+    for name, value in headers:
+        if any(c in name + value for c in "\r\n\0"):
+            raise ValueError(f"header {name!r} holds a line end")
+        lines.append(f"{name}: {value}")
+    return "\r\n".join(lines).encode("latin-1")

@@ -1,0 +1,51 @@
+"""How long a provider asks us to stay away, in each of the ways that providers say it."""
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+MAX_S = 3600.0
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?\Z")
+
+
+def retry_after_s(headers: Mapping[str, str], wall_time_s: float) -> float | None:
+    """Seconds to wait, at most an hour; None when nothing usable was said.
+
+    Args:
+        headers: lower-case names.
+        wall_time_s: seconds since the epoch, for `Retry-After` as a date.
+    """
+    if (milliseconds := _number(headers.get("retry-after-ms", ""))) is not None:
+        return min(milliseconds / 1000, MAX_S)
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    seconds = duration_s(value)
+    if seconds is not None:
+        return seconds
+    try:
+        at_s = parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    # A date in the past says that the wait is over already.
+    return min(max(at_s - wall_time_s, 0.0), MAX_S)
+
+
+def duration_s(value: str) -> float | None:
+    """`20`, `1.57s`, `6m0s`, `350ms` to seconds, at most an hour; None for anything else, negatives too."""
+    if (number := _number(value)) is not None:
+        return min(number, MAX_S)
+    match = _DURATION.match(value) if len(value) <= 64 else None
+    if not value or match is None:
+        return None
+    days, hours, minutes, seconds, milliseconds = (float(group or 0) for group in match.groups())
+    return min(days * 86400 + hours * 3600 + minutes * 60 + seconds + milliseconds / 1000, MAX_S)
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

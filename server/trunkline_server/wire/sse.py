@@ -1,0 +1,92 @@
+"""Server-sent events: bytes in, `data` payloads out.
+
+Event names are passed over: every dialect that is read here repeats the name inside its JSON.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+"""
+
+from collections.abc import Sequence
+
+MAX_LINE_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+BOM = b"\xef\xbb\xbf"
+
+
+class MalformedStream(ValueError):
+    """The bytes can't be what they should be."""
+
+
+class SSEDecoder:
+    """One stream. A read may end anywhere, in the middle of a character or of a line end too."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._started = False
+        self._held_cr = False
+
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
+        """The payloads of the events that `chunk` completes, in order.
+
+        Raises:
+            MalformedStream: a line or an event is longer than allowed.
+        """
+        if not self._started:
+            chunk = self._strip_bom(self._rest + chunk)
+            self._rest = b""
+        elif self._held_cr or b"\r" in chunk:
+            chunk = self._normalise(chunk)
+        data = self._rest + chunk if self._rest else chunk
+        end = data.rfind(b"\n\n")
+        if end < 0:
+            self._keep(data)
+            return ()
+        self._keep(data[end + 2 :])
+        payloads = []
+        for block in data[:end].split(b"\n\n"):
+            if block.startswith(b"data: ") and b"\n" not in block:
+                payloads.append(block[6:])
+            elif (payload := _payload(block)) is not None:
+                payloads.append(payload)
+        return payloads
+
+    def finish(self) -> Sequence[bytes]:
+        """The payload of a last event that ended with a line but without the empty one after it."""
+        block, self._rest = self._rest, b""
+        if not block.endswith(b"\n"):
+            return ()
+        payload = _payload(block)
+        return () if payload is None else (payload,)
+
+    def _strip_bom(self, data: bytes) -> bytes:
+        if len(data) < len(BOM) and BOM.startswith(data):
+            self._rest = data
+            return b""
+        self._started = True
+        data = data.removeprefix(BOM)
+        return self._normalise(data) if b"\r" in data else data
+
+    def _normalise(self, chunk: bytes) -> bytes:
+        if self._held_cr:
+            chunk = b"\r" + chunk
+        # A CR at the end may be half of a CRLF, so it waits for what comes next.
+        self._held_cr = chunk.endswith(b"\r")
+        if self._held_cr:
+            chunk = chunk[:-1]
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _keep(self, rest: bytes) -> None:
+        if len(rest) > MAX_LINE_BYTES and (
+            len(rest) > MAX_EVENT_BYTES or len(rest) - rest.rfind(b"\n") > MAX_LINE_BYTES
+        ):
+            raise MalformedStream("an event is too long")
+        self._rest = rest
+
+
+def _payload(block: bytes) -> bytes | None:
+    lines = []
+    for line in block.split(b"\n"):
+        if line.startswith(b"data:"):
+            lines.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif line == b"data":
+            lines.append(b"")
+    return b"\n".join(lines) if lines else None
