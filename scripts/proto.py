@@ -3,7 +3,8 @@
     proto.py            replaces clients/python/trunkline/v1
     proto.py --check    only says whether that would change a file; exit code 1 when it would
 
-The new code is made beside the old one and takes its place when it is complete: a run that fails changes nothing.
+The new code is made beside the old one and takes its place when it is complete: a run that fails
+changes nothing.
 """
 
 import os
@@ -23,8 +24,8 @@ GENERATORS = ("python", "grpc_python", "mypy", "mypy_grpc")
 
 def generate(folder: Path) -> None:
     """Write the whole package to a folder, the one hand-written file of it included."""
-    # google/rpc/status.proto comes with the package that holds its Python. The plugins lie beside the interpreter,
-    # where protoc looks for them only if that folder is on the PATH.
+    # google/rpc/status.proto comes with the package that holds its Python. The plugins lie beside
+    # the interpreter, where protoc looks for them only if that folder is on the PATH.
     subprocess.run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc"),

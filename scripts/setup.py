@@ -5,27 +5,28 @@
     setup.py clients    the second SDK versions and the mock servers that tests use
     setup.py test       dev, clients, and one .venv-VERSION for each other Python that is installed
 
-Each environment holds a file that names the locks it was made from. It is removed before an installation starts and
-written after it ended, so an installation that was interrupted is started again, from nothing.
+Each environment holds a file that says which locks it was made from. It is removed before an
+installation starts and written after it ended, so an installation that was interrupted is started
+again, from nothing.
 """
 
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED_VERSIONS = ("3.11", "3.12", "3.13")
 
-# pip is given complete locks: nothing is left to resolve. Wheels only, because a source distribution would be built
-# with a build backend that no lock names.
+# pip is given complete locks: nothing is left to resolve. Wheels only, because a source
+# distribution would be built with a build backend that no lock names.
 PIP_INSTALL = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps")
 PIP_INSTALL_LOCKED = (*PIP_INSTALL, "--require-hashes", "--only-binary=:all:")
 PIP_INSTALL_PROJECT = (*PIP_INSTALL, "--no-build-isolation", "--editable", ".")
@@ -38,7 +39,7 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class Venv:
-    """A virtual environment, what is installed in it, and which smaller sets of locks that covers."""
+    """A virtual environment, what is installed in it, and which sets of locks that covers too."""
 
     folder: str
     locks: tuple[str, ...]
@@ -51,12 +52,17 @@ class Venv:
         return ROOT / self.folder / ".ready"
 
     @property
+    def python(self) -> Path:
+        return ROOT / self.folder / "bin" / "python"
+
+    @property
     def is_ready(self) -> bool:
-        return self._digest(self.locks) in read_lines(self.stamp)
+        # A link into a Python that was removed since does not exist.
+        return self.python.exists() and self._digest(self.locks) in read_lines(self.stamp)
 
     def install(self) -> None:
-        python = str(ROOT / self.folder / "bin" / "python")
-        if not self.stamp.exists() or not works(python):
+        python = str(self.python)
+        if not self.stamp.exists() or not works(python, "-c", ""):
             call(find_python(self.version), "-m", "venv", "--clear", self.folder)
         self.stamp.unlink(missing_ok=True)
         call(python, *PIP_INSTALL_LOCKED, *(f"--requirement={lock}" for lock in self.locks))
@@ -116,7 +122,7 @@ def clients() -> list[Environment]:
 def other_pythons() -> list[Environment]:
     own = ".".join(map(str, sys.version_info[:2]))
     others = [Venv(f".venv-{v}", DEV_LOCKS, version=v) for v in TESTED_VERSIONS if v != own]
-    # A version manager takes a second to say what it has, so one that was found before is not looked for again.
+    # A version manager takes a second to say what it has: what was found before is not asked for.
     return [other for other in others if other.is_ready or has_python(other.version)]
 
 
@@ -145,15 +151,15 @@ def set_up_one(environment: Environment) -> None:
     environment.install()
 
 
-class only_one_at_a_time:  # noqa: N801 (reads as a statement)
-    """Two makes in one checkout wait for each other. The lock ends with the process, however that ends."""
-
-    def __enter__(self) -> None:
-        self._folder = os.open(ROOT, os.O_RDONLY)
-        fcntl.flock(self._folder, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._folder)
+@contextmanager
+def only_one_at_a_time() -> Iterator[None]:
+    """Two makes in one checkout wait for each other, and for none that was killed."""
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def find_python(version: str | None) -> str:
@@ -170,10 +176,9 @@ def has_python(version: str | None) -> bool:
 
 
 def works(program: str, *arguments: str) -> bool:
-    """Whether a program runs, which its presence does not show; a Python is run with nothing to do."""
+    """Whether a program runs, which its presence alone does not show."""
     try:
-        command = [program, *(arguments or ("-c", ""))]
-        return subprocess.run(command, capture_output=True).returncode == 0
+        return subprocess.run([program, *arguments], capture_output=True).returncode == 0
     except OSError:
         return False
 
