@@ -1,0 +1,243 @@
+"""The blocking client."""
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import grpc
+
+from trunkline.channels import Metadata, call_metadata, endpoint
+from trunkline.errors import translated
+from trunkline.specs import Prompt, SpecOptions, spec_from
+from trunkline.streams import CompletionStream
+from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest, Model
+from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from trunkline.v1.completion_pb2 import Completion
+from trunkline.v1.completion_service_pb2 import (
+    CompleteRequest,
+    CompleteUnaryRequest,
+    PreviewRouteRequest,
+    PreviewRouteResponse,
+    StreamOptions,
+)
+from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+
+
+class Client:
+    """A connection to one gateway, for all threads, closed by `close` or a `with` block.
+
+    Every call raises `TrunklineError`, or ValueError or TypeError for arguments that cannot be
+    sent. A call that fails before its answer begins is tried again as the gateway's published
+    service config says; nothing here adds to that.
+
+    Args:
+        target: "host:port", or any gRPC target.
+        api_key: sent with each call. In plaintext only on this machine, unless
+            `allow_insecure_key`.
+        tls: use TLS, with the roots that gRPC brings.
+        root_certificates: PEM; use TLS, with these roots.
+        channel_credentials: used as they are, as for mutual TLS; `tls` and `root_certificates` do
+            not count then.
+        allow_insecure_key: send the key over a network in plaintext.
+        default_timeout_s: for a whole call that does not say. The service config ends completions
+            after 600 s and catalog calls after 10 s in any case; None leaves it at that.
+        metadata: headers of every call.
+        options: gRPC channel arguments, which win over this client's own.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        api_key: str | None = None,
+        tls: bool = False,
+        root_certificates: bytes | None = None,
+        channel_credentials: grpc.ChannelCredentials | None = None,
+        allow_insecure_key: bool = False,
+        default_timeout_s: float | None = 600.0,
+        metadata: Metadata | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        gateway = endpoint(
+            target,
+            api_key=api_key,
+            tls=tls,
+            root_certificates=root_certificates,
+            channel_credentials=channel_credentials,
+            allow_insecure_key=allow_insecure_key,
+            metadata=metadata or {},
+            options=options or {},
+        )
+        self._metadata = gateway.metadata
+        self._default_timeout_s = default_timeout_s
+        self._channel = (
+            grpc.insecure_channel(gateway.target, gateway.options)
+            if gateway.credentials is None
+            else grpc.secure_channel(gateway.target, gateway.credentials, gateway.options)
+        )
+        self._completions = CompletionServiceStub(self._channel)
+        self._catalog = CatalogServiceStub(self._channel)
+
+    def complete(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        spec: CompletionSpec | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str = "",
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        metadata: Metadata | None = None,
+        **options: Unpack[SpecOptions],
+    ) -> Completion:
+        """One whole answer.
+
+        Args:
+            prompt: the user's words, or messages, oldest first. Or nothing, with a `spec`.
+            spec: a whole spec, instead of a prompt and options.
+            timeout_s: for the whole call.
+            idempotency_key: at most 255 characters; the same request with the same key is answered
+                once.
+            request_id: of the caller's choice, 8 to 64 of A-Z, a-z, 0-9, _ and -. None: the gateway
+                mints one.
+            traceparent: W3C trace context, also carried to the provider.
+            tracestate: W3C trace state.
+            metadata: further headers of this call.
+            options: see `SpecOptions`.
+        """
+        request = CompleteUnaryRequest(
+            spec=spec_from(prompt, spec, options), idempotency_key=idempotency_key
+        )
+        headers = call_metadata(
+            self._metadata,
+            metadata,
+            request_id=request_id,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+        with translated():
+            response = self._completions.CompleteUnary(
+                request, timeout=self._timeout_s(timeout_s), metadata=headers
+            )
+        return response.completion
+
+    def stream(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        spec: CompletionSpec | None = None,
+        stream_options: StreamOptions | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str = "",
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        metadata: Metadata | None = None,
+        **options: Unpack[SpecOptions],
+    ) -> CompletionStream:
+        """One answer as it is made; use it as a context manager. Errors are raised by the stream,
+        not here.
+
+        Args are those of `complete`, and `stream_options`, of which a heartbeat turns retries off.
+        """
+        request = CompleteRequest(
+            spec=spec_from(prompt, spec, options),
+            idempotency_key=idempotency_key,
+            stream_options=stream_options,
+        )
+        headers = call_metadata(
+            self._metadata,
+            metadata,
+            request_id=request_id,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+        return CompletionStream(
+            self._completions.Complete(
+                request, timeout=self._timeout_s(timeout_s), metadata=headers
+            )
+        )
+
+    def preview_route(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        spec: CompletionSpec | None = None,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+        **options: Unpack[SpecOptions],
+    ) -> PreviewRouteResponse:
+        """Who would answer, best first, then who would not and why. No provider is asked."""
+        request = PreviewRouteRequest(spec=spec_from(prompt, spec, options))
+        with translated():
+            return self._completions.PreviewRoute(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+
+    def list_models(
+        self,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Iterator[Model]:
+        """Every model, route and mode of the catalog; pages are fetched as they are needed.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+        """
+        headers = call_metadata(self._metadata, metadata)
+        request = ListModelsRequest(page_size=page_size)
+        while True:
+            with translated():
+                page = self._catalog.ListModels(
+                    request, timeout=self._timeout_s(timeout_s), metadata=headers
+                )
+            yield from page.models
+            if not page.next_page_token:
+                return
+            request = ListModelsRequest(page_size=page_size, page_token=page.next_page_token)
+
+    def get_model(
+        self,
+        model_id: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Model:
+        """One entry of the catalog.
+
+        Raises:
+            ModelNotFound: it names the nearest known id.
+        """
+        with translated():
+            response = self._catalog.GetModel(
+                GetModelRequest(model_id=model_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.model
+
+    def close(self) -> None:
+        """Closes the connection and cancels the calls that still run."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _timeout_s(self, timeout_s: float | None) -> float | None:
+        return self._default_timeout_s if timeout_s is None else timeout_s
