@@ -2,8 +2,9 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint types layers test \
-	test-faults test-live check bench bench-compare lock release-contract clean
+.PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint lint-code \
+	lint-contract types layers test test-faults test-live check bench bench-compare lock \
+	release-contract clean
 
 BIN := .venv/bin
 SETUP := scripts/setup
@@ -39,9 +40,13 @@ format: setup  ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-lint: setup proto-check  ## Check format, style, and the contract against its last release
+lint: lint-code lint-contract  ## Check format, style, and the contract against its last release
+
+lint-code: setup
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
+
+lint-contract: setup proto-check
 	@$(BIN)/buf lint
 	@mkdir -p build
 	@$(BUF_BUILD) --output build/contract.binpb
