@@ -56,7 +56,7 @@ types: setup  ## Check types with mypy --strict
 	@$(BIN)/mypy
 
 layers: setup  ## Check which module may import which
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 test: setup-test  ## Set up and run all tests, on every Python from 3.11 to 3.13 that is installed
 	@scripts/test $(PYTEST_ARGS)
