@@ -1,0 +1,106 @@
+"""Measure this checkout against another commit: what did a change cost or save?
+
+    python bench/compare.py BASE [--rows rest-u16 rest-p200] [--seconds 4] [--rounds 5]
+
+BASE is checked out into a temporary worktree. Both services run side by side, with the same
+interpreter and the same dependencies, and are asked in turn, base, this, base, this, so that a
+machine that becomes slower is slower for both. Prints this/base: below 1 is cheaper. The spread is
+that of the rounds' ratios; a ratio whose spread holds 1.0 says nothing. BASE=HEAD on a clean
+checkout shows the noise.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+from gateways import Gateway
+from processes import build, upstream, wait_until_quiet
+from rows import CHUNKS, Round, Row, measure_round, warm_up
+from run import CHECKOUT, add_arguments, chosen, gateway_of, git, run_to_end
+
+ROWS = ("rest-u16", "rest-s64", "rest-p200", "grpc-u16", "grpc-s64", "grpc-p200")
+HEADINGS = ("base us", "this us", "this/base", "spread", "first ms p50", "other")
+
+
+@contextmanager
+def worktree(commit: str) -> Iterator[Path]:
+    """The commit's files, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as parent:
+        folder = Path(parent) / "base"
+        git(["worktree", "add", "--detach", str(folder), commit])
+        try:
+            yield folder
+        finally:
+            git(["worktree", "remove", "--force", str(folder)])
+
+
+def measure(
+    row: Row, sides: Sequence[tuple[Gateway, int]], upstream_pid: int, options: argparse.Namespace
+) -> str:
+    """Both sides in turn; one line of the table."""
+    for described, _ in sides:
+        warm_up(row, described)
+    pairs: list[list[Round]] = []
+    for _ in range(options.rounds):
+        wait_until_quiet()
+        pairs.append(
+            [
+                measure_round(row, described, pid, upstream_pid, options.seconds)
+                for described, pid in sides
+            ]
+        )
+    errors = [r.load.first_error for both in pairs for r in both if r.load.errors]
+    if errors:
+        return f"{row.name:<11} {len(errors)} rounds with ERRORS, the first: {errors[0]}"
+    units = CHUNKS if row.is_stream else 1
+    base, this = (
+        median(both[side].cpu_us_per_request / units for both in pairs) for side in (0, 1)
+    )
+    ratios = sorted(both[1].cpu_us_per_request / both[0].cpu_us_per_request for both in pairs)
+    spread = f"{ratios[0]:.3f} - {ratios[-1]:.3f}"
+    first = " / ".join(first_ms(row, [both[side] for both in pairs]) for side in (0, 1))
+    other = max(r.foreign_cores for both in pairs for r in both)
+    ratio = f"{median(ratios):.3f}"
+    return line(row.name, (f"{base:,.1f}", f"{this:,.1f}", ratio, spread, first, f"{other:.2f}"))
+
+
+def line(name: str, cells: Sequence[str]) -> str:
+    widths = (9, 9, 10, 15, 15, 6)
+    return f"{name:<11} " + " ".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+
+
+def first_ms(row: Row, rounds: Sequence[Round]) -> str:
+    """Median time to the first text, or to all of a unary answer; the upstream's own included."""
+    latencies = [r.load.first_us or r.load.latency_us for r in rounds]
+    return f"{median(latency['p50'] for latency in latencies if latency) / 1000:.2f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("base", metavar="BASE", help="a commit, branch or tag")
+    add_arguments(parser, ROWS, rounds=5)
+    options = parser.parse_args()
+    rows = [row for row in chosen(options.rows) if row.model != "hold"]
+    build("load")
+    with ExitStack() as stack:
+        base = stack.enter_context(worktree(options.base))
+        upstream_pid, upstream_port = stack.enter_context(upstream())
+        sides = [
+            stack.enter_context(gateway_of("trunkline", upstream_port, checkout))
+            for checkout in (base, CHECKOUT)
+        ]
+        print("us of service CPU, for a request or, in streams, for a chunk")
+        print(line("row", HEADINGS))
+        failed = 0
+        for row in rows:
+            text = measure(row, sides, upstream_pid, options)
+            failed += "ERRORS" in text
+            print(text, flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_to_end(main)
