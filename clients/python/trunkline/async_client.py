@@ -44,7 +44,7 @@ class AsyncClient:
         root_certificates: bytes | None = None,
         channel_credentials: grpc.ChannelCredentials | None = None,
         allow_insecure_key: bool = False,
-        default_timeout_s: float | None = 600.0,
+        default_timeout_s: float = 600.0,
         metadata: Metadata | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -233,7 +233,7 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    def _timeout_s(self, timeout_s: float | None) -> float | None:
+    def _timeout_s(self, timeout_s: float | None) -> float:
         return self._default_timeout_s if timeout_s is None else timeout_s
 
 

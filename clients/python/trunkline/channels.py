@@ -46,7 +46,12 @@ SERVICE_CONFIG: Mapping[str, Any] = {
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     "healthCheckConfig": {"serviceName": _COMPLETIONS},
 }
-"""What Trunkline publishes for its clients. A longer timeout of the caller's is cut to its own."""
+"""What Trunkline publishes for its clients.
+
+Its timeouts are upper bounds. The library keeps them on this side only, and up to a second early
+(https://github.com/grpc/grpc/issues/34547): only the timeout of a call tells the gateway when to
+stop.
+"""
 
 _MIB = 1024 * 1024
 _OPTIONS: Mapping[str, Any] = {

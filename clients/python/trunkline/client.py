@@ -41,7 +41,7 @@ class Client:
             not count then.
         allow_insecure_key: send the key over a network in plaintext.
         default_timeout_s: for a whole call that does not say. The service config ends completions
-            after 600 s and catalog calls after 10 s in any case; None leaves it at that.
+            after 600 s and catalog calls after 10 s in any case.
         metadata: headers of every call.
         options: gRPC channel arguments, which win over this client's own.
     """
@@ -55,7 +55,7 @@ class Client:
         root_certificates: bytes | None = None,
         channel_credentials: grpc.ChannelCredentials | None = None,
         allow_insecure_key: bool = False,
-        default_timeout_s: float | None = 600.0,
+        default_timeout_s: float = 600.0,
         metadata: Metadata | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -239,5 +239,5 @@ class Client:
     ) -> None:
         self.close()
 
-    def _timeout_s(self, timeout_s: float | None) -> float | None:
+    def _timeout_s(self, timeout_s: float | None) -> float:
         return self._default_timeout_s if timeout_s is None else timeout_s

@@ -130,8 +130,10 @@ class CompletionFolder:
             case "usage_update":  # Cumulative, so the last one wins.
                 report.usage.CopyFrom(event.usage_update.usage)
             case "interrupted":
-                _overlay(report.route, event.interrupted.route)
-                _overlay(report.usage, event.interrupted.usage)
+                if event.interrupted.HasField("route"):
+                    report.route.CopyFrom(event.interrupted.route)
+                if event.interrupted.HasField("usage"):
+                    report.usage.CopyFrom(event.interrupted.usage)
                 for attempt in event.interrupted.attempts:
                     self._add_attempt(attempt)
 
