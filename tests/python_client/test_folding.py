@@ -112,6 +112,12 @@ def test_state_alone_joins_what_the_deltas_said():
     assert folded.choices[0].message == said(Part(text="Hé", provider_state=STATE))
 
 
+def test_state_of_nothing_that_was_said_is_kept_with_an_empty_text():
+    folded = fold([part_completed(Part(provider_state=STATE))])
+
+    assert folded.choices[0].message == said(Part(text="", provider_state=STATE))
+
+
 def test_state_without_any_content_is_kept():
     opaque = Part(reasoning=Reasoning(redacted=True), provider_state=STATE)
 

@@ -149,10 +149,12 @@ class CompletionFolder:
 
     def _complete_part(self, event: CompleteResponse) -> None:
         completed = event.part_completed
-        # Opaque state alone, or content of a newer contract, belongs to what the deltas began.
-        begun = self._choice(completed.choice_index).parts
-        kinds = [kind for index, kind in begun if index == completed.part_index]
-        kind = completed.part.WhichOneof("content") or (kinds[0] if kinds else "")
+        kind: str | None = completed.part.WhichOneof("content")
+        if kind is None:
+            # Opaque state alone belongs to what the deltas began; if to nothing, to an empty text.
+            begun = self._choice(completed.choice_index).parts
+            kinds = [kind for index, kind in begun if index == completed.part_index]
+            kind = kinds[0] if kinds else "text"
         part = self._part(completed.choice_index, completed.part_index, kind)
         part.known.MergeFrom(completed.part)
 
