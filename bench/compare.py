@@ -3,7 +3,7 @@
     python bench/compare.py BASE [--rows rest-u16 rest-p200] [--seconds 4] [--rounds 5]
 
 BASE is checked out into a temporary worktree. Both services run side by side, with the same
-interpreter and the same dependencies, and are asked in turn, base, this, base, this, so that a
+interpreter and the same dependencies, and are asked in turn, base, this, this, base, so that a
 machine that becomes slower is slower for both. Prints this/base: below 1 is cheaper. The spread is
 that of the rounds' ratios; a ratio whose spread holds 1.0 says nothing. BASE=HEAD on a clean
 checkout shows the noise.
@@ -44,14 +44,13 @@ def measure(
     for described, _ in sides:
         warm_up(row, described)
     pairs: list[list[Round]] = []
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         wait_until_quiet()
-        pairs.append(
-            [
-                measure_round(row, described, pid, upstream_pid, options.seconds)
-                for described, pid in sides
-            ]
-        )
+        turn = [
+            measure_round(row, described, pid, upstream_pid, options.seconds)
+            for described, pid in (sides if number % 2 == 0 else reversed(sides))
+        ]
+        pairs.append(turn if number % 2 == 0 else turn[::-1])
     errors = [r.load.first_error for both in pairs for r in both if r.load.errors]
     if errors:
         return f"{row.name:<11} {len(errors)} rounds with ERRORS, the first: {errors[0]}"

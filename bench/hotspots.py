@@ -4,11 +4,12 @@
 
 py-spy is no dependency of the project: `pip install py-spy` anywhere and have it on the PATH. Only
 samples in which a thread was on the CPU count. `self` is time in the function itself, `with calls`
-also in what it called; `--native` adds the frames of C extensions. FILE gets folded stacks, as
-flame graph tools read them.
+also in what it called; `--native` adds the frames of C extensions, which slows the gateway and
+without which their time is their caller's. FILE gets folded stacks, as flame graph tools read them.
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +23,8 @@ from processes import build, cpu_s, upstream
 from rows import ROWS, command, port_of, warm_up
 from run import gateway_of, run_to_end
 
-RATE_HZ = 500
+RATE_HZ, NATIVE_RATE_HZ = 500, 100
+LINE_NUMBER = re.compile(r":\d+\)$")
 
 
 def record(pid: int, seconds: float, is_native: bool, folded: Path) -> None:
@@ -30,7 +32,15 @@ def record(pid: int, seconds: float, is_native: bool, folded: Path) -> None:
     if py_spy is None:
         raise CannotMeasure("py-spy is not on the PATH: pip install py-spy")
     words = [py_spy, "record", "--pid", str(pid), "--duration", f"{seconds:.0f}"]
-    words += ["--rate", str(RATE_HZ), "--format", "raw", "--output", str(folded), "--subprocesses"]
+    words += [
+        "--rate",
+        str(NATIVE_RATE_HZ if is_native else RATE_HZ),
+        "--format",
+        "raw",
+        "--output",
+        str(folded),
+        "--subprocesses",
+    ]
     result = subprocess.run(words + ["--native"] * is_native, capture_output=True, text=True)
     if result.returncode:
         raise CannotMeasure(f"py-spy: {result.stderr.strip()}")
@@ -41,7 +51,7 @@ def shares(folded: Iterable[str]) -> tuple[int, Counter[str], Counter[str]]:
     total, own, with_calls = 0, Counter[str](), Counter[str]()
     for row in folded:
         stack, _, count = row.rpartition(" ")
-        frames = [frame.rpartition(":")[0] or frame for frame in stack.split(";")]
+        frames = [LINE_NUMBER.sub(")", frame) for frame in stack.split(";")]
         total += int(count)
         own[frames[-1]] += int(count)
         for frame in set(frames):
