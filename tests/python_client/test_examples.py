@@ -1,6 +1,7 @@
 """The programs that the README points to, run as a reader would run them."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ async def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={"PYTHONIOENCODING": "utf-8", "PATH": ""},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
         timeout=WAIT_S,
         check=False,
     )
