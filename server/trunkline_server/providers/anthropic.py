@@ -291,6 +291,8 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 EVENTS: Final = frozenset(
@@ -852,9 +854,6 @@ def _call_input(arguments: str) -> Any:
     return msgspec.Raw((arguments or "{}").encode())
 
 
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-
-
 def _is_state(data: bytes) -> bool:
     """Is it a whole block of thinking? It was in the caller's hands, so it may be anything."""
     try:
@@ -896,10 +895,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
 @lru_cache(maxsize=512)
 def _object_schema(text: str) -> bytes:
     """A schema that says it is an object's, as tools must."""
-    schema = msgspec.json.decode(text) if text else {}
+    schema = _schema(text or "{}")
     if not schema:
         return b'{"type":"object","properties":{}}'
-    return text.encode() if "type" in schema else _encode({"type": "object", **schema})
+    if not isinstance(schema, dict) or "type" in schema:
+        return text.encode()
+    return _encode({"type": "object", **schema})
 
 
 @lru_cache(maxsize=128)
@@ -909,10 +910,18 @@ def _closed_schema(text: str) -> tuple[bytes, tuple[str, ...]]:
     Objects are closed, because open ones are refused. What then fits still fits the schema as it
     was; what had to go widens it.
     """
-    schema = msgspec.json.decode(text)
+    schema = _schema(text)
     lost: set[str] = set()
     closed = _close(schema, lost)
     return (text.encode() if closed == schema else _encode(closed)), tuple(sorted(lost))
+
+
+def _schema(text: str) -> Any:
+    """A schema that was found valid at the door; as it stands where this reader is stricter."""
+    try:
+        return _decode_object(text)
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.Raw(text.encode())
 
 
 def _close(schema: Any, lost: set[str]) -> Any:
@@ -966,10 +975,9 @@ class _Block:
             return b""
         if not self.has_deltas:
             return self.raw
-        whole: dict[str, Any] = msgspec.json.decode(self.raw)
-        whole["thinking"] = "".join(self.text)
-        whole["signature"] = self.signature
-        return _encode(whole)
+        # Fields that are not known here stay as they came.
+        whole: dict[str, Any] = _decode_fields(self.raw)
+        return _encode({**whole, "thinking": "".join(self.text), "signature": self.signature})
 
 
 class AnthropicDecoder:
@@ -1193,7 +1201,10 @@ _COUNTS: Final = (
 
 def _is_unknown(data: bytes) -> bool:
     """Is it an event or a delta of a later type, which uses a field in another way?"""
-    event = msgspec.json.decode(data)
+    try:
+        event = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return False
     if not isinstance(event, dict):
         return False
     kind, delta = event.get("type"), event.get("delta")
