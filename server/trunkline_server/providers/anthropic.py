@@ -287,6 +287,8 @@ class _Content(msgspec.Struct):
     signature: str | None = None
 
 
+# What reading JSON raises: not what it should be, too deep, no UTF-8.
+BAD_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
@@ -347,7 +349,7 @@ class AnthropicTranslator:
         """A spend limit looks like a rate limit, but does not say when to come back."""
         try:
             value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except BAD_JSON:
             value = None
         error = _error(value.get("error", value) if isinstance(value, dict) else None, status)
         if (
@@ -402,7 +404,8 @@ class _Request:
         body["messages"] = [turn.written() for turn in turns]
         if self.prompt.stream:
             body["stream"] = True
-        self._tools(body)
+        if self.called or spec.HasField("tool_options"):
+            self._tools(body)
         if spec.HasField("reasoning"):
             self._reasoning(body, turns)
         if not body["max_tokens"]:
@@ -849,7 +852,7 @@ def _call_input(arguments: str) -> Any:
     """The arguments as they were written, when they are an object."""
     try:
         _decode_object(arguments or "{}")
-    except (msgspec.DecodeError, RecursionError):
+    except BAD_JSON:
         return json_object(arguments)
     return msgspec.Raw((arguments or "{}").encode())
 
@@ -858,7 +861,7 @@ def _is_state(data: bytes) -> bool:
     """Is it a whole block of thinking? It was in the caller's hands, so it may be anything."""
     try:
         return _decode_object(data).get("type") in STATES
-    except (msgspec.DecodeError, RecursionError, TypeError):
+    except (*BAD_JSON, TypeError):
         return False
 
 
@@ -920,7 +923,7 @@ def _schema(text: str) -> Any:
     """A schema that was found valid at the door; as it stands where this reader is stricter."""
     try:
         return _decode_object(text)
-    except (msgspec.DecodeError, RecursionError):
+    except BAD_JSON:
         return msgspec.Raw(text.encode())
 
 
@@ -1035,7 +1038,7 @@ class AnthropicDecoder:
         """A response that is one message."""
         try:
             message = _decode_message(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except BAD_JSON as error:
             raise _malformed(error) from error
         if message.type == "error" or message.error:
             raise _error(message.error, 200)
@@ -1058,7 +1061,7 @@ class AnthropicDecoder:
             if _is_unknown(data):
                 return
             raise _malformed(error) from error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except BAD_JSON as error:
             raise _malformed(error) from error
         kind = event.type
         if kind == "content_block_delta":
@@ -1092,9 +1095,10 @@ class AnthropicDecoder:
     def _start(self, index: int, raw: msgspec.Raw) -> None:
         data = bytes(raw)
         try:
+            data.decode()  # Fields that are not read are not checked, but go back as they came.
             kind = _decode_typed(data).type
             content = _decode_content(data) if kind in BLOCKS else _Content()
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except BAD_JSON as error:
             raise _malformed(error) from error
         block = self._blocks[index] = _Block(content.type, data)
         if kind == "text":
@@ -1203,7 +1207,7 @@ def _is_unknown(data: bytes) -> bool:
     """Is it an event or a delta of a later type, which uses a field in another way?"""
     try:
         event = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except BAD_JSON:
         return False
     if not isinstance(event, dict):
         return False

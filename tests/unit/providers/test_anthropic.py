@@ -1470,9 +1470,10 @@ def test_usage_is_cumulative_and_lies_are_passed_over(first, last, usage):
         b"data: " + b"[" * 100_000 + b"\n\n",
         b"data: [1]\n\n",
         b'data: {"type":"message_start","message":{"model":"\xff"}}\n\n',
+        b'data: {"type":"content_block_start","content_block":{"type":"text","x":"\xff"}}\n\n',
         b"data: " + b"x" * 2_000_000,
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_stream_that_is_not_the_dialect_is_a_protocol_error(data):
     with pytest.raises(UpstreamError) as raised:
@@ -1595,6 +1596,7 @@ WAIT = {"retry-after": "7"}
         ),
         (400, {}, b'{"error": "flat"}', Failure.CALLER),
         (400, {}, b"[" * 100_000, Failure.CALLER),
+        (400, {}, b'{"error": \xe4}', Failure.CALLER),
         (400, {}, b'{"error": {"type": 5, "message": {}, "details": []}}', Failure.CALLER),
     ],
 )
