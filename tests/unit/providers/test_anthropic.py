@@ -1596,7 +1596,7 @@ WAIT = {"retry-after": "7"}
         ),
         (400, {}, b'{"error": "flat"}', Failure.CALLER),
         (400, {}, b"[" * 100_000, Failure.CALLER),
-        (400, {}, b'{"error": \xe4}', Failure.CALLER),
+        (400, {}, b'{"error": {"message": "\xe4 x"}}', Failure.CALLER),
         (400, {}, b'{"error": {"type": 5, "message": {}, "details": []}}', Failure.CALLER),
     ],
 )
