@@ -17,6 +17,7 @@
 Only the text of a `RequestError` is shown to callers, so it never quotes an upstream or holds content.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,10 +27,19 @@ from trunkline_server.core.failure import Failure
 
 
 class TrunklineError(Exception):
-    """The root. `metadata` goes into ErrorInfo: short, and free of content and secrets."""
+    """The root. `metadata` goes into ErrorInfo: short, and free of content and secrets.
 
+    `reason` is the stable word that callers switch on: the class's name in upper snake case unless a class says
+    otherwise.
+    """
+
+    reason = "INTERNAL_ERROR"
     message = ""
     retry_after_s: float | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "reason" not in cls.__dict__:
+            cls.reason = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).upper()
 
     def __init__(self, message: str | None = None, **metadata: str) -> None:
         if message is not None:
@@ -87,6 +97,8 @@ class PermissionDenied(RequestError):
 
 class NotSupported(RequestError):
     """A part of the contract that this server does not serve."""
+
+    reason = "UNIMPLEMENTED"
 
 
 class ModelNotFound(RequestError):
@@ -151,6 +163,8 @@ class AllProvidersFailed(ServiceError):
 
 class AllProvidersThrottled(ServiceError):
     """Every candidate that was tried asked to come back later."""
+
+    reason = "RATE_LIMITED"
 
     message = "all providers are rate limited"
 

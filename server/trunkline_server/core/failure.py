@@ -23,7 +23,8 @@ class Failure(Enum):
     CREDENTIAL = auto()  # Our key was refused.
     CALLER = auto()  # The request is wrong wherever it goes.
     CONTEXT_LENGTH = auto()  # Too long for this model; a larger window may do.
-    CAPABILITY = auto()  # This model or deployment lacks something: unknown model, unsupported parameter.
+    CAPABILITY = auto()  # This model lacks something that the request needs.
+    MODEL_MISSING = auto()  # The provider does not know the model: our configuration is at fault.
     POLICY = auto()  # The provider's filter refused the prompt.
     MODEL_FAULT = auto()  # A 4xx for something that the model, not the caller, wrote.
     SLOW = auto()  # No first token in time.
@@ -66,6 +67,7 @@ CONSEQUENCES: Mapping[Failure, Consequence] = {
     Failure.CALLER: Consequence(fails_over=False, blames_request=True),
     Failure.CONTEXT_LENGTH: Consequence(blames_request=True),
     Failure.CAPABILITY: Consequence(blames_request=True),
+    Failure.MODEL_MISSING: Consequence(),
     Failure.POLICY: Consequence(fails_over=False, blames_request=True),
     Failure.MODEL_FAULT: Consequence(),
     Failure.SLOW: Consequence(trips=True),
@@ -84,8 +86,8 @@ CODES: Mapping[str, Failure] = {
     "rate_limit_exceeded": Failure.THROTTLED,
     "context_length_exceeded": Failure.CONTEXT_LENGTH,
     "exceed_context_size_error": Failure.CONTEXT_LENGTH,  # llama.cpp
-    "model_not_found": Failure.CAPABILITY,
-    "DeploymentNotFound": Failure.CAPABILITY,  # Azure
+    "model_not_found": Failure.MODEL_MISSING,
+    "DeploymentNotFound": Failure.MODEL_MISSING,  # Azure
     "unsupported_parameter": Failure.CAPABILITY,
     "unsupported_value": Failure.CAPABILITY,
     "content_filter": Failure.POLICY,
@@ -102,7 +104,7 @@ CODES: Mapping[str, Failure] = {
     "billing_error": Failure.EXHAUSTED,
     "authentication_error": Failure.CREDENTIAL,
     "permission_error": Failure.CREDENTIAL,
-    "not_found_error": Failure.CAPABILITY,
+    "not_found_error": Failure.MODEL_MISSING,
     "request_too_large": Failure.CONTEXT_LENGTH,
     # Gemini: google.rpc.Code by name
     "UNAVAILABLE": Failure.SERVER,
@@ -113,7 +115,7 @@ CODES: Mapping[str, Failure] = {
     "UNAUTHENTICATED": Failure.CREDENTIAL,
     "PERMISSION_DENIED": Failure.CREDENTIAL,
     "API_KEY_INVALID": Failure.CREDENTIAL,  # ErrorInfo.reason; the code beside it is a plain INVALID_ARGUMENT.
-    "NOT_FOUND": Failure.CAPABILITY,
+    "NOT_FOUND": Failure.MODEL_MISSING,
     "quota_per_day": Failure.EXHAUSTED,  # Our name for a QuotaFailure whose quota id says so.
 }
 
@@ -121,7 +123,7 @@ STATUSES: Mapping[int, Failure] = {
     401: Failure.CREDENTIAL,
     402: Failure.EXHAUSTED,
     403: Failure.CREDENTIAL,
-    404: Failure.CAPABILITY,
+    404: Failure.MODEL_MISSING,
     408: Failure.SERVER,
     409: Failure.SERVER,
     413: Failure.CONTEXT_LENGTH,

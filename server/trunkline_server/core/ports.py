@@ -44,23 +44,22 @@ class Answer(Protocol):
     """One attempt's answer, read batch by batch."""
 
     facts: AttemptFacts
+    is_complete: bool
+    output_chars: int
 
     async def read(self, until_s: float) -> list[CompleteResponse]:
-        """All events of the next read of the upstream; may be empty when only keep-alives came.
+        """All events of the next read of the upstream that held content, shown or not; may be empty.
+
+        Keep-alives are read over: they don't count as progress. Once `is_complete`, there is nothing more to read.
 
         Raises:
             UpstreamError: the attempt failed; TimeoutError when `until_s` passed first.
-            EndOfAnswer: the answer is complete.
         """
         ...
 
     def close(self) -> None:
         """Give up the connection: at once when the answer is not complete. Never raises, never waits."""
         ...
-
-
-class EndOfAnswer(Exception):
-    """The answer is complete; there is nothing more to read."""
 
 
 class Unencodable(Exception):

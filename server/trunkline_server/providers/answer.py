@@ -282,8 +282,8 @@ class AnswerEvents:
             reason = FinishReason.FINISH_REASON_TOOL_CALLS
         for call in choice.calls.values():
             arguments = "".join(call.arguments)
-            if not arguments:
-                arguments = "{}"
+            if not arguments and reason == FinishReason.FINISH_REASON_TOOL_CALLS:
+                arguments = "{}"  # No arguments at all is how some models call a tool that takes none.
                 self.call_arguments(choice_index, _key_of(choice, call), arguments)
             elif reason == FinishReason.FINISH_REASON_TOOL_CALLS and (fault := arguments_fault(arguments)):
                 # Some servers say "tool_calls" even when the limit cut the arguments off.
@@ -337,7 +337,7 @@ def arguments_fault(arguments: str) -> FinishReason.ValueType | None:
     """What is wrong with a finished call's arguments: cut off, not JSON or no object; None when they are fine."""
     try:
         value = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         is_open = arguments.count("{") > arguments.count("}") or not arguments.rstrip().endswith("}")
         return FinishReason.FINISH_REASON_LENGTH if is_open else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
     return None if isinstance(value, dict) else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL

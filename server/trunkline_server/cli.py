@@ -1,0 +1,258 @@
+"""The `trunkline` command: arguments, exit codes, signals.
+
+Exit codes: 0 done, 1 the call failed, 2 the command or the configuration is wrong.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+# The spawned model process would otherwise make gRPC print a warning about forks.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import trunkline
+from trunkline import Client, TrunklineError
+from trunkline_server.app import Parts, Service, build, serve, serve_shim
+from trunkline_server.config import ConfigError, ServerSettings, Settings, load
+from trunkline_server.doctor import diagnose
+from trunkline_server.workers import supervise
+
+DEFAULT_TARGET: Final = "127.0.0.1:50051"
+KEY_VARIABLE: Final = "TRUNKLINE_API_KEY"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help()
+        return 2
+    try:
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        return run(arguments)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"trunkline: {problem}", file=sys.stderr)
+        return 2
+    except TrunklineError as error:
+        print(f"trunkline: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trunkline", description="A self-hosted gateway for LLM completions.")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    _serving(commands)
+    _calling(commands)
+    config = commands.add_parser("config", help="check a configuration").add_subparsers(metavar="check", required=True)
+    check = config.add_parser("check", help="read the configuration and say what is wrong with it")
+    check.add_argument("--config", metavar="FILE")
+    check.set_defaults(run=_config_check)
+    doctor = commands.add_parser("doctor", help="what is configured, reachable and missing, and how to fix it")
+    doctor.add_argument("--config", metavar="FILE")
+    doctor.add_argument("--offline", action="store_true", help="try no provider")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _serving(commands: Any) -> None:
+    server = commands.add_parser("serve", help="run the service")
+    server.add_argument("--config", metavar="FILE", help="default: trunkline.toml where there is one")
+    server.add_argument("--grpc", metavar="HOST:PORT")
+    server.add_argument("--http", metavar="HOST:PORT")
+    server.add_argument("--workers", type=int, metavar="N", help="processes that share both ports")
+    server.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    server.set_defaults(run=_serve)
+    shim = commands.add_parser("shim", help="run the REST edge alone, against a remote service")
+    shim.add_argument("--target", required=True, metavar="HOST:PORT", help="the service's gRPC address")
+    shim.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8080")
+    shim.set_defaults(run=_shim)
+
+
+def _calling(commands: Any) -> None:
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument("--target", metavar="HOST:PORT", default=DEFAULT_TARGET, help=f"default: {DEFAULT_TARGET}")
+    target.add_argument("--tls", action="store_true")
+    chat = commands.add_parser("chat", parents=[target], help="ask and read the answer as it comes")
+    chat.add_argument("prompt", nargs="?", help="without one: a conversation, a line at a time")
+    chat.add_argument("--model", default="")
+    chat.add_argument("--system", default="")
+    chat.add_argument("--temperature", type=float)
+    chat.add_argument("--max-tokens", type=int)
+    chat.set_defaults(run=_chat)
+    route = commands.add_parser("route", parents=[target], help="who would answer, and why")
+    route.add_argument("prompt")
+    route.add_argument("--model", default="")
+    route.add_argument("--optimize-for", choices=["balanced", "accuracy", "latency", "cost"])
+    route.set_defaults(run=_route)
+    models = commands.add_parser("models", parents=[target], help="what can be asked for")
+    models.set_defaults(run=_models)
+
+
+# serving
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[Settings, str]:
+    flags = {
+        "server.grpc": getattr(arguments, "grpc", None),
+        "server.http": getattr(arguments, "http", None),
+        "server.workers": getattr(arguments, "workers", None),
+    }
+    return load(arguments.config, os.environ, flags)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    started_s = time.monotonic()
+    settings, source = _settings(arguments)
+    parts = build(settings, os.environ)
+    if settings.server.workers > 1 and not arguments.worker:
+        return supervise(settings, arguments.config, lambda s: _announce(s.server.grpc, s.server.http, parts, source, started_s))
+    if not parts.candidates:
+        raise ConfigError(["no model is enabled: set a provider's key, or install the extra `local`", *parts.missing])
+
+    def announce(service: Service) -> None:
+        if not arguments.worker:
+            _announce(service.grpc_address, service.http_address, parts, source, started_s)
+
+    _run(lambda: serve(settings, parts, announce))
+    return 0
+
+
+def _announce(grpc_address: str, http_address: str, parts: Parts, source: str, started_s: float) -> None:
+    enabled = sorted({candidate.provider for candidate in parts.candidates})
+    print(f"trunkline: gRPC on {grpc_address}, HTTP on {http_address}, configuration: {source or 'defaults'}")
+    print(f"enabled: {', '.join(enabled)} ({len(parts.candidates)} models, {len(parts.routes)} routes)")
+    for missing in parts.missing:
+        print(f"missing: {missing}")
+    print(f"ready after {time.monotonic() - started_s:.1f} s. Try:")
+    question = "What is the capital of France? Answer in one sentence."
+    target = "" if grpc_address == DEFAULT_TARGET else f" --target {grpc_address}"
+    body = (
+        '{"model":"auto","temperature":0,"messages":[{"role":"user","content":"' + question + '"}]}'
+    )
+    program = _program()
+    print(f"  {program} chat{target} --temperature 0 {question!r}")
+    print(f"  curl -s http://{http_address}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+    print(f"  {program} models{target}", flush=True)
+
+
+def _program() -> str:
+    """How this command was called, so that what is printed can be pasted back."""
+    name = sys.argv[0]
+    return name if name.endswith("/trunkline") else "trunkline"
+
+
+def _shim(arguments: argparse.Namespace) -> int:
+    server = ServerSettings(http=arguments.http)
+
+    def announce(address: str) -> None:
+        print(f"trunkline: HTTP on {address}, service at {arguments.target}", flush=True)
+
+    _run(lambda: serve_shim(server, arguments.target, announce))
+    return 0
+
+
+def _run(main: Callable[[], Any]) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+# calling
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    return Client(arguments.target, api_key=os.environ.get(KEY_VARIABLE) or None, tls=arguments.tls)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options: dict[str, Any] = {"model": arguments.model}
+    if arguments.system:
+        options["system_prompt"] = arguments.system
+    if arguments.temperature is not None:
+        options["temperature"] = arguments.temperature
+    if arguments.max_tokens is not None:
+        options["max_output_tokens"] = arguments.max_tokens
+    return options
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    with _client(arguments) as client:
+        if arguments.prompt is not None:
+            _answer(client, [trunkline.user(arguments.prompt)], options)
+            return 0
+        history: list[Any] = []
+        while True:
+            try:
+                line = input("> ").strip()
+            except EOFError:
+                print()
+                return 0
+            if line:
+                history.append(trunkline.user(line))
+                history += _answer(client, history, options)
+
+
+def _answer(client: Client, messages: list[Any], options: dict[str, Any]) -> list[Any]:
+    with client.stream(messages, **options) as stream:
+        for piece in stream.text_deltas():
+            print(piece, end="", flush=True)
+        completion = stream.completion()
+    route, usage = completion.route, completion.usage
+    print(f"\n[{route.provider}/{route.model}, {usage.input_tokens} + {usage.output_tokens} tokens]", file=sys.stderr)
+    return list(trunkline.turns(completion))
+
+
+def _route(arguments: argparse.Namespace) -> int:
+    options: dict[str, Any] = {"model": arguments.model}
+    if arguments.optimize_for:
+        options["optimize_for"] = arguments.optimize_for
+    with _client(arguments) as client:
+        preview = client.preview_route(arguments.prompt, **options)
+    for position, candidate in enumerate(preview.candidates, start=1):
+        name = f"{candidate.provider}/{candidate.model}"
+        if not candidate.eligible:
+            print(f" -. {name:44} {candidate.exclusion_reason}")
+        elif candidate.HasField("score"):
+            terms = f"accuracy {candidate.accuracy:.3f}  latency {candidate.latency:.3f}  cost {candidate.cost:.3f}"
+            print(f"{position:2}. {name:44} {candidate.score:.3f}  {terms}")
+        else:
+            print(f"{position:2}. {name}")
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    with _client(arguments) as client:
+        for model in client.list_models():
+            aliases = f"  ({', '.join(model.aliases)})" if model.aliases else ""
+            print(f"{model.id:40} {model.provider or 'route':14}{aliases}")
+    return 0
+
+
+# configuration
+
+
+def _config_check(arguments: argparse.Namespace) -> int:
+    settings, source = load(arguments.config, os.environ, {})
+    parts = build(settings, os.environ)
+    for missing in parts.missing:
+        print(f"missing: {missing}")
+    print(f"{source or 'no file'}: {len(parts.providers)} providers, {len(parts.candidates)} models, {len(parts.routes)} routes")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    settings, source = load(arguments.config, os.environ, {})
+    return diagnose(settings, source, os.environ, tries=not arguments.offline)

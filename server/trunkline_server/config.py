@@ -1,0 +1,373 @@
+"""File and environment to one frozen `Settings`, read once and checked at start.
+
+Order: `trunkline.toml` (or --config), then environment variables `TRUNKLINE_<SECTION>_<KEY>`, then flags. Unknown keys are
+refused with the nearest known one. Secrets come by reference only.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trunkline_server.core.candidate import Capability
+
+DEFAULT_FILE: Final = "trunkline.toml"
+PREFIX: Final = "TRUNKLINE_"
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+MAX_SECRET_CHARS: Final = 4096
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}\Z")
+PROVIDER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`"""
+
+    grpc: str = "127.0.0.1:50051"
+    http: str = "127.0.0.1:8080"
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 60.0
+    lb_grace_s: Annotated[float, Meta(ge=0, le=60)] | None = None
+    heartbeat_s: Annotated[float, Meta(ge=0.1, le=300)] = 15.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class LimitsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`"""
+
+    max_in_flight: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
+
+
+class LocalSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[local]`: the embedded model."""
+
+    enabled: bool = True
+    model_path: str = ""
+    preload: bool = False
+    threads: Annotated[int, Meta(ge=1, le=256)] | None = None
+    slots: Annotated[int, Meta(ge=1, le=64)] = 4
+    slot_tokens: Annotated[int, Meta(ge=256, le=1_000_000)] = 4096
+
+
+class KeySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[keys]]`: a caller's key."""
+
+    id: Name
+    key_env: str = ""
+    key_file: str = ""
+
+
+class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[providers]]`"""
+
+    id: Name
+    dialect: str = ""
+    base_url: str = ""
+    api_key_env: str = ""
+    api_key_file: str = ""
+    ca_file: str = ""
+    api_version: str = ""
+    headers: dict[str, str] = {}
+    enabled: bool = True
+    first_token_timeout_s: Seconds | None = None
+    idle_timeout_s: Seconds | None = None
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[models]]`: a deployment. Prices in US dollars per million tokens."""
+
+    id: Name
+    provider: Name
+    model: str = ""
+    aliases: list[Name] = []
+    modes: list[Name] = []
+    capabilities: list[Capability] | None = None
+    scores: dict[Literal["accuracy", "latency", "cost"], Annotated[float, Meta(ge=0, le=1)]] = {}
+    fallbacks: list[Name] = []
+    label: str = ""
+    description: str = ""
+    regions: list[Name] = []
+    context_window_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    input_price: Usd | None = None
+    output_price: Usd | None = None
+    cached_input_price: Usd | None = None
+    first_token_timeout_s: Seconds | None = None
+    idle_timeout_s: Seconds | None = None
+    enabled: bool = True
+
+
+class RouteSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[routes]]`"""
+
+    id: Name
+    candidates: Annotated[list[Name], Meta(min_length=1, max_length=64)]
+    strategy: Literal["ranked", "ordered", "weighted"] = "ranked"
+    weights: list[Annotated[float, Meta(ge=0, le=1_000_000)]] = []
+    fallbacks: list[Name] = []
+    label: str = ""
+    description: str = ""
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it. `source` names the file it came from, for messages."""
+
+    server: ServerSettings = ServerSettings()
+    limits: LimitsSettings = LimitsSettings()
+    local: LocalSettings = LocalSettings()
+    keys: list[KeySettings] = []
+    providers: list[ProviderSettings] | None = None
+    models: list[ModelSettings] | None = None
+    routes: list[RouteSettings] = []
+
+
+class ConfigError(Exception):
+    """The configuration can't be used. `problems` says each reason in a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def load(path: str | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, str]:
+    """Settings, and the file they came from (empty when there was none).
+
+    Args:
+        path: from --config; without it `TRUNKLINE_CONFIG`, then `trunkline.toml` when there is one.
+        flags: by dotted key such as `server.grpc`; None for a flag that was not given.
+
+    Raises:
+        ConfigError.
+    """
+    named = path or environment.get(f"{PREFIX}CONFIG")
+    source = named or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else "")
+    tree = _read(source) if source else {}
+    problems = list(_unknown_keys(tree, Settings, ""))
+    problems += _merge_environment(tree, environment)
+    if problems:
+        raise ConfigError(problems)
+    for dotted, value in flags.items():
+        if value is not None:
+            section, key = dotted.split(".")
+            tree.setdefault(section, {})[key] = value
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError([str(error).replace("`$.", "`").replace(" - at `", ": ").rstrip("`")]) from error
+    problems = list(_inconsistencies(settings))
+    if problems:
+        raise ConfigError(problems)
+    return settings, source
+
+
+def secret(environment: Mapping[str, str], variable: str, file: str) -> str:
+    """The secret that a reference stands for; empty when the variable is not set.
+
+    Raises:
+        ConfigError: the file can't be read, or what is there is no secret.
+    """
+    if file:
+        try:
+            value = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"the secret file {file} can't be read: {type(error).__name__}"]) from error
+        origin = file
+    else:
+        value, origin = environment.get(variable, "").strip(), variable
+    if len(value) > MAX_SECRET_CHARS or not value.isascii() or (value and not value.isprintable()):
+        raise ConfigError([f"the secret in {origin} is too long or holds characters that no header can carry"])
+    return value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[HOST]:PORT`.
+
+    Raises:
+        ConfigError.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError([f"{address!r} is no HOST:PORT"])
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Can only this machine reach it?"""
+    if address.startswith("unix:"):
+        return True
+    host, _ = split_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(source: str) -> dict[str, Any]:
+    try:
+        data = Path(source).read_bytes()
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError([f"{source} is larger than {MAX_FILE_BYTES} bytes"])
+        return tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{source} can't be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{source} is no TOML: {error}"]) from error
+
+
+def _unknown_keys(tree: Mapping[str, Any], struct: type[Struct], where: str) -> Iterator[str]:
+    known = struct.__struct_fields__
+    hints = get_type_hints(struct)
+    for key, value in tree.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, 1, 0.4)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            yield f"unknown key {where}{key!r}{hint}"
+            continue
+        inner = next((t for t in (hints[key], *_arguments(hints[key])) if _is_struct(t)), None)
+        if inner is None:
+            continue
+        if isinstance(value, dict):
+            yield from _unknown_keys(value, inner, f"{where}{key}.")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                if isinstance(item, dict):
+                    yield from _unknown_keys(item, inner, f"{where}{key}[{i}].")
+
+
+def _arguments(hint: Any) -> list[Any]:
+    return [t for a in get_args(hint) for t in (a, *get_args(a))]
+
+
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Struct)
+
+
+_SECTIONS: Final = {"SERVER": ServerSettings, "LIMITS": LimitsSettings, "LOCAL": LocalSettings}
+
+
+def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables of the plain sections. Values are written as in TOML; a bare word is a string."""
+    for variable, text in sorted(environment.items()):
+        section, _, key = variable.removeprefix(PREFIX).partition("_")
+        if not variable.startswith(PREFIX) or section not in _SECTIONS:
+            continue
+        fields = _SECTIONS[section].__struct_fields__
+        if key.lower() not in fields:
+            nearest = difflib.get_close_matches(key.lower(), fields, 1, 0.4)
+            hint = f"; did you mean {PREFIX}{section}_{nearest[0].upper()}?" if nearest else ""
+            yield f"unknown variable {variable}{hint}"
+            continue
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        tree.setdefault(section.lower(), {})[key.lower()] = value
+
+
+def _inconsistencies(settings: Settings) -> Iterator[str]:
+    yield from _server_problems(settings)
+    providers = [p.id for p in settings.providers or ()]
+    yield from _twice("providers", providers)
+    for provider in settings.providers or ():
+        yield from _provider_problems(provider)
+    names: dict[str, str] = {}
+    keys = set()
+    for model in settings.models or ():
+        if not ID.match(model.id):
+            yield f"models: {model.id!r} is no id: letters, digits and . _ : @ / - only"
+        if model.provider not in providers and model.provider != "local":
+            nearest = difflib.get_close_matches(model.provider, providers, 1, 0.4)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            yield f"models: {model.id!r} names the unknown provider {model.provider!r}{hint}"
+        if (model.provider, model.id) in keys:
+            yield f"models: {model.provider}/{model.id} is there twice"
+        keys.add((model.provider, model.id))
+        for name in (model.id, *model.aliases):
+            if names.setdefault(name, model.id) != model.id:
+                yield f"models: {name!r} stands for both {names[name]!r} and {model.id!r}"
+    known = set(names) | {f"{p}/{m}" for p, m in keys}
+    yield from _twice("routes", [r.id for r in settings.routes])
+    for route in settings.routes:
+        if route.id in names or route.id == "auto" or not ID.match(route.id):
+            yield f"routes: {route.id!r} is a model's name already, reserved, or no id"
+        if route.strategy == "weighted" and len(route.weights) != len(route.candidates):
+            yield f"routes: {route.id!r} needs one weight for each of its candidates"
+        elif route.strategy == "weighted" and not any(route.weights):
+            yield f"routes: {route.id!r} needs a weight above 0"
+        elif route.strategy != "weighted" and route.weights:
+            yield f"routes: {route.id!r} has weights, which only the strategy 'weighted' uses"
+        if settings.models is not None:
+            yield from _references(f"routes: {route.id!r}", [*route.candidates, *route.fallbacks], known)
+    for model in settings.models or ():
+        yield from _references(f"models: {model.id!r}", model.fallbacks, known)
+
+
+def _references(where: str, used: list[str], known: set[str]) -> Iterator[str]:
+    for name in used:
+        if name not in known and not name.startswith("local"):
+            nearest = difflib.get_close_matches(name, known, 1, 0.4)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            yield f"{where} names the unknown model {name!r}{hint}"
+
+
+def _twice(what: str, ids: list[str]) -> Iterator[str]:
+    for duplicate in sorted({i for i in ids if ids.count(i) > 1}):
+        yield f"{what}: {duplicate!r} is there twice"
+
+
+def _server_problems(settings: Settings) -> Iterator[str]:
+    server = settings.server
+    for field in ("grpc", "http"):
+        address = getattr(server, field)
+        if field == "grpc" and address.startswith("unix:"):
+            continue
+        try:
+            split_address(address)
+        except ConfigError as error:
+            yield f"server.{field}: {error.problems[0]}"
+            continue
+        if not settings.keys and not is_loopback(address):
+            yield (
+                f"server.{field}: {address} can be reached from other machines, and without [[keys]] everyone may use it; "
+                "add a key or listen on 127.0.0.1"
+            )
+    if bool(server.tls_cert_file) != bool(server.tls_key_file):
+        yield "server: tls_cert_file and tls_key_file go together"
+    for file in (server.tls_cert_file, server.tls_key_file, settings.local.model_path):
+        if file and not os.path.isfile(file):
+            yield f"{file} does not exist"
+    yield from _twice("keys", [key.id for key in settings.keys])
+    for key in settings.keys:
+        if bool(key.key_env) == bool(key.key_file):
+            yield f"keys: {key.id!r} needs either key_env or key_file"
+
+
+def _provider_problems(provider: ProviderSettings) -> Iterator[str]:
+    if not PROVIDER_ID.match(provider.id) or provider.id == "local":
+        yield f"providers: {provider.id!r} is reserved or no id: lower-case letters, digits, _ and - only"
+    if provider.api_key_env and provider.api_key_file:
+        yield f"providers: {provider.id!r} has both api_key_env and api_key_file"
+    if provider.ca_file and not os.path.isfile(provider.ca_file):
+        yield f"providers: {provider.ca_file} does not exist"
+    if provider.base_url:
+        parts = urlsplit(provider.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+            yield f"providers: {provider.id!r}: base_url must be http(s)://HOST[:PORT][/PATH]"
+    for name, value in provider.headers.items():
+        if not re.match(r"[A-Za-z0-9-]{1,64}\Z", name) or not value.isascii() or not value.isprintable():
+            yield f"providers: {provider.id!r}: {name[:64]!r} is no header"

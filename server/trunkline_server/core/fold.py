@@ -1,0 +1,117 @@
+"""Folds the events of a stream into the choices of a `Completion`."""
+
+from collections.abc import Iterable
+
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import Choice, TokenLogprob
+from trunkline.v1.message_pb2 import Message, Part, Reasoning, Role, ToolCall
+
+
+class _Building:
+    """A part that is being written: pieces, or the final value."""
+
+    __slots__ = ("final", "kind", "pieces", "state", "summary")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+        self.summary = False
+        self.final: Part | None = None
+        self.state: Part | None = None
+
+    def part(self) -> Part:
+        if self.final is not None:
+            part = self.final
+            # The state of hidden reasoning is final; the text that was shown stands in the pieces.
+            if self.kind == "reasoning" and self.pieces and not part.reasoning.text:
+                part.reasoning.text = "".join(self.pieces)
+            return part
+        text = "".join(self.pieces)
+        if self.kind == "text":
+            part = Part(text=text)
+        elif self.kind == "reasoning":
+            part = Part(reasoning=Reasoning(text=text, summary=self.summary))
+        elif self.kind == "refusal":
+            part = Part(refusal=text)
+        else:
+            part = Part(tool_call=ToolCall(arguments_json=text))
+        if self.state is not None:
+            part.provider_state.CopyFrom(self.state.provider_state)
+        return part
+
+
+class Fold:
+    """Choices, in the order of their indices.
+
+    Args:
+        keeps_content: fold messages too; without it only how the choices ended is kept, which is all that most
+            streams need.
+    """
+
+    def __init__(self, *, keeps_content: bool) -> None:
+        self._keeps_content = keeps_content
+        self._choices: dict[int, Choice] = {}
+        self._parts: dict[int, dict[int, _Building]] = {}
+        self._logprobs: dict[int, list[TokenLogprob]] = {}
+
+    def add(self, events: Iterable[CompleteResponse]) -> None:
+        """The next events, in order."""
+        for event in events:
+            kind = event.WhichOneof("event")
+            if kind == "choice_finished":
+                finished = event.choice_finished
+                self._choices[finished.choice_index] = Choice(
+                    index=finished.choice_index,
+                    finish_reason=finished.finish_reason,
+                    native_finish_reason=finished.native_finish_reason,
+                    stop_sequence=finished.stop_sequence,
+                )
+            elif self._keeps_content:
+                self._content(kind, event)
+
+    def choices(self) -> list[Choice]:
+        """What the events amount to."""
+        for index in self._parts:
+            if index not in self._choices:
+                self._choices[index] = Choice(index=index)
+        folded = [self._choices[index] for index in sorted(self._choices)]
+        if self._keeps_content:
+            for choice in folded:
+                parts = self._parts.get(choice.index, {})
+                choice.message.CopyFrom(
+                    Message(
+                        role=Role.ROLE_ASSISTANT, parts=[parts[index].part() for index in sorted(parts)]
+                    )
+                )
+                choice.logprobs.extend(self._logprobs.get(choice.index, ()))
+        return folded
+
+    def _content(self, kind: str | None, event: CompleteResponse) -> None:
+        if kind == "text_delta":
+            delta = event.text_delta
+            self._building(delta.choice_index, delta.part_index, "text").pieces.append(delta.text)
+            if delta.logprobs:
+                self._logprobs.setdefault(delta.choice_index, []).extend(delta.logprobs)
+        elif kind == "reasoning_delta":
+            reasoning = event.reasoning_delta
+            building = self._building(reasoning.choice_index, reasoning.part_index, "reasoning")
+            building.pieces.append(reasoning.text)
+            building.summary = reasoning.summary
+        elif kind == "refusal_delta":
+            refusal = event.refusal_delta
+            self._building(refusal.choice_index, refusal.part_index, "refusal").pieces.append(refusal.text)
+        elif kind == "part_completed":
+            completed = event.part_completed
+            content = completed.part.WhichOneof("content")
+            building = self._building(completed.choice_index, completed.part_index, content or "text")
+            if content is None:
+                building.state = completed.part
+            else:
+                building.final = completed.part
+
+    def _building(self, choice_index: int, part_index: int, kind: str) -> _Building:
+        parts = self._parts.setdefault(choice_index, {})
+        building = parts.get(part_index)
+        if building is None:
+            building = parts[part_index] = _Building(kind)
+        return building

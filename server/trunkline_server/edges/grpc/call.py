@@ -1,0 +1,118 @@
+"""What every call has beside its message: who calls, its ids, its deadline; and how it fails."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NoReturn, Protocol
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from trunkline_server.completion.service import Call
+from trunkline_server.core.errors import InvalidRequest, PayloadTooLarge, TrunklineError
+from trunkline_server.core.trace import NO_TRACE, child_of
+from trunkline_server.core.validation import MAX_REQUEST_BYTES
+from trunkline_server.edges.status import status_message, trailers
+
+Metadata = Sequence[tuple[str, str | bytes]]
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Context(Protocol):
+    """What a method needs of a call's context: grpc.aio's has it, and so has the local channel's."""
+
+    def invocation_metadata(self) -> Metadata | None: ...
+
+    def time_remaining(self) -> float | None: ...
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None: ...
+
+    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn: ...
+
+
+class Calls:
+    """Reads calls. `mint_id` makes request ids, `mint_span_id` 16 hexadecimal digits."""
+
+    def __init__(self, mint_id: Callable[[], str], mint_span_id: Callable[[], str]) -> None:
+        self._mint_id = mint_id
+        self._mint_span_id = mint_span_id
+
+    def read(self, method: str, context: Context) -> Call:
+        """The call as the use case wants it."""
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        request_id = metadata.get("x-request-id", "")
+        if not REQUEST_ID.match(request_id):
+            request_id = f"req_{self._mint_id()}"
+        trace = NO_TRACE
+        if traceparent := metadata.get("traceparent"):
+            trace = child_of(traceparent, metadata.get("tracestate", ""), self._mint_span_id())
+        return Call(
+            method=method,
+            request_id=request_id,
+            authorization=metadata.get("authorization", ""),
+            timeout_s=_timeout_s(context, metadata),
+            idempotency_key=metadata.get("idempotency-key", ""),
+            traceparent=trace.traceparent,
+            tracestate=trace.tracestate,
+            trace_id=trace.trace_id,
+        )
+
+
+MAX_TIMEOUT_S: Final = 86_400.0
+
+
+def _timeout_s(context: Context, metadata: Mapping[str, str]) -> float | None:
+    remaining_s = context.time_remaining()
+    # A call without a deadline shows as one some centuries away.
+    return remaining_s if remaining_s is not None and remaining_s < MAX_TIMEOUT_S else None
+
+
+@asynccontextmanager
+async def abort_on_error(context: Context, request_id: str) -> AsyncIterator[None]:
+    """Turns errors into statuses. What is no error of ours is a bug: logged with its traceback, answered INTERNAL.
+
+    Without this grpc.aio would answer UNKNOWN with the exception's own text, secrets included.
+    """
+    try:
+        yield
+    except TrunklineError as error:
+        await abort(context, error, request_id)
+    except Exception as error:
+        if isinstance(error, grpc.aio.AbortError):
+            raise
+        log.error("bug", request_id=request_id, exc_info=_without_values(error))
+        await abort(context, error, request_id)
+
+
+async def abort(context: Context, error: BaseException, request_id: str) -> NoReturn:
+    """End the call with the error's status."""
+    status = status_message(error, request_id)
+    row = _CODES[status.code]
+    await context.abort(row, status.message, trailers(status, error))
+
+
+def _without_values(error: BaseException) -> BaseException:
+    """A traceback shows where, and the exception's type what: its text could quote content."""
+    return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+
+
+def parse(message_type: Any, data: Any) -> Any:
+    """A request message from bytes, or as the local channel hands it over.
+
+    Raises:
+        InvalidRequest, PayloadTooLarge.
+    """
+    if not isinstance(data, bytes):
+        return data
+    if len(data) > MAX_REQUEST_BYTES:
+        raise PayloadTooLarge("request", f"larger than {MAX_REQUEST_BYTES} bytes")
+    try:
+        return message_type.FromString(data)
+    except (DecodeError, RecursionError, ValueError) as error:
+        raise InvalidRequest("request", f"is no {message_type.DESCRIPTOR.full_name}") from error
+
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}

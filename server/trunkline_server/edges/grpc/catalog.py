@@ -1,0 +1,151 @@
+"""`trunkline.v1.CatalogService`: models and routes."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from trunkline.v1.catalog_service_pb2 import (
+    Availability,
+    Capabilities,
+    GetModelRequest,
+    GetModelResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+    Model,
+    ModelKind,
+)
+from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceServicer
+from trunkline_server.completion.service import Completions
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.errors import InvalidRequest, ModelNotFound
+from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error
+
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+
+
+class NamedRoute(Protocol):
+    """A route as the catalog lists it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+
+
+class Models(Protocol):
+    """What is listed."""
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def named_routes(self) -> Iterable[NamedRoute]: ...
+    def deployments(self, name: str) -> tuple[Candidate, ...]: ...
+    def nearest(self, name: str) -> str: ...
+
+
+class Health(Protocol):
+    """Whether a candidate may be asked now."""
+
+    def allows(self, candidate: Candidate, now_s: float) -> bool: ...
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """Deployments that share an id are one model here; a pinned one is found as `provider/model`."""
+
+    def __init__(self, models: Models, health: Health, completions: Completions, calls: Calls) -> None:
+        self._models = models
+        self._health = health
+        self._completions = completions
+        self._calls = calls
+
+    async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:  # type: ignore[override]
+        """In the order of the configuration, routes last."""
+        call = self._calls.read("ListModels", context)
+        async with abort_on_error(context, call.request_id):
+            self._completions.authenticate(call)
+            if request.page_size < 0:
+                raise InvalidRequest("page_size", "0 or more")
+            start = _start(request.page_token)
+            size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+            models = self._all()
+            page = models[start : start + size]
+            token = str(start + size) if start + size < len(models) else ""
+            return ListModelsResponse(models=page, next_page_token=token)
+
+    async def GetModel(self, request: GetModelRequest, context: Context) -> GetModelResponse:  # type: ignore[override]
+        """By id, alias, `provider/model` or route."""
+        call = self._calls.read("GetModel", context)
+        async with abort_on_error(context, call.request_id):
+            self._completions.authenticate(call)
+            name = request.model_id
+            for route in self._models.named_routes:
+                if route.id == name:
+                    return GetModelResponse(model=_route(route))
+            deployments = self._models.deployments(name)
+            if not deployments:
+                nearest = self._models.nearest(name)
+                raise ModelNotFound(f"no model is called {name[:128]!r}", nearest=nearest)
+            return GetModelResponse(model=self._model(deployments))
+
+    def _all(self) -> list[Model]:
+        by_id: dict[str, list[Candidate]] = {}
+        for candidate in self._models.candidates:
+            by_id.setdefault(candidate.id, []).append(candidate)
+        models = [self._model(deployments) for deployments in by_id.values()]
+        return models + [_route(route) for route in self._models.named_routes]
+
+    def _model(self, deployments: Sequence[Candidate]) -> Model:
+        first = deployments[0]
+        now_s = asyncio.get_running_loop().time()
+        allowed = [self._health.allows(candidate, now_s) for candidate in deployments]
+        if all(allowed):
+            availability = Availability.AVAILABILITY_AVAILABLE
+        elif any(allowed):
+            availability = Availability.AVAILABILITY_DEGRADED
+        else:
+            availability = Availability.AVAILABILITY_UNAVAILABLE
+        names = {capability.value for capability in first.capabilities}
+        known = [field.name for field in Capabilities.DESCRIPTOR.fields]
+        model = Model(
+            id=first.id,
+            provider=first.provider,
+            kind=ModelKind.MODEL_KIND_MODEL,
+            label=first.label,
+            description=first.description,
+            modes=first.modes,
+            aliases=first.aliases,
+            capabilities=Capabilities(**{name: name in names for name in known}),
+            regions=first.regions,
+            availability=availability,
+        )
+        for field, value in (
+            ("context_window_tokens", first.context_window_tokens),
+            ("max_output_tokens", first.max_output_tokens),
+            ("input_price_nanos_per_million", first.price.input_nanos),
+            ("output_price_nanos_per_million", first.price.output_nanos),
+            ("cached_input_price_nanos_per_million", first.price.cached_input_nanos),
+        ):
+            if value is not None:
+                setattr(model, field, value)
+        return model
+
+
+def _route(route: NamedRoute) -> Model:
+    return Model(
+        id=route.id,
+        kind=ModelKind.MODEL_KIND_ROUTE,
+        label=route.label,
+        description=route.description,
+        availability=Availability.AVAILABILITY_AVAILABLE,
+    )
+
+
+def _start(token: str) -> int:
+    if not token:
+        return 0
+    if not token.isascii() or not token.isdigit() or len(token) > 9:
+        raise InvalidRequest("page_token", "is none of ours")
+    return int(token)

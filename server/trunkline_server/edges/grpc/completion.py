@@ -1,0 +1,99 @@
+"""`trunkline.v1.CompletionService`."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from trunkline.v1.completion_pb2 import Route
+from trunkline.v1.completion_service_pb2 import (
+    CompleteRequest,
+    CompleteUnaryRequest,
+    CompleteUnaryResponse,
+    PreviewRouteRequest,
+    PreviewRouteResponse,
+)
+from trunkline.v1.completion_service_pb2_grpc import CompletionServiceServicer
+from trunkline_server.completion.service import Call, Completions
+from trunkline_server.core.errors import TrunklineError
+from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error
+from trunkline_server.edges.grpc.pacing import Batch, check, needs_pacing, paced
+from trunkline_server.edges.status import status_message
+
+STREAM: Final = "Complete"
+UNARY: Final = "CompleteUnary"
+PREVIEW: Final = "PreviewRoute"
+
+
+class CompletionServicer(CompletionServiceServicer):
+    """Admit, delegate, send. What the calls mean is decided in `completion`."""
+
+    def __init__(self, completions: Completions, calls: Calls) -> None:
+        self._completions = completions
+        self._calls = calls
+
+    async def Complete(  # type: ignore[override]
+        self, request: CompleteRequest, context: Context
+    ) -> AsyncGenerator[Batch, None]:
+        """Whole batches: the gRPC server merges and numbers them, the local channel hands them over as they are."""
+        call = self._calls.read(STREAM, context)
+        async with abort_on_error(context, call.request_id):
+            check(request.stream_options)
+            events = self._completions.stream(request, call)
+            if needs_pacing(request.stream_options):
+                events = paced(events, request.stream_options)
+            has_head = False
+            interrupted: Batch = []
+            async with aclosing(events):
+                try:
+                    async for batch in events:
+                        if not has_head:
+                            has_head = True
+                            await context.send_initial_metadata(_head(call, batch))
+                        if batch and batch[-1].HasField("interrupted"):
+                            # Its status follows as an exception; the message carries a copy of it.
+                            interrupted = batch
+                        elif batch:
+                            yield batch
+                except TrunklineError as error:
+                    if interrupted:
+                        status = status_message(error, call.request_id)
+                        interrupted[-1].interrupted.error.CopyFrom(status)
+                        yield interrupted
+                    raise
+
+    async def CompleteUnary(  # type: ignore[override]
+        self, request: CompleteUnaryRequest, context: Context
+    ) -> CompleteUnaryResponse:
+        """The folded answer."""
+        call = self._calls.read(UNARY, context)
+        async with abort_on_error(context, call.request_id):
+            completion = await self._completions.unary(request.spec, request.idempotency_key, call)
+            await context.send_initial_metadata(_route_metadata(call, completion.route))
+            return CompleteUnaryResponse(completion=completion)
+
+    async def PreviewRoute(  # type: ignore[override]
+        self, request: PreviewRouteRequest, context: Context
+    ) -> PreviewRouteResponse:
+        """The routing decision alone."""
+        call = self._calls.read(PREVIEW, context)
+        async with abort_on_error(context, call.request_id):
+            return self._completions.preview(request.spec, call)
+
+
+def _head(call: Call, batch: Batch) -> list[tuple[str, str]]:
+    for response in batch:
+        if response.HasField("route_selected"):
+            return _route_metadata(call, response.route_selected.route)
+    return [("x-request-id", call.request_id)]
+
+
+def _route_metadata(call: Call, route: Route) -> list[tuple[str, str]]:
+    metadata = [
+        ("x-request-id", call.request_id),
+        ("trunkline-provider", route.provider),
+        ("trunkline-model", route.model.encode("ascii", "replace").decode()),
+        ("trunkline-failover-count", str(route.total_failover_count)),
+    ]
+    if route.route:
+        metadata.append(("trunkline-route", route.route))
+    return metadata

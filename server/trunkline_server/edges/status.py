@@ -1,0 +1,174 @@
+"""The one table from an error to what callers see: gRPC code, HTTP status, and OpenAI's words for it.
+
+The gRPC edge looks an error up by its class and packs it as google.rpc.Status; the REST edges read the reason out of
+that status and find the same row. Nothing else knows a status code.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from trunkline_server.core.errors import AllProvidersFailed, InvalidRequest, ServiceError, TrunklineError
+
+DOMAIN: Final = "trunkline"
+MAX_MESSAGE_CHARS: Final = 512
+MAX_METADATA_CHARS: Final = 128
+MAX_STATUS_BYTES: Final = 3_000  # Trailers carry it as base64, and the message twice: about 4 KiB in all.
+NEVER_RETRY_MS: Final = -1
+
+Code = grpc.StatusCode
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One row. `type` and `code` are OpenAI's; `code` None: the field is null."""
+
+    grpc_code: grpc.StatusCode
+    http_status: int
+    type: str
+    code: str | None
+    retryable: bool = False
+
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+_LIMIT = "rate_limit_error"
+
+STATUSES: Final[Mapping[str, Status]] = {
+    "INVALID_REQUEST": Status(Code.INVALID_ARGUMENT, 400, _INVALID, None),
+    "EMPTY_PROMPT": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "empty_prompt"),
+    "CAPABILITY_UNSUPPORTED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "unsupported_parameter"),
+    "MODE_REQUIRES_JOB": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "mode_requires_job"),
+    "CONTEXT_LENGTH_EXCEEDED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "context_length_exceeded"),
+    "CONTENT_BLOCKED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "content_filter"),
+    "PAYLOAD_TOO_LARGE": Status(Code.INVALID_ARGUMENT, 413, _INVALID, "payload_too_large"),
+    "UPSTREAM_REJECTED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "upstream_rejected"),
+    "NO_ELIGIBLE_PROVIDER": Status(Code.FAILED_PRECONDITION, 400, _INVALID, "no_eligible_provider"),
+    "INVALID_API_KEY": Status(Code.UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key"),
+    "INSUFFICIENT_CREDITS": Status(Code.FAILED_PRECONDITION, 402, "insufficient_quota", "insufficient_credits"),
+    "BUDGET_EXHAUSTED": Status(Code.FAILED_PRECONDITION, 402, "insufficient_quota", "budget_exhausted"),
+    "PERMISSION_DENIED": Status(Code.PERMISSION_DENIED, 403, "permission_error", "permission_denied"),
+    "ROUTE_NOT_ALLOWED": Status(Code.PERMISSION_DENIED, 403, "permission_error", "route_not_allowed"),
+    "MODEL_NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "model_not_found"),
+    "NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "not_found"),
+    "IDEMPOTENCY_CONFLICT": Status(Code.ALREADY_EXISTS, 409, "conflict_error", "idempotency_conflict"),
+    "REQUEST_IN_PROGRESS": Status(Code.ABORTED, 409, "conflict_error", "request_in_progress", True),
+    "RATE_LIMITED": Status(Code.RESOURCE_EXHAUSTED, 429, _LIMIT, "rate_limit_exceeded", True),
+    "UNIMPLEMENTED": Status(Code.UNIMPLEMENTED, 501, _INVALID, "unimplemented"),
+    "ALL_PROVIDERS_FAILED": Status(Code.UNAVAILABLE, 502, _SERVER, "all_providers_failed"),
+    "UPSTREAM_PROTOCOL_ERROR": Status(Code.INTERNAL, 502, _SERVER, "upstream_protocol_error"),
+    "OVERLOADED": Status(Code.UNAVAILABLE, 503, _SERVER, "overloaded", True),
+    "DRAINING": Status(Code.UNAVAILABLE, 503, _SERVER, "overloaded", True),
+    "UNAVAILABLE": Status(Code.UNAVAILABLE, 503, _SERVER, "unavailable", True),
+    "UPSTREAM_TIMEOUT": Status(Code.DEADLINE_EXCEEDED, 504, _SERVER, "timeout"),
+    "DEADLINE_EXCEEDED": Status(Code.DEADLINE_EXCEEDED, 504, _SERVER, "deadline_exceeded"),
+    "STREAM_INTERRUPTED": Status(Code.ABORTED, 502, _SERVER, "stream_interrupted"),
+    "CANCELLED": Status(Code.CANCELLED, 499, _SERVER, "cancelled"),
+    "INTERNAL_ERROR": Status(Code.INTERNAL, 500, _SERVER, "internal_error"),
+}
+
+# What a gRPC status without our details means: it came from a proxy, a client library or the network.
+REASONS_BY_CODE: Final[Mapping[grpc.StatusCode, str]] = {
+    Code.INVALID_ARGUMENT: "INVALID_REQUEST",
+    Code.OUT_OF_RANGE: "INVALID_REQUEST",
+    Code.UNAUTHENTICATED: "INVALID_API_KEY",
+    Code.PERMISSION_DENIED: "PERMISSION_DENIED",
+    Code.NOT_FOUND: "NOT_FOUND",
+    Code.RESOURCE_EXHAUSTED: "RATE_LIMITED",
+    Code.UNIMPLEMENTED: "UNIMPLEMENTED",
+    Code.UNAVAILABLE: "UNAVAILABLE",
+    Code.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    Code.ABORTED: "STREAM_INTERRUPTED",
+    Code.CANCELLED: "CANCELLED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as a caller sees it, whichever way it came."""
+
+    reason: str
+    message: str
+    request_id: str = ""
+    field: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def status(self) -> Status:
+        """Its row."""
+        return STATUSES.get(self.reason, STATUSES["INTERNAL_ERROR"])
+
+
+def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
+    """google.rpc.Status for an error, within the size that trailers can carry. A bug shows as INTERNAL_ERROR."""
+    reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
+    row = STATUSES[reason]
+    text = error.message if isinstance(error, TrunklineError) else "internal error"
+    status = status_pb2.Status(code=row.grpc_code.value[0], message=text[:MAX_MESSAGE_CHARS])
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+    info.metadata["retryable"] = "true" if row.retryable else "false"
+    if isinstance(error, TrunklineError):
+        for key, value in error.metadata.items():
+            info.metadata[key] = value[:MAX_METADATA_CHARS]
+    status.details.add().Pack(info)
+    status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    if isinstance(error, TrunklineError) and error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        status.details.add().Pack(retry)
+    if isinstance(error, InvalidRequest):
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            entry = bad.field_violations.add(
+                field=violation.field[:MAX_METADATA_CHARS], description=violation.description[:MAX_METADATA_CHARS]
+            )
+            if status.ByteSize() + bad.ByteSize() > MAX_STATUS_BYTES:
+                bad.field_violations.remove(entry)
+                break
+        status.details.add().Pack(bad)
+    return status
+
+
+def trailers(status: status_pb2.Status, error: BaseException) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailing metadata that goes with a status."""
+    found: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if isinstance(error, AllProvidersFailed):
+        # We have retried already; callers doing it too would multiply the load on what is down.
+        found.append(("grpc-retry-pushback-ms", str(NEVER_RETRY_MS)))
+    elif isinstance(error, ServiceError) and error.retry_after_s is not None:
+        found.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_s * 1000))))
+    return tuple(found)
+
+
+def refusal(code: grpc.StatusCode, details: str, metadata: Mapping[str, str | bytes]) -> Refusal:
+    """Reads back what `status_message` wrote; makes the best of a status that is not ours."""
+    packed = metadata.get("grpc-status-details-bin")
+    status = status_pb2.Status()
+    if isinstance(packed, bytes):
+        try:
+            status.ParseFromString(packed)
+        except DecodeError:
+            status.Clear()
+    reason = REASONS_BY_CODE.get(code, "INTERNAL_ERROR")
+    request_id, field, retry_after_s = "", None, None
+    info = error_details_pb2.ErrorInfo()
+    request = error_details_pb2.RequestInfo()
+    retry = error_details_pb2.RetryInfo()
+    bad = error_details_pb2.BadRequest()
+    for detail in status.details:
+        if detail.Unpack(info):
+            reason = info.reason if info.reason in STATUSES else reason
+            field = info.metadata.get("field")
+        elif detail.Unpack(request):
+            request_id = request.request_id
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+        elif detail.Unpack(bad) and bad.field_violations:
+            field = bad.field_violations[0].field
+    message = status.message or (details if reason != "INTERNAL_ERROR" else "internal error")
+    return Refusal(reason, message, request_id, field, retry_after_s)

@@ -1,0 +1,253 @@
+"""All providers: which dialects there are, and how an attempt is opened at one of them."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import CompletionWarning
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.failure import Failure
+from trunkline_server.core.ports import AttemptFacts, Prompt
+from trunkline_server.providers.anthropic import AnthropicTranslator
+from trunkline_server.providers.gemini import GeminiTranslator
+from trunkline_server.providers.openai import OpenAITranslator
+from trunkline_server.providers.services import LOCAL, SERVICES, Service
+from trunkline_server.providers.transport import (
+    BadMessage,
+    Endpoint,
+    HttpResponse,
+    HttpTransport,
+    NotSent,
+    TransportError,
+    header_lines,
+)
+from trunkline_server.providers.translator import MAX_ERROR_BYTES, Decoder, Translator
+from trunkline_server.wire.retry_after import retry_after_s
+
+ANTHROPIC_VERSION: Final = "2023-06-01"
+USER_AGENT: Final = "trunkline/0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A translator, and where and how it is usually reached."""
+
+    translator: Translator
+    base_url: str
+    key_variable: str
+    key_header: str
+    keep_alive: bool = True
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def _of_service(service: Service) -> Dialect:
+    translator = OpenAITranslator(service.deviations, service.capabilities)
+    return Dialect(
+        translator, service.base_url, service.key_variable, service.key_header, service.keep_alive
+    )
+
+
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    **{name: _of_service(service) for name, service in SERVICES.items()},
+    "anthropic": Dialect(
+        AnthropicTranslator(),
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        "x-api-key",
+        headers=(("anthropic-version", ANTHROPIC_VERSION),),
+    ),
+    "gemini": Dialect(
+        GeminiTranslator(),
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_API_KEY",
+        "x-goog-api-key",
+    ),
+    "local": _of_service(LOCAL),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a provider listens, and what every request to it carries beside its own headers."""
+
+    endpoint: Endpoint
+    base_path: str
+    headers: Sequence[tuple[str, str]]
+
+
+class Provider:
+    """One configured provider.
+
+    Args:
+        address: where it is; or a function that starts it first, for the embedded model.
+    """
+
+    def __init__(
+        self, provider_id: str, translator: Translator, address: Address | Callable[[], Awaitable[Address]]
+    ) -> None:
+        self.id = provider_id
+        self.translator = translator
+        self._start = None if isinstance(address, Address) else address
+        self._address = address if isinstance(address, Address) else None
+        self._lines = _static_lines(address) if isinstance(address, Address) else b""
+
+    @property
+    def known_address(self) -> Address | None:
+        """Where it is; None for one that is started when it is needed."""
+        return self._address
+
+    async def address(self) -> tuple[Endpoint, str, bytes]:
+        """Endpoint, base path and the header lines that every request carries."""
+        if self._address is not None:
+            return self._address.endpoint, self._address.base_path, self._lines
+        assert self._start is not None
+        started = await self._start()
+        return started.endpoint, started.base_path, _static_lines(started)
+
+
+def _static_lines(address: Address) -> bytes:
+    return header_lines(
+        [
+            ("host", address.endpoint.authority),
+            ("content-type", "application/json"),
+            ("user-agent", USER_AGENT),
+            # Asked for nothing else, so that every read can be decoded as it comes.
+            ("accept-encoding", "identity"),
+            *([] if address.endpoint.keep_alive else [("connection", "close")]),
+            *address.headers,
+        ]
+    )
+
+
+class Upstreams:
+    """Opens attempts at the configured providers: the `Providers` port."""
+
+    def __init__(
+        self, transport: HttpTransport, providers: Mapping[str, Provider], mint_id: Callable[[], str]
+    ) -> None:
+        self._transport = transport
+        self._providers = providers
+        self._mint_id = mint_id
+
+    def warnings(self, candidate: Candidate, prompt: Prompt) -> list[CompletionWarning]:
+        """What would be dropped or changed for this candidate."""
+        return list(self._providers[candidate.provider].translator.encode(candidate, prompt).warnings)
+
+    async def open(self, candidate: Candidate, prompt: Prompt, until_s: float) -> "UpstreamAnswer":
+        """Send the request; back with the answer once the provider accepted it."""
+        provider = self._providers[candidate.provider]
+        translator = provider.translator
+        request = translator.encode(candidate, prompt)
+        endpoint, base_path, lines = await provider.address()
+        head = b"POST %b HTTP/1.1\r\n%b" % ((base_path + request.path).encode("ascii"), lines)
+        if request.headers:
+            head += b"\r\n" + header_lines(request.headers)
+        if prompt.traceparent:
+            head += b"\r\ntraceparent: " + prompt.traceparent.encode("ascii")
+            if prompt.tracestate:
+                head += b"\r\n" + header_lines([("tracestate", prompt.tracestate)])
+        try:
+            response = await self._transport.send(endpoint, head, request.body, until_s)
+        except TransportError as error:
+            raise _lost(error) from error
+        facts = AttemptFacts(warnings=list(request.warnings))
+        headers = response.headers
+        facts.http_status = response.status
+        facts.upstream_request_id = (headers.get("x-request-id") or headers.get("request-id") or "")[:128]
+        if response.status != 200:
+            raise await self._refused(translator, response, facts, until_s)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("text/event-stream", "application/json") or headers.get("content-encoding", "identity") != "identity":
+            response.close()
+            raise UpstreamError(
+                Failure.PROTOCOL,
+                f"a 200 with content-type {kind[:64]!r}",
+                http_status=200,
+                upstream_request_id=facts.upstream_request_id,
+            )
+        decoder = translator.decoder(candidate, prompt, facts, self._mint_id)
+        return UpstreamAnswer(response, decoder, facts, is_stream=kind == "text/event-stream")
+
+    async def _refused(
+        self, translator: Translator, response: HttpResponse, facts: AttemptFacts, until_s: float
+    ) -> UpstreamError:
+        try:
+            body = await response.body(until_s, MAX_ERROR_BYTES)
+        except (TransportError, TimeoutError):
+            body = b""  # The status alone says enough.
+        finally:
+            response.close()
+        error = translator.decode_error(response.status, response.headers, body)
+        error.http_status = response.status
+        error.upstream_request_id = facts.upstream_request_id
+        if error.retry_after_s is None:
+            error.retry_after_s = retry_after_s(response.headers, time.time())
+        return error
+
+
+def _lost(error: TransportError) -> UpstreamError:
+    if isinstance(error, NotSent):
+        return UpstreamError(Failure.NOT_PROCESSED, str(error))
+    if isinstance(error, BadMessage):
+        return UpstreamError(Failure.PROTOCOL, str(error))
+    return UpstreamError(Failure.AMBIGUOUS, str(error))
+
+
+class UpstreamAnswer:
+    """One accepted request's answer: the `Answer` port."""
+
+    __slots__ = ("_decoder", "_is_stream", "_response", "facts", "is_complete")
+
+    def __init__(self, response: HttpResponse, decoder: Decoder, facts: AttemptFacts, *, is_stream: bool) -> None:
+        self._response = response
+        self._decoder = decoder
+        self._is_stream = is_stream
+        self.facts = facts
+        self.is_complete = False
+
+    @property
+    def output_chars(self) -> int:
+        """Characters of the answer so far."""
+        return self._decoder.output_chars
+
+    async def read(self, until_s: float) -> list[CompleteResponse]:
+        """The next events. Reads over what is no progress."""
+        decoder = self._decoder
+        try:
+            if not self._is_stream:
+                events = decoder.whole(await self._response.body(until_s))
+                self.is_complete = True
+                return events
+            while True:
+                data = await self._response.read(until_s)
+                if not data:
+                    self.is_complete = True
+                    return decoder.finish()
+                events = decoder.feed(data)
+                if decoder.is_done:
+                    if not decoder.is_finished:
+                        raise UpstreamError(Failure.PROTOCOL, "the stream was closed before the answer's end")
+                    self.is_complete = True
+                    return events
+                if events or decoder.progressed:
+                    decoder.progressed = False
+                    return events
+        except TransportError as error:
+            if self._is_stream and decoder.is_finished:
+                self.is_complete = True
+                return decoder.finish()
+            raise _lost(error) from error
+        except UpstreamError as error:
+            error.http_status = error.http_status or 200
+            error.upstream_request_id = self.facts.upstream_request_id
+            raise
+
+    def close(self) -> None:
+        """Keep the connection when the answer is complete, else close it at once."""
+        if self.is_complete:
+            self._response.finish_in_background()
+        else:
+            self._response.close()

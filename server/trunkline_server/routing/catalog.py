@@ -1,0 +1,135 @@
+"""What can be asked for: models, their aliases, and routes."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.errors import ModelNotFound
+
+AUTO: Final = "auto"
+MAX_SUGGESTIONS: Final = 1
+
+
+class Strategy(StrEnum):
+    """How the candidates of a route are ordered."""
+
+    RANKED = "ranked"
+    ORDERED = "ordered"
+    WEIGHTED = "weighted"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A name for several candidates. `candidates` and `fallbacks` are model ids, aliases or `provider/model`.
+
+    `weights` go with `candidates`, one for each, under the strategy WEIGHTED.
+    """
+
+    id: str
+    candidates: tuple[str, ...]
+    strategy: Strategy = Strategy.RANKED
+    fallbacks: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    label: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Who a name stands for, before anything is filtered or ranked.
+
+    Attributes:
+        groups: candidates in groups: the order within a group is open, that of the groups is fixed.
+        pinned: one model was named.
+        strategy: for the first group.
+        weights: by `Candidate.key`.
+    """
+
+    route: str
+    groups: tuple[tuple[Candidate, ...], ...]
+    pinned: bool
+    strategy: Strategy = Strategy.RANKED
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+class Catalog:
+    """Immutable once built. Ids win over aliases, routes over both: the configuration refuses clashes."""
+
+    def __init__(self, candidates: Sequence[Candidate], routes: Sequence[Route]) -> None:
+        self.candidates = tuple(candidates)
+        self.routes = {route.id: route for route in routes}
+        self.named_routes = tuple(routes)
+        self._by_name: dict[str, tuple[Candidate, ...]] = {}
+        for candidate in candidates:
+            for name in dict.fromkeys((candidate.id, *candidate.aliases, candidate.key)):
+                self._by_name[name] = (*self._by_name.get(name, ()), candidate)
+            upstream_name = f"{candidate.provider}/{candidate.model}"
+            if upstream_name != candidate.key:
+                self._by_name[upstream_name] = (*self._by_name.get(upstream_name, ()), candidate)
+        self._selections: dict[str, Selection] = {}
+
+    def deployments(self, name: str) -> tuple[Candidate, ...]:
+        """All candidates that share an id or alias; one for `provider/model`; empty for anything else."""
+        return self._by_name.get(name, ())
+
+    def select(self, name: str) -> Selection:
+        """Who `name` stands for.
+
+        Raises:
+            ModelNotFound: with the nearest known name.
+        """
+        selection = self._selections.get(name)
+        if selection is None:
+            selection = self._selections[name] = self._select(name)
+        return selection
+
+    def nearest(self, name: str) -> str:
+        """The known name that looks most like it, or nothing."""
+        known = [*self._by_name, *self.routes, AUTO]
+        return next(iter(difflib.get_close_matches(name[:256], known, MAX_SUGGESTIONS, 0.5)), "")
+
+    def _select(self, name: str) -> Selection:
+        if name in self.routes:
+            return self._of_route(self.routes[name])
+        if name in ("", AUTO):
+            hosted = tuple(c for c in self.candidates if not c.embedded)
+            embedded = tuple(c for c in self.candidates if c.embedded)
+            return Selection("", _distinct([hosted, embedded]), pinned=False)
+        deployments = self.deployments(name)
+        if not deployments:
+            nearest = self.nearest(name)
+            hint = f"; did you mean {nearest!r}?" if nearest else ""
+            raise ModelNotFound(f"no model, alias or route is called {name[:128]!r}{hint}", nearest=nearest)
+        fallbacks = (self.deployments(name) for c in deployments for name in c.fallbacks)
+        return Selection("", _distinct([deployments, *fallbacks]), pinned=True)
+
+    def _of_route(self, route: Route) -> Selection:
+        members = [self.deployments(name) for name in route.candidates]
+        first = tuple(candidate for member in members for candidate in member)
+        fallbacks = [self.deployments(name) for name in route.fallbacks]
+        weights: dict[str, float] = {}
+        for member, weight in zip(members, route.weights, strict=False):
+            for candidate in member:
+                # Deployments of one model share its weight.
+                weights[candidate.key] = weight / len(member)
+        groups = members if route.strategy is Strategy.ORDERED else [first]
+        strategy = Strategy.RANKED if route.strategy is Strategy.ORDERED else route.strategy
+        return Selection(route.id, _distinct([*groups, *fallbacks]), False, strategy, weights)
+
+
+def _distinct(groups: Iterable[Sequence[Candidate]]) -> tuple[tuple[Candidate, ...], ...]:
+    """Each candidate once, where it comes first; groups that are left empty vanish."""
+    seen: set[str] = set()
+    kept = []
+    for group in groups:
+        fresh = []
+        for candidate in group:
+            if candidate.key not in seen:
+                seen.add(candidate.key)
+                fresh.append(candidate)
+        if fresh:
+            kept.append(tuple(fresh))
+    return tuple(kept)
