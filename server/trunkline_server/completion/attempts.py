@@ -31,7 +31,15 @@ from trunkline_server.core.errors import (
     UpstreamTimeout,
 )
 from trunkline_server.core.failure import CONSEQUENCES, Failure
-from trunkline_server.core.ports import Answer, AttemptFacts, AttemptRecord, Prompt, Providers, Telemetry, Unencodable
+from trunkline_server.core.ports import (
+    Answer,
+    AttemptFacts,
+    AttemptRecord,
+    Prompt,
+    Providers,
+    Telemetry,
+    Unencodable,
+)
 
 DEFAULT_MAX_ATTEMPTS: Final = 3
 MAX_ATTEMPTS: Final = 5
@@ -85,7 +93,13 @@ class Hop:
     """One model turn, with all its attempts. Iterate `batches`; the rest is known when content has come."""
 
     def __init__(
-        self, upstream: Upstream, plan: Plan, prompt: Prompt, deadline: Deadline, limits: Limits, hop_id: str
+        self,
+        upstream: Upstream,
+        plan: Plan,
+        prompt: Prompt,
+        deadline: Deadline,
+        limits: Limits,
+        hop_id: str,
     ) -> None:
         self.upstream = upstream
         self.plan = plan
@@ -140,7 +154,9 @@ class Hop:
                     idle_s = self.limits.idle_timeout_s or candidate.idle_timeout_s
                     while not answer.is_complete:
                         try:
-                            batch = await answer.read(min(self._loop.time() + idle_s, self.deadline.at_s))
+                            batch = await answer.read(
+                                min(self._loop.time() + idle_s, self.deadline.at_s)
+                            )
                         except (UpstreamError, TimeoutError) as error:
                             is_settled = True
                             raise self._interrupted(attempt, answer, error) from error
@@ -180,7 +196,11 @@ class Hop:
         self._tried.add(last.candidate.key)
         now_s = self._loop.time()
         circuits = self.upstream.circuits
-        rest = tuple(c for c in self.plan.candidates if c.key not in self._tried and circuits.allows(c, now_s))
+        rest = tuple(
+            c
+            for c in self.plan.candidates
+            if c.key not in self._tried and circuits.allows(c, now_s)
+        )
         if error is None:  # The candidate could not express the request: that was no attempt.
             return self._pick(rest)
         consequence = CONSEQUENCES[error.failure]
@@ -271,7 +291,9 @@ class Hop:
         if left > 1:
             circuits = self.upstream.circuits
             still = [c for c in self.plan.candidates if c.key not in self._tried]
-            left = min(left, sum(1 for c in still if c is attempt.candidate or circuits.allows(c, now_s)))
+            left = min(
+                left, sum(1 for c in still if c is attempt.candidate or circuits.allows(c, now_s))
+            )
         timeout_s = self.limits.first_token_timeout_s or attempt.candidate.first_token_timeout_s
         if not self.prompt.stream:
             # A whole answer takes as long as it takes: only the deadline and the candidates still to come bound it.
@@ -324,7 +346,9 @@ class Hop:
         self._failed(attempt, error)
         return StreamInterrupted(attempts=self.attempts, provider=attempt.candidate.provider)
 
-    def _end(self, attempt: Try, failure: Failure | None, retry_after_s: float | None = None) -> None:
+    def _end(
+        self, attempt: Try, failure: Failure | None, retry_after_s: float | None = None
+    ) -> None:
         self.upstream.circuits.end(attempt.candidate, self._loop.time(), failure, retry_after_s)
 
     def _record(self, attempt: Try, error: UpstreamError | None) -> None:
@@ -348,7 +372,9 @@ class Hop:
                 first_token_s=attempt.first_token_s,
                 error=error,
                 http_status=error.http_status if error else facts.http_status,
-                upstream_request_id=error.upstream_request_id if error else facts.upstream_request_id,
+                upstream_request_id=error.upstream_request_id
+                if error
+                else facts.upstream_request_id,
             )
         )
 
@@ -375,12 +401,21 @@ class Hop:
             return UpstreamRejected(provider=provider)
         if kinds <= {Failure.THROTTLED}:
             waits = [error.retry_after_s for error in failures if error.retry_after_s is not None]
-            return AllProvidersThrottled(retry_after_s=max(min(waits, default=1.0), 0.0), attempts=self.attempts)
+            return AllProvidersThrottled(
+                retry_after_s=max(min(waits, default=1.0), 0.0), attempts=self.attempts
+            )
         if kinds <= {Failure.SLOW}:
             return UpstreamTimeout(attempts=self.attempts)
         return AllProvidersFailed(attempts=self.attempts)
 
 
 _CONTENT: Final = frozenset(
-    {"text_delta", "reasoning_delta", "refusal_delta", "tool_call_delta", "part_completed", "artifact"}
+    {
+        "text_delta",
+        "reasoning_delta",
+        "refusal_delta",
+        "tool_call_delta",
+        "part_completed",
+        "artifact",
+    }
 )

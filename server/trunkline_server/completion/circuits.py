@@ -53,7 +53,11 @@ class Circuits:
         breaker.begin(now_s)
 
     def end(
-        self, candidate: Candidate, now_s: float, failure: Failure | None, retry_after_s: float | None = None
+        self,
+        candidate: Candidate,
+        now_s: float,
+        failure: Failure | None,
+        retry_after_s: float | None = None,
     ) -> None:
         """An attempt ended: None for success, `Failure.DEADLINE` for anything that says nothing about the candidate."""
         self._panicking.discard(candidate.key)

@@ -16,9 +16,11 @@ from trunkline.v1.completion_event_pb2 import (
     CompleteResponse,
     RouteSelected,
     StreamCompleted,
-    StreamInterrupted as StreamInterruptedEvent,
     StreamStarted,
     UsageUpdate,
+)
+from trunkline.v1.completion_event_pb2 import (
+    StreamInterrupted as StreamInterruptedEvent,
 )
 from trunkline.v1.completion_pb2 import Completion, Route, RouteReason, StructuredOutput, Usage
 from trunkline.v1.completion_service_pb2 import (
@@ -47,7 +49,9 @@ from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_sp
 
 MAX_STREAM_S: Final = 600.0
 MAX_UNARY_S: Final = 300.0
-CHARS_PER_TOKEN: Final = 4  # A rule of thumb for English, good enough for what is marked as estimated.
+CHARS_PER_TOKEN: Final = (
+    4  # A rule of thumb for English, good enough for what is marked as estimated.
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,9 @@ class Completions:
     async def unary(self, spec: CompletionSpec, idempotency_key: str, call: Call) -> Completion:
         """The finished answer. Raises: TrunklineError."""
         completion: Completion | None = None
-        async with aclosing(self._events(spec, idempotency_key, _UNARY, call, whole=True)) as batches:
+        async with aclosing(
+            self._events(spec, idempotency_key, _UNARY, call, whole=True)
+        ) as batches:
             async for batch in batches:
                 completion = batch[-1].completed.completion
         assert completion is not None
@@ -149,12 +155,21 @@ class Completions:
             warnings = self._upstream.providers.warnings(candidate, prompt)
         except Unencodable as error:
             return f"can't express {error}"
-        if warnings and prompt.spec.unsupported_policy == UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT:
+        if (
+            warnings
+            and prompt.spec.unsupported_policy == UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
+        ):
             return f"can't honour {warnings[0].field}"
         return ""
 
     async def _events(
-        self, spec: CompletionSpec, idempotency_key: str, options: StreamOptions, call: Call, *, whole: bool
+        self,
+        spec: CompletionSpec,
+        idempotency_key: str,
+        options: StreamOptions,
+        call: Call,
+        *,
+        whole: bool,
     ) -> AsyncGenerator[Batch, None]:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
@@ -181,7 +196,12 @@ class Completions:
                         yield [head]
                     prompt = Prompt(spec, _streams(spec, whole), call.traceparent, call.tracestate)
                     hop = Hop(
-                        self._upstream, plan, prompt, deadline, _limits(spec, whole), f"{completion_id}.0"
+                        self._upstream,
+                        plan,
+                        prompt,
+                        deadline,
+                        _limits(spec, whole),
+                        f"{completion_id}.0",
                     )
                     progress.hop = hop
                     fold = Fold(keeps_content=whole or options.include_final_messages)
@@ -198,12 +218,21 @@ class Completions:
                     # settle
                     progress.usage = _usage(spec, hop)
                     completion = _completion(
-                        completion_id, call.request_id, created_s, spec, hop, progress, fold, loop.time() - started_s
+                        completion_id,
+                        call.request_id,
+                        created_s,
+                        spec,
+                        hop,
+                        progress,
+                        fold,
+                        loop.time() - started_s,
                     )
                     completed = CompleteResponse(completed=StreamCompleted(completion=completion))
                     last = [completed]
                     if options.include_usage_updates:
-                        last.insert(0, CompleteResponse(usage_update=UsageUpdate(usage=progress.usage)))
+                        last.insert(
+                            0, CompleteResponse(usage_update=UsageUpdate(usage=progress.usage))
+                        )
                     record.reason = "OK"
                     yield last
                 except asyncio.CancelledError:
@@ -221,7 +250,9 @@ class Completions:
         finally:
             self._settle(record, progress, spec, loop.time())
 
-    def _settle(self, record: RequestRecord, progress: Progress, spec: CompletionSpec, now_s: float) -> None:
+    def _settle(
+        self, record: RequestRecord, progress: Progress, spec: CompletionSpec, now_s: float
+    ) -> None:
         hop = progress.hop
         if hop is not None:
             record.attempts = hop.records
@@ -243,7 +274,10 @@ _UNARY: Final = StreamOptions()
 def _refuse_idempotency(key: str, call: Call) -> None:
     if key and call.idempotency_key and key != call.idempotency_key:
         raise InvalidRequest("idempotency_key", "differs from the idempotency-key header")
-    if len(key) > MAX_IDEMPOTENCY_KEY_CHARS or len(call.idempotency_key) > MAX_IDEMPOTENCY_KEY_CHARS:
+    if (
+        len(key) > MAX_IDEMPOTENCY_KEY_CHARS
+        or len(call.idempotency_key) > MAX_IDEMPOTENCY_KEY_CHARS
+    ):
         raise InvalidRequest("idempotency_key", f"at most {MAX_IDEMPOTENCY_KEY_CHARS} characters")
     if key or call.idempotency_key:
         # Ignoring it would be a broken promise: the caller counts on being charged once.
@@ -274,7 +308,9 @@ def _limits(spec: CompletionSpec, whole: bool) -> Limits:
     constraints = spec.constraints
     first, idle = constraints.first_token_timeout, constraints.idle_timeout
     return Limits(
-        max_attempts=constraints.max_attempts if constraints.HasField("max_attempts") else DEFAULT_MAX_ATTEMPTS,
+        max_attempts=constraints.max_attempts
+        if constraints.HasField("max_attempts")
+        else DEFAULT_MAX_ATTEMPTS,
         first_token_timeout_s=(first.seconds + first.nanos / 1e9) or None,
         idle_timeout_s=(idle.seconds + idle.nanos / 1e9) or None,
         whole=whole,
@@ -389,7 +425,11 @@ def _completion(
     if served.first_token_s is not None:
         set_duration(timing.time_to_first_token, served.first_token_s)
     kind = spec.response_format.WhichOneof("format") if spec.HasField("response_format") else None
-    if kind in ("json_object", "json_schema") and completion.choices and completion.choices[0].message.parts:
+    if (
+        kind in ("json_object", "json_schema")
+        and completion.choices
+        and completion.choices[0].message.parts
+    ):
         text = "".join(part.text for part in completion.choices[0].message.parts)
         completion.structured_output.CopyFrom(StructuredOutput(type=kind, data_json=text))
     return completion
@@ -407,7 +447,10 @@ def _interrupted(spec: CompletionSpec, progress: Progress) -> CompleteResponse:
 
 def _row(plan: Plan, candidate: Candidate, reason: str) -> RouteCandidate:
     row = RouteCandidate(
-        provider=candidate.provider, model=candidate.id, eligible=not reason, exclusion_reason=reason
+        provider=candidate.provider,
+        model=candidate.id,
+        eligible=not reason,
+        exclusion_reason=reason,
     )
     score = plan.scores.get(candidate.key)
     if score is not None:

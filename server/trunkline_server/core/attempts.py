@@ -77,6 +77,8 @@ def set_duration(duration: "object", seconds: float) -> None:
 
 def _status(reason: str, code: int, provider: str) -> status_pb2.Status:
     status = status_pb2.Status(code=code, message=reason.replace("_", " ").lower())
-    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata={"provider": provider})
+    info = error_details_pb2.ErrorInfo(
+        reason=reason, domain=DOMAIN, metadata={"provider": provider}
+    )
     status.details.add().Pack(info)
     return status

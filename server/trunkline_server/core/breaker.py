@@ -90,7 +90,12 @@ class Breaker:
         half_open = self._open_until_s is not None and now_s >= self._open_until_s
         if self._open_until_s is not None and not half_open:
             return  # A straggler of before the opening says nothing new.
-        if at_once or half_open or self._consecutive >= CONSECUTIVE_FAILURES or self._rate_is_too_high():
+        if (
+            at_once
+            or half_open
+            or self._consecutive >= CONSECUTIVE_FAILURES
+            or self._rate_is_too_high()
+        ):
             self._open(now_s)
 
     def neutral(self, now_s: float) -> None:

@@ -24,7 +24,9 @@ class Deadline:
         """Is there enough time to start a further attempt?"""
         return self.remaining_s(now_s) >= MIN_ATTEMPT_S
 
-    def first_token_by_s(self, now_s: float, attempts_left: int, first_token_timeout_s: float) -> float:
+    def first_token_by_s(
+        self, now_s: float, attempts_left: int, first_token_timeout_s: float
+    ) -> float:
         """The instant by which an attempt must show content.
 
         The time left is shared out evenly over the attempts that may still come, so that a silent first candidate

@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trunkline.v1.completion_pb2 import Attempt
-
 from trunkline_server.core.failure import Failure
 
 

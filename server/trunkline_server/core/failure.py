@@ -15,8 +15,12 @@ from enum import Enum, auto
 class Failure(Enum):
     """Why an attempt failed."""
 
-    NOT_PROCESSED = auto()  # Never reached the provider: refused, TLS, reset before the request was out.
-    AMBIGUOUS = auto()  # Lost after the request was out and before any byte: it may have run, and may be billed.
+    NOT_PROCESSED = (
+        auto()
+    )  # Never reached the provider: refused, TLS, reset before the request was out.
+    AMBIGUOUS = (
+        auto()
+    )  # Lost after the request was out and before any byte: it may have run, and may be billed.
     SERVER = auto()
     THROTTLED = auto()
     EXHAUSTED = auto()  # Out of money or quota: waiting a little does not help.
@@ -151,4 +155,10 @@ def classify(status: int, codes: tuple[str, ...] = ()) -> Failure:
     if status in STATUSES:
         return STATUSES[status]
     # An error event inside a 200 with a code that nobody documents says nothing against the request: it was accepted.
-    return Failure.CALLER if 400 <= status < 500 else Failure.SERVER if status == 200 else Failure.PROTOCOL
+    return (
+        Failure.CALLER
+        if 400 <= status < 500
+        else Failure.SERVER
+        if status == 200
+        else Failure.PROTOCOL
+    )

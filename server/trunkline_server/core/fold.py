@@ -80,7 +80,8 @@ class Fold:
                 parts = self._parts.get(choice.index, {})
                 choice.message.CopyFrom(
                     Message(
-                        role=Role.ROLE_ASSISTANT, parts=[parts[index].part() for index in sorted(parts)]
+                        role=Role.ROLE_ASSISTANT,
+                        parts=[parts[index].part() for index in sorted(parts)],
                     )
                 )
                 choice.logprobs.extend(self._logprobs.get(choice.index, ()))
@@ -99,11 +100,15 @@ class Fold:
             building.summary = reasoning.summary
         elif kind == "refusal_delta":
             refusal = event.refusal_delta
-            self._building(refusal.choice_index, refusal.part_index, "refusal").pieces.append(refusal.text)
+            self._building(refusal.choice_index, refusal.part_index, "refusal").pieces.append(
+                refusal.text
+            )
         elif kind == "part_completed":
             completed = event.part_completed
             content = completed.part.WhichOneof("content")
-            building = self._building(completed.choice_index, completed.part_index, content or "text")
+            building = self._building(
+                completed.choice_index, completed.part_index, content or "text"
+            )
             if content is None:
                 building.state = completed.part
             else:

@@ -7,7 +7,6 @@ from typing import Protocol
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
-
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import UpstreamError
 

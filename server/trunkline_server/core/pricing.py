@@ -21,4 +21,6 @@ def price(usage: Usage, rate: Price) -> Cost | None:
         + usage.cached_input_tokens * cached_nanos
         + usage.output_tokens * rate.output_nanos
     )
-    return Cost(amount_nanos=total // TOKENS_PER_PRICE, currency_code="USD", estimated=usage.estimated)
+    return Cost(
+        amount_nanos=total // TOKENS_PER_PRICE, currency_code="USD", estimated=usage.estimated
+    )

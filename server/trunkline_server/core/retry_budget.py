@@ -18,7 +18,9 @@ class RetryBudget:
     """The budget of one provider in one process."""
 
     def __init__(self) -> None:
-        self._slices: deque[list[float]] = deque(maxlen=SLICES + 1)  # [slice number, first attempts, retries]
+        self._slices: deque[list[float]] = deque(
+            maxlen=SLICES + 1
+        )  # [slice number, first attempts, retries]
 
     def earn(self, now_s: float) -> None:
         """A first attempt starts."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_TRACESTATE_CHARS: Final = 512
-_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
+_TRACEPARENT: Final = re.compile(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,18 @@ def child_of(traceparent: str, tracestate: str, span_id: str) -> TraceContext:
     if match is None:
         return NO_TRACE
     version, trace_id, parent_id, flags, rest = match.groups()
-    if version == "ff" or (version == "00" and rest) or not int(trace_id, 16) or not int(parent_id, 16):
+    if (
+        version == "ff"
+        or (version == "00" and rest)
+        or not int(trace_id, 16)
+        or not int(parent_id, 16)
+    ):
         return NO_TRACE
-    state = tracestate if len(tracestate) <= MAX_TRACESTATE_CHARS and tracestate.isascii() and tracestate.isprintable() else ""
+    state = (
+        tracestate
+        if len(tracestate) <= MAX_TRACESTATE_CHARS
+        and tracestate.isascii()
+        and tracestate.isprintable()
+        else ""
+    )
     return TraceContext(trace_id, f"00-{trace_id}-{span_id}-{flags}", state)

@@ -24,7 +24,13 @@ from trunkline.v1.completion_spec_pb2 import (
     UnsupportedPolicy,
 )
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
-from trunkline_server.core.errors import EmptyPrompt, FieldViolation, InvalidRequest, NotSupported, PayloadTooLarge
+from trunkline_server.core.errors import (
+    EmptyPrompt,
+    FieldViolation,
+    InvalidRequest,
+    NotSupported,
+    PayloadTooLarge,
+)
 
 MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
 MAX_MESSAGES: Final = 10_000
@@ -76,7 +82,9 @@ def json_depth_is_bounded(text: str | bytes, limit: int = MAX_JSON_DEPTH) -> boo
     Bounded work: counting brackets is one pass in C, and only text with more of them than levels is looked at closer,
     token by token, which stops at the first level too many or after a million tokens.
     """
-    brackets: tuple[str, str] | tuple[bytes, bytes] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    brackets: tuple[str, str] | tuple[bytes, bytes] = (
+        ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    )
     if text.count(brackets[0]) + text.count(brackets[1]) <= limit:  # type: ignore[arg-type]
         return True
     data = text.encode() if isinstance(text, str) else text
@@ -114,7 +122,10 @@ def _spec(spec: CompletionSpec) -> Violations:
     if spec.HasField("reasoning"):
         if spec.reasoning.effort not in _EFFORTS:
             yield FieldViolation("spec.reasoning.effort", "unknown value")
-        if spec.reasoning.HasField("budget_tokens") and not 0 <= spec.reasoning.budget_tokens <= MAX_OUTPUT_TOKENS:
+        if (
+            spec.reasoning.HasField("budget_tokens")
+            and not 0 <= spec.reasoning.budget_tokens <= MAX_OUTPUT_TOKENS
+        ):
             yield FieldViolation("spec.reasoning.budget_tokens", f"0 to {MAX_OUTPUT_TOKENS}")
     if spec.HasField("constraints"):
         yield from _constraints(spec)
@@ -125,16 +136,29 @@ def _spec(spec: CompletionSpec) -> Violations:
     if spec.metadata_json:
         yield from _json_object("spec.metadata_json", spec.metadata_json, MAX_METADATA_BYTES)
     if spec.mode_options_json:
-        yield from _json_object("spec.mode_options_json", spec.mode_options_json, MAX_PROVIDER_OPTIONS_BYTES)
+        yield from _json_object(
+            "spec.mode_options_json", spec.mode_options_json, MAX_PROVIDER_OPTIONS_BYTES
+        )
     for provider, options in spec.provider_options_json.items():
-        yield from _json_object(f"spec.provider_options_json[{provider[:64]!r}]", options, MAX_PROVIDER_OPTIONS_BYTES)
+        yield from _json_object(
+            f"spec.provider_options_json[{provider[:64]!r}]", options, MAX_PROVIDER_OPTIONS_BYTES
+        )
     if spec.labels:
         if len(spec.labels) > MAX_LABELS:
             yield FieldViolation("spec.labels", f"at most {MAX_LABELS}")
         for name, value in spec.labels.items():
             if not name or len(name) > MAX_LABEL_CHARS or len(value) > MAX_LABEL_CHARS:
-                yield FieldViolation("spec.labels", f"names and values of 1 to {MAX_LABEL_CHARS} characters")
-    for field in ("end_user_id", "session_id", "service_tier", "mode", "persona", "conversation_id"):
+                yield FieldViolation(
+                    "spec.labels", f"names and values of 1 to {MAX_LABEL_CHARS} characters"
+                )
+    for field in (
+        "end_user_id",
+        "session_id",
+        "service_tier",
+        "mode",
+        "persona",
+        "conversation_id",
+    ):
         if len(getattr(spec, field)) > MAX_NAME_CHARS:
             yield FieldViolation(f"spec.{field}", f"at most {MAX_NAME_CHARS} characters")
 
@@ -144,7 +168,9 @@ def _messages(spec: CompletionSpec) -> Violations:
     answered: set[str] = set()
     for i, message in enumerate(spec.messages):
         if message.role not in _ROLES:
-            yield FieldViolation(f"spec.messages[{i}].role", "must be SYSTEM, DEVELOPER, USER, ASSISTANT or TOOL")
+            yield FieldViolation(
+                f"spec.messages[{i}].role", "must be SYSTEM, DEVELOPER, USER, ASSISTANT or TOOL"
+            )
         if len(message.parts) > MAX_PARTS:
             yield FieldViolation(f"spec.messages[{i}].parts", f"at most {MAX_PARTS}")
             continue
@@ -175,7 +201,9 @@ def _tool_call(where: str, message: Message, part: Part, calls: set[str]) -> Vio
     if not TOOL_NAME.match(part.tool_call.name):
         yield FieldViolation(f"{where}.tool_call.name", "must match [a-zA-Z0-9_-]{1,64}")
     if not json_depth_is_bounded(part.tool_call.arguments_json):
-        yield FieldViolation(f"{where}.tool_call.arguments_json", f"nests deeper than {MAX_JSON_DEPTH} levels")
+        yield FieldViolation(
+            f"{where}.tool_call.arguments_json", f"nests deeper than {MAX_JSON_DEPTH} levels"
+        )
     calls.add(part.tool_call.id)
 
 
@@ -186,7 +214,9 @@ MAX_CALL_ID_CHARS: Final = 64 * 1024
 def _tool_result(where: str, part: Part, calls: set[str], answered: set[str]) -> Violations:
     result = part.tool_result
     if result.tool_call_id not in calls:
-        yield FieldViolation(f"{where}.tool_result.tool_call_id", "answers no tool call of an earlier message")
+        yield FieldViolation(
+            f"{where}.tool_result.tool_call_id", "answers no tool call of an earlier message"
+        )
     elif result.tool_call_id in answered:
         yield FieldViolation(f"{where}.tool_result.tool_call_id", "the call was answered before")
     answered.add(result.tool_call_id)
@@ -203,7 +233,9 @@ def _media(where: str, media: Media) -> Violations:
     if source is None:
         yield FieldViolation(where, "needs url, data or file_id")
     elif source == "url" and not MEDIA_URL.match(media.url):
-        yield FieldViolation(f"{where}.url", "must be an http(s), gs or s3 URL of at most 8,000 characters")
+        yield FieldViolation(
+            f"{where}.url", "must be an http(s), gs or s3 URL of at most 8,000 characters"
+        )
     elif source == "data" and (not media.data or not media.mime_type):
         yield FieldViolation(f"{where}.mime_type" if media.data else f"{where}.data", "is needed")
     elif source == "file_id" and not 1 <= len(media.file_id) <= MAX_NAME_CHARS:
@@ -253,7 +285,9 @@ def _tool_options(options: ToolOptions) -> Violations:
             yield FieldViolation(f"{where}.name", "is used twice")
         names.add(tool.name)
         if len(tool.description) > MAX_DESCRIPTION_CHARS:
-            yield FieldViolation(f"{where}.description", f"at most {MAX_DESCRIPTION_CHARS} characters")
+            yield FieldViolation(
+                f"{where}.description", f"at most {MAX_DESCRIPTION_CHARS} characters"
+            )
         if tool.parameters_schema_json and (problem := schema_problem(tool.parameters_schema_json)):
             yield FieldViolation(f"{where}.parameters_schema_json", problem)
     if options.HasField("max_hops") and not 1 <= options.max_hops <= MAX_HOPS:
@@ -268,7 +302,9 @@ def _tool_options(options: ToolOptions) -> Violations:
         yield FieldViolation("spec.tool_options.choice.mode", "REQUIRED needs tools")
     for i, name in enumerate(choice.allowed_tool_names):
         if name not in names:
-            yield FieldViolation(f"spec.tool_options.choice.allowed_tool_names[{i}]", "names no tool of this request")
+            yield FieldViolation(
+                f"spec.tool_options.choice.allowed_tool_names[{i}]", "names no tool of this request"
+            )
 
 
 def _response_format(spec: CompletionSpec) -> Violations:
@@ -276,7 +312,9 @@ def _response_format(spec: CompletionSpec) -> Violations:
     if kind == "json_schema":
         schema = spec.response_format.json_schema
         if not TOOL_NAME.match(schema.name):
-            yield FieldViolation("spec.response_format.json_schema.name", "must match [a-zA-Z0-9_-]{1,64}")
+            yield FieldViolation(
+                "spec.response_format.json_schema.name", "must match [a-zA-Z0-9_-]{1,64}"
+            )
         if problem := schema_problem(schema.schema_json) if schema.schema_json else "is needed":
             yield FieldViolation("spec.response_format.json_schema.schema_json", problem)
 
@@ -294,7 +332,9 @@ def _constraints(spec: CompletionSpec) -> Violations:
         if constraints.HasField(field):  # type: ignore[arg-type]
             duration = getattr(constraints, field)
             if not 0 < duration.seconds * 1_000_000_000 + duration.nanos <= MAX_TIMEOUT_NANOS:
-                yield FieldViolation(f"spec.constraints.{field}", "more than 0 s and at most 3,600 s")
+                yield FieldViolation(
+                    f"spec.constraints.{field}", "more than 0 s and at most 3,600 s"
+                )
     if constraints.recovery not in _RECOVERIES:
         yield FieldViolation("spec.constraints.recovery", "unknown value")
 
@@ -335,7 +375,9 @@ def _small_schema_problem(text: str) -> str:
     if not isinstance(schema, dict):
         return "must be a JSON object"
     if not str(schema.get("$schema", "")).startswith(KNOWN_DIALECTS):
-        schema.pop("$schema", None)  # The library would look an unknown dialect up; a request may not make it do so.
+        schema.pop(
+            "$schema", None
+        )  # The library would look an unknown dialect up; a request may not make it do so.
     try:
         jsonschema_rs.meta.validate(schema)
     except jsonschema_rs.ValidationError as error:
@@ -354,12 +396,20 @@ def schema_problem(text: str) -> str:
 
 
 def _has_content(message: Message) -> bool:
-    return any(part.text or part.WhichOneof("content") not in (None, "text") for part in message.parts)
+    return any(
+        part.text or part.WhichOneof("content") not in (None, "text") for part in message.parts
+    )
 
 
 def _check_supported(spec: CompletionSpec) -> None:
     """Parts of the contract that are not served yet are refused by name, never ignored."""
-    for field in ("conversation_id", "component_library", "skills", "mode_options_json", "output_modalities"):
+    for field in (
+        "conversation_id",
+        "component_library",
+        "skills",
+        "mode_options_json",
+        "output_modalities",
+    ):
         if getattr(spec, field):
             if field == "output_modalities" and list(spec.output_modalities) == ["text"]:
                 continue

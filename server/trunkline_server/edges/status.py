@@ -13,12 +13,19 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from trunkline_server.core.errors import AllProvidersFailed, InvalidRequest, ServiceError, TrunklineError
+from trunkline_server.core.errors import (
+    AllProvidersFailed,
+    InvalidRequest,
+    ServiceError,
+    TrunklineError,
+)
 
 DOMAIN: Final = "trunkline"
 MAX_MESSAGE_CHARS: Final = 512
 MAX_METADATA_CHARS: Final = 128
-MAX_STATUS_BYTES: Final = 3_000  # Trailers carry it as base64, and the message twice: about 4 KiB in all.
+MAX_STATUS_BYTES: Final = (
+    3_000  # Trailers carry it as base64, and the message twice: about 4 KiB in all.
+)
 NEVER_RETRY_MS: Final = -1
 
 Code = grpc.StatusCode
@@ -44,19 +51,31 @@ STATUSES: Final[Mapping[str, Status]] = {
     "EMPTY_PROMPT": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "empty_prompt"),
     "CAPABILITY_UNSUPPORTED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "unsupported_parameter"),
     "MODE_REQUIRES_JOB": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "mode_requires_job"),
-    "CONTEXT_LENGTH_EXCEEDED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "context_length_exceeded"),
+    "CONTEXT_LENGTH_EXCEEDED": Status(
+        Code.INVALID_ARGUMENT, 400, _INVALID, "context_length_exceeded"
+    ),
     "CONTENT_BLOCKED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "content_filter"),
     "PAYLOAD_TOO_LARGE": Status(Code.INVALID_ARGUMENT, 413, _INVALID, "payload_too_large"),
     "UPSTREAM_REJECTED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "upstream_rejected"),
     "NO_ELIGIBLE_PROVIDER": Status(Code.FAILED_PRECONDITION, 400, _INVALID, "no_eligible_provider"),
     "INVALID_API_KEY": Status(Code.UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key"),
-    "INSUFFICIENT_CREDITS": Status(Code.FAILED_PRECONDITION, 402, "insufficient_quota", "insufficient_credits"),
-    "BUDGET_EXHAUSTED": Status(Code.FAILED_PRECONDITION, 402, "insufficient_quota", "budget_exhausted"),
-    "PERMISSION_DENIED": Status(Code.PERMISSION_DENIED, 403, "permission_error", "permission_denied"),
-    "ROUTE_NOT_ALLOWED": Status(Code.PERMISSION_DENIED, 403, "permission_error", "route_not_allowed"),
+    "INSUFFICIENT_CREDITS": Status(
+        Code.FAILED_PRECONDITION, 402, "insufficient_quota", "insufficient_credits"
+    ),
+    "BUDGET_EXHAUSTED": Status(
+        Code.FAILED_PRECONDITION, 402, "insufficient_quota", "budget_exhausted"
+    ),
+    "PERMISSION_DENIED": Status(
+        Code.PERMISSION_DENIED, 403, "permission_error", "permission_denied"
+    ),
+    "ROUTE_NOT_ALLOWED": Status(
+        Code.PERMISSION_DENIED, 403, "permission_error", "route_not_allowed"
+    ),
     "MODEL_NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "model_not_found"),
     "NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "not_found"),
-    "IDEMPOTENCY_CONFLICT": Status(Code.ALREADY_EXISTS, 409, "conflict_error", "idempotency_conflict"),
+    "IDEMPOTENCY_CONFLICT": Status(
+        Code.ALREADY_EXISTS, 409, "conflict_error", "idempotency_conflict"
+    ),
     "REQUEST_IN_PROGRESS": Status(Code.ABORTED, 409, "conflict_error", "request_in_progress", True),
     "RATE_LIMITED": Status(Code.RESOURCE_EXHAUSTED, 429, _LIMIT, "rate_limit_exceeded", True),
     "UNIMPLEMENTED": Status(Code.UNIMPLEMENTED, 501, _INVALID, "unimplemented"),
@@ -125,7 +144,8 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
         bad = error_details_pb2.BadRequest()
         for violation in error.violations:
             entry = bad.field_violations.add(
-                field=violation.field[:MAX_METADATA_CHARS], description=violation.description[:MAX_METADATA_CHARS]
+                field=violation.field[:MAX_METADATA_CHARS],
+                description=violation.description[:MAX_METADATA_CHARS],
             )
             if status.ByteSize() + bad.ByteSize() > MAX_STATUS_BYTES:
                 bad.field_violations.remove(entry)
@@ -134,7 +154,9 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
     return status
 
 
-def trailers(status: status_pb2.Status, error: BaseException) -> tuple[tuple[str, str | bytes], ...]:
+def trailers(
+    status: status_pb2.Status, error: BaseException
+) -> tuple[tuple[str, str | bytes], ...]:
     """The trailing metadata that goes with a status."""
     found: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if isinstance(error, AllProvidersFailed):

@@ -81,7 +81,9 @@ class LocalModel:
             LocalModelUnavailable.
         """
         dead = self._process is not None and self._process.returncode is not None
-        if self._starting is None or (self._starting.done() and (dead or self._starting.exception() is not None)):
+        if self._starting is None or (
+            self._starting.done() and (dead or self._starting.exception() is not None)
+        ):
             self._starting = asyncio.create_task(self._start())
         return await asyncio.shield(self._starting)
 

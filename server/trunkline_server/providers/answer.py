@@ -47,7 +47,9 @@ class _Call:
 
     __slots__ = ("arguments", "id", "index", "name", "part_index", "state")
 
-    def __init__(self, part_index: int, index: int, call_id: str, name: str, state: ProviderState | None) -> None:
+    def __init__(
+        self, part_index: int, index: int, call_id: str, name: str, state: ProviderState | None
+    ) -> None:
         self.part_index = part_index
         self.index = index
         self.id = call_id
@@ -143,7 +145,9 @@ class AnswerEvents:
                 )
             )
 
-    def reasoning_done(self, choice_index: int, text: str, state: bytes, *, redacted: bool = False) -> None:
+    def reasoning_done(
+        self, choice_index: int, text: str, state: bytes, *, redacted: bool = False
+    ) -> None:
         """A block of reasoning is whole, with the state that must go back. Sent even when its text is not shown."""
         self.progressed = True
         shown = self._shows_reasoning and not redacted
@@ -154,7 +158,9 @@ class AnswerEvents:
         )
         self._events.append(
             CompleteResponse(
-                part_completed=PartCompleted(choice_index=choice_index, part_index=part_index, part=part)
+                part_completed=PartCompleted(
+                    choice_index=choice_index, part_index=part_index, part=part
+                )
             )
         )
         self.break_part(choice_index)
@@ -180,7 +186,9 @@ class AnswerEvents:
         part_index = self._part(choice_index, "refusal")
         self._events.append(
             CompleteResponse(
-                refusal_delta=RefusalDelta(choice_index=choice_index, part_index=part_index, text=text)
+                refusal_delta=RefusalDelta(
+                    choice_index=choice_index, part_index=part_index, text=text
+                )
             )
         )
 
@@ -242,7 +250,11 @@ class AnswerEvents:
         self._choice(choice_index).kind = ""
 
     def finish(
-        self, choice_index: int, reason: FinishReason.ValueType, native: str, stop_sequence: str = ""
+        self,
+        choice_index: int,
+        reason: FinishReason.ValueType,
+        native: str,
+        stop_sequence: str = "",
     ) -> None:
         """A choice ends. Only the first end counts: some upstreams say it twice."""
         choice = self._choice(choice_index)
@@ -283,12 +295,20 @@ class AnswerEvents:
         for call in choice.calls.values():
             arguments = "".join(call.arguments)
             if not arguments and reason == FinishReason.FINISH_REASON_TOOL_CALLS:
-                arguments = "{}"  # No arguments at all is how some models call a tool that takes none.
+                arguments = (
+                    "{}"  # No arguments at all is how some models call a tool that takes none.
+                )
                 self.call_arguments(choice_index, _key_of(choice, call), arguments)
-            elif reason == FinishReason.FINISH_REASON_TOOL_CALLS and (fault := arguments_fault(arguments)):
+            elif reason == FinishReason.FINISH_REASON_TOOL_CALLS and (
+                fault := arguments_fault(arguments)
+            ):
                 # Some servers say "tool_calls" even when the limit cut the arguments off.
                 reason = fault
-                self.warn("MALFORMED_TOOL_CALL", "tool_call.arguments_json", "the arguments are no JSON object")
+                self.warn(
+                    "MALFORMED_TOOL_CALL",
+                    "tool_call.arguments_json",
+                    "the arguments are no JSON object",
+                )
             part = Part(tool_call=ToolCall(id=call.id, name=call.name, arguments_json=arguments))
             if call.state is not None:
                 part.provider_state.CopyFrom(call.state)
@@ -338,18 +358,30 @@ def arguments_fault(arguments: str) -> FinishReason.ValueType | None:
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        is_open = arguments.count("{") > arguments.count("}") or not arguments.rstrip().endswith("}")
-        return FinishReason.FINISH_REASON_LENGTH if is_open else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
+        is_open = arguments.count("{") > arguments.count("}") or not arguments.rstrip().endswith(
+            "}"
+        )
+        return (
+            FinishReason.FINISH_REASON_LENGTH
+            if is_open
+            else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
+        )
     return None if isinstance(value, dict) else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
 
 
 def count_of(value: Any) -> int:
     """A token count as an upstream wrote it: absent and absurd ones are 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TOKENS:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= MAX_TOKENS
+    ):
         return 0
     return int(value)
 
 
 def is_count(value: Any) -> bool:
     """Is it a number that a token count can be?"""
-    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= MAX_TOKENS
+    return (
+        not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= MAX_TOKENS
+    )

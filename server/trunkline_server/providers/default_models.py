@@ -25,10 +25,16 @@ _FAST: Final = {"accuracy": 0.6, "latency": 0.7}
 
 DEFAULT_MODELS: Final[Mapping[str, tuple[DefaultModel, ...]]] = {
     "openai": (DefaultModel("gpt-6.2-sol", _BEST), DefaultModel("gpt-5.4-mini", _FAST)),
-    "anthropic": (DefaultModel("claude-sonnet-5-5", _BEST), DefaultModel("claude-haiku-5-5", _FAST)),
+    "anthropic": (
+        DefaultModel("claude-sonnet-5-5", _BEST),
+        DefaultModel("claude-haiku-5-5", _FAST),
+    ),
     "gemini": (DefaultModel("gemini-2.5-pro", _BEST), DefaultModel("gemini-3.8-flash", _FAST)),
     "groq": (DefaultModel("openai/gpt-oss-120b", _FAST),),
-    "mistral": (DefaultModel("mistral-large-latest", _BEST), DefaultModel("mistral-small-latest", _FAST)),
+    "mistral": (
+        DefaultModel("mistral-large-latest", _BEST),
+        DefaultModel("mistral-small-latest", _FAST),
+    ),
     "xai": (DefaultModel("grok-4", _BEST),),
     "deepseek": (DefaultModel("deepseek-chat", _FAST),),
     "openrouter": (DefaultModel("openrouter/auto", _FAST),),

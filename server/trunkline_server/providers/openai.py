@@ -15,7 +15,7 @@ import msgspec
 
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import FinishReason, TokenLogprob, Usage
-from trunkline.v1.completion_spec_pb2 import CompletionSpec, ReasoningEffort, Tool, ToolChoiceMode
+from trunkline.v1.completion_spec_pb2 import ReasoningEffort, Tool, ToolChoiceMode
 from trunkline.v1.message_pb2 import Message, Part, Role
 from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
@@ -49,7 +49,9 @@ FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
     "REASON_TOOL_CALLS": FinishReason.FINISH_REASON_TOOL_CALLS,
     "REASON_TIME_LIMIT": FinishReason.FINISH_REASON_LENGTH,
 }
-FAILED_FINISHES: Final = frozenset({"error"})  # OpenRouter, Mistral: the stream failed, whatever came before.
+FAILED_FINISHES: Final = frozenset(
+    {"error"}
+)  # OpenRouter, Mistral: the stream failed, whatever came before.
 
 EFFORT_WORDS: Final[Mapping[ReasoningEffort.ValueType, str]] = {
     ReasoningEffort.REASONING_EFFORT_NONE: "none",
@@ -68,7 +70,9 @@ AUDIO_FORMATS: Final[Mapping[str, str]] = {
     "audio/mp3": "mp3",
 }
 # Parameters that extra options may not set: the gateway's own promises hang on them.
-RESERVED: Final = frozenset({"model", "messages", "stream", "stream_options", "n", "tools", "functions"})
+RESERVED: Final = frozenset(
+    {"model", "messages", "stream", "stream_options", "n", "tools", "functions"}
+)
 MISTRAL_IDS: Final = 9
 BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -195,7 +199,9 @@ class OpenAITranslator:
     def with_api_version(self, version: str) -> "OpenAITranslator":
         """The same for another version of the API, where the path carries one (Azure)."""
         path, _, _ = self.deviations.path.partition("?")
-        return replace(self, deviations=replace(self.deviations, path=f"{path}?api-version={quote(version)}"))
+        return replace(
+            self, deviations=replace(self.deviations, path=f"{path}?api-version={quote(version)}")
+        )
 
     def encode(self, candidate: Candidate, prompt: Prompt) -> UpstreamRequest:
         """The body of POST /chat/completions."""
@@ -271,7 +277,9 @@ class _Request:
     def _options(self, body: dict[str, Any]) -> None:
         for key, value in provider_options(self.spec, self.candidate, openai_dialect=True).items():
             if key in RESERVED:
-                self.warnings.dropped(f"spec.provider_options_json.{key[:64]}", "the gateway sets this itself")
+                self.warnings.dropped(
+                    f"spec.provider_options_json.{key[:64]}", "the gateway sets this itself"
+                )
             else:
                 body[key] = value
 
@@ -312,7 +320,9 @@ class _Request:
         if kind == "image":
             image = part.image
             if image.WhichOneof("source") == "file_id":
-                raise Unencodable("spec.messages[].parts[].image.file_id", "images are sent by URL or as data")
+                raise Unencodable(
+                    "spec.messages[].parts[].image.file_id", "images are sent by URL or as data"
+                )
             shown = {"url": image.url or data_url(image)}
             if image.detail:
                 shown["detail"] = image.detail
@@ -328,7 +338,10 @@ class _Request:
             if document.file_id:
                 return {"type": "file", "file": {"file_id": document.file_id}}
             if document.data:
-                file = {"filename": document.filename or "document", "file_data": data_url(document)}
+                file = {
+                    "filename": document.filename or "document",
+                    "file_data": data_url(document),
+                }
                 return {"type": "file", "file": file}
         raise Unencodable(f"spec.messages[].parts[].{kind}", "the dialect has no such input")
 
@@ -346,14 +359,21 @@ class _Request:
             elif kind == "tool_call":
                 call = part.tool_call
                 function = {"name": call.name, "arguments": call.arguments_json or "{}"}
-                calls.append({"id": self._call_id(call.id), "type": "function", "function": function})
+                calls.append(
+                    {"id": self._call_id(call.id), "type": "function", "function": function}
+                )
             elif kind == "reasoning":
                 reasoning.append(part.reasoning.text)
             elif kind is not None:
-                raise Unencodable(f"spec.messages[].parts[].{kind}", "the assistant's turn can't hold it here")
+                raise Unencodable(
+                    f"spec.messages[].parts[].{kind}", "the assistant's turn can't hold it here"
+                )
             if part.HasField("provider_state"):
                 self.warnings.state_dropped()
-        written: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
+        written: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(texts) if texts else None,
+        }
         if refusals:
             written["refusal"] = "".join(refusals)
         if calls:
@@ -372,7 +392,10 @@ class _Request:
                 continue
             result = part.tool_result
             if any(inner.WhichOneof("content") != "text" for inner in result.parts):
-                raise Unencodable("spec.messages[].parts[].tool_result.parts", "only text goes into a tool result here")
+                raise Unencodable(
+                    "spec.messages[].parts[].tool_result.parts",
+                    "only text goes into a tool result here",
+                )
             if result.is_error:
                 self.warnings.dropped("spec.messages[].parts[].tool_result.is_error")
             written = {
@@ -429,7 +452,9 @@ class _Request:
         if sampling.verbosity:
             self._unless(unsupported, "verbosity", body, sampling.verbosity)
 
-    def _unless(self, unsupported: frozenset[str], name: str, body: dict[str, Any], value: Any) -> None:
+    def _unless(
+        self, unsupported: frozenset[str], name: str, body: dict[str, Any], value: Any
+    ) -> None:
         if name in unsupported:
             self.warnings.dropped(f"spec.sampling.{name}")
         else:
@@ -442,9 +467,14 @@ class _Request:
         allowed = list(options.choice.allowed_tool_names)
         mode = choice_mode(options)
         narrows = bool(allowed) and self.deviations.allowed_tools
-        body["tools"] = [_tool(tool) for tool in (options.tools if narrows else offered_tools(options))]
+        body["tools"] = [
+            _tool(tool) for tool in (options.tools if narrows else offered_tools(options))
+        ]
         if options.choice.WhichOneof("choice") == "tool_name":
-            body["tool_choice"] = {"type": "function", "function": {"name": options.choice.tool_name}}
+            body["tool_choice"] = {
+                "type": "function",
+                "function": {"name": options.choice.tool_name},
+            }
         elif narrows:
             required = mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED
             names = [{"type": "function", "function": {"name": name}} for name in allowed]
@@ -485,10 +515,14 @@ class _Request:
         deviations = self.deviations
         if reasoning.effort:
             word = EFFORT_WORDS[reasoning.effort]
-            if not deviations.has_effort or (deviations.effort_needs_reasoning_model and not self.reasons):
+            if not deviations.has_effort or (
+                deviations.effort_needs_reasoning_model and not self.reasons
+            ):
                 # A model that does not reason at all already does what "none" asks.
                 if reasoning.effort != ReasoningEffort.REASONING_EFFORT_NONE:
-                    self.warnings.dropped("spec.reasoning.effort", "the model does not take an effort")
+                    self.warnings.dropped(
+                        "spec.reasoning.effort", "the model does not take an effort"
+                    )
             else:
                 used = deviations.efforts.get(word, word)
                 if used != word:
@@ -521,7 +555,9 @@ def _tool(tool: Tool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
-    function["parameters"] = raw_json(tool.parameters_schema_json, '{"type":"object","properties":{}}')
+    function["parameters"] = raw_json(
+        tool.parameters_schema_json, '{"type":"object","properties":{}}'
+    )
     if tool.HasField("strict"):
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
@@ -593,7 +629,9 @@ class OpenAIDecoder:
         try:
             chunk = _decode_chunk(data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise UpstreamError(Failure.PROTOCOL, f"malformed JSON: {type(error).__name__}") from error
+            raise UpstreamError(
+                Failure.PROTOCOL, f"malformed JSON: {type(error).__name__}"
+            ) from error
         if chunk.error:
             raise _error(chunk.error, 200)
         return chunk
@@ -680,7 +718,9 @@ class OpenAIDecoder:
     def _usage(self, usage: Any) -> None:
         if not isinstance(usage, dict):
             return
-        if not is_count(usage.get("prompt_tokens")) or not is_count(usage.get("completion_tokens", 0)):
+        if not is_count(usage.get("prompt_tokens")) or not is_count(
+            usage.get("completion_tokens", 0)
+        ):
             return
         prompt = usage.get("prompt_tokens_details")
         prompt = prompt if isinstance(prompt, dict) else {}
@@ -689,14 +729,18 @@ class OpenAIDecoder:
         input_tokens = count_of(usage["prompt_tokens"])
         output_tokens = count_of(usage.get("completion_tokens", 0))
         # DeepSeek has its own name for what was found in the cache.
-        cached = count_of(prompt.get("cached_tokens")) or count_of(usage.get("prompt_cache_hit_tokens"))
+        cached = count_of(prompt.get("cached_tokens")) or count_of(
+            usage.get("prompt_cache_hit_tokens")
+        )
         self._events.usage(
             Usage(
                 input_tokens=input_tokens,
                 output_tokens=output_tokens,
                 total_tokens=input_tokens + output_tokens,
                 cached_input_tokens=min(cached, input_tokens),
-                cache_write_input_tokens=min(count_of(prompt.get("cache_write_tokens")), input_tokens),
+                cache_write_input_tokens=min(
+                    count_of(prompt.get("cache_write_tokens")), input_tokens
+                ),
                 reasoning_tokens=min(count_of(completion.get("reasoning_tokens")), output_tokens),
                 input_audio_tokens=min(count_of(prompt.get("audio_tokens")), input_tokens),
                 output_audio_tokens=min(count_of(completion.get("audio_tokens")), output_tokens),
@@ -728,7 +772,11 @@ def _error(error: Any, status: int) -> UpstreamError:
     if not isinstance(error, dict):
         return UpstreamError(classify(status), f"HTTP {status}", http_status=status)
     inner = error.get("innererror")
-    codes = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    codes = [
+        error.get("code"),
+        error.get("type"),
+        inner.get("code") if isinstance(inner, dict) else None,
+    ]
     numbers = [code for code in codes if isinstance(code, int) and not isinstance(code, bool)]
     if status == 200 and numbers:
         # An error inside a 200 says there what its status would have been.

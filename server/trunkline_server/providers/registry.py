@@ -15,6 +15,7 @@ from trunkline_server.providers.anthropic import AnthropicTranslator
 from trunkline_server.providers.gemini import GeminiTranslator
 from trunkline_server.providers.openai import OpenAITranslator
 from trunkline_server.providers.services import LOCAL, SERVICES, Service
+from trunkline_server.providers.translator import MAX_ERROR_BYTES, Decoder, Translator
 from trunkline_server.providers.transport import (
     BadMessage,
     Endpoint,
@@ -24,7 +25,6 @@ from trunkline_server.providers.transport import (
     TransportError,
     header_lines,
 )
-from trunkline_server.providers.translator import MAX_ERROR_BYTES, Decoder, Translator
 from trunkline_server.wire.retry_after import retry_after_s
 
 ANTHROPIC_VERSION: Final = "2023-06-01"
@@ -86,7 +86,10 @@ class Provider:
     """
 
     def __init__(
-        self, provider_id: str, translator: Translator, address: Address | Callable[[], Awaitable[Address]]
+        self,
+        provider_id: str,
+        translator: Translator,
+        address: Address | Callable[[], Awaitable[Address]],
     ) -> None:
         self.id = provider_id
         self.translator = translator
@@ -126,7 +129,10 @@ class Upstreams:
     """Opens attempts at the configured providers: the `Providers` port."""
 
     def __init__(
-        self, transport: HttpTransport, providers: Mapping[str, Provider], mint_id: Callable[[], str]
+        self,
+        transport: HttpTransport,
+        providers: Mapping[str, Provider],
+        mint_id: Callable[[], str],
     ) -> None:
         self._transport = transport
         self._providers = providers
@@ -134,7 +140,9 @@ class Upstreams:
 
     def warnings(self, candidate: Candidate, prompt: Prompt) -> list[CompletionWarning]:
         """What would be dropped or changed for this candidate."""
-        return list(self._providers[candidate.provider].translator.encode(candidate, prompt).warnings)
+        return list(
+            self._providers[candidate.provider].translator.encode(candidate, prompt).warnings
+        )
 
     async def open(self, candidate: Candidate, prompt: Prompt, until_s: float) -> "UpstreamAnswer":
         """Send the request; back with the answer once the provider accepted it."""
@@ -156,11 +164,16 @@ class Upstreams:
         facts = AttemptFacts(warnings=list(request.warnings))
         headers = response.headers
         facts.http_status = response.status
-        facts.upstream_request_id = (headers.get("x-request-id") or headers.get("request-id") or "")[:128]
+        facts.upstream_request_id = (
+            headers.get("x-request-id") or headers.get("request-id") or ""
+        )[:128]
         if response.status != 200:
             raise await self._refused(translator, response, facts, until_s)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("text/event-stream", "application/json") or headers.get("content-encoding", "identity") != "identity":
+        if (
+            kind not in ("text/event-stream", "application/json")
+            or headers.get("content-encoding", "identity") != "identity"
+        ):
             response.close()
             raise UpstreamError(
                 Failure.PROTOCOL,
@@ -201,7 +214,9 @@ class UpstreamAnswer:
 
     __slots__ = ("_decoder", "_is_stream", "_response", "facts", "is_complete")
 
-    def __init__(self, response: HttpResponse, decoder: Decoder, facts: AttemptFacts, *, is_stream: bool) -> None:
+    def __init__(
+        self, response: HttpResponse, decoder: Decoder, facts: AttemptFacts, *, is_stream: bool
+    ) -> None:
         self._response = response
         self._decoder = decoder
         self._is_stream = is_stream
@@ -229,7 +244,9 @@ class UpstreamAnswer:
                 events = decoder.feed(data)
                 if decoder.is_done:
                     if not decoder.is_finished:
-                        raise UpstreamError(Failure.PROTOCOL, "the stream was closed before the answer's end")
+                        raise UpstreamError(
+                            Failure.PROTOCOL, "the stream was closed before the answer's end"
+                        )
                     self.is_complete = True
                     return events
                 if events or decoder.progressed:

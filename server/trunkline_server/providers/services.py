@@ -17,7 +17,8 @@ from trunkline_server.providers.openai import Deviations
 OPENAI_REASONING: Final = re.compile(r"(^|/)(o\d|gpt-5(?!-chat)|gpt-[6-9])", re.IGNORECASE)
 # Models of any service that think before they answer, and so may stay silent for long.
 REASONING: Final = re.compile(
-    r"(^|/)(o\d|gpt-5(?!-chat)|gpt-[6-9])|reason|think|-r1|qwq|opus|sonnet|-pro\b|magistral|grok-4", re.IGNORECASE
+    r"(^|/)(o\d|gpt-5(?!-chat)|gpt-[6-9])|reason|think|-r1|qwq|opus|sonnet|-pro\b|magistral|grok-4",
+    re.IGNORECASE,
 )
 ALL: Final = frozenset(Capability) - {Capability.VIDEO_INPUT}
 NO_MEDIA: Final = ALL - {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}
@@ -63,11 +64,18 @@ SERVICES: Final[Mapping[str, Service]] = {
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
         capabilities=ALL
-        - {Capability.LOGPROBS, Capability.MULTIPLE_CHOICES, Capability.AUDIO_INPUT, Capability.DOCUMENTS},
+        - {
+            Capability.LOGPROBS,
+            Capability.MULTIPLE_CHOICES,
+            Capability.AUDIO_INPUT,
+            Capability.DOCUMENTS,
+        },
         deviations=Deviations(
             developer_role=False,
             efforts={"minimal": "low", "xhigh": "high", "max": "high"},
-            unsupported=frozenset({"logit_bias", "logprobs", "top_logprobs", "candidate_count", "verbosity"}),
+            unsupported=frozenset(
+                {"logit_bias", "logprobs", "top_logprobs", "candidate_count", "verbosity"}
+            ),
             show_reasoning={"reasoning_format": "parsed"},
         ),
     ),
@@ -125,7 +133,9 @@ SERVICES: Final[Mapping[str, Service]] = {
             developer_role=False,
             has_effort=False,
             returns_reasoning=True,
-            unsupported=frozenset({"seed", "logit_bias", "candidate_count", "parallel_calls", "verbosity"}),
+            unsupported=frozenset(
+                {"seed", "logit_bias", "candidate_count", "parallel_calls", "verbosity"}
+            ),
         ),
     ),
     "vllm": Service(
@@ -147,13 +157,25 @@ SERVICES: Final[Mapping[str, Service]] = {
     "ollama": Service(
         base_url="http://127.0.0.1:11434/v1",
         capabilities=ALL
-        - {Capability.DOCUMENTS, Capability.AUDIO_INPUT, Capability.MULTIPLE_CHOICES, Capability.LOGPROBS},
+        - {
+            Capability.DOCUMENTS,
+            Capability.AUDIO_INPUT,
+            Capability.MULTIPLE_CHOICES,
+            Capability.LOGPROBS,
+        },
         deviations=Deviations(
             max_tokens="max_tokens",
             developer_role=False,
             efforts={"minimal": "low", "xhigh": "high", "max": "high"},
             unsupported=frozenset(
-                {"candidate_count", "logit_bias", "logprobs", "top_logprobs", "parallel_calls", "verbosity"}
+                {
+                    "candidate_count",
+                    "logit_bias",
+                    "logprobs",
+                    "top_logprobs",
+                    "parallel_calls",
+                    "verbosity",
+                }
             ),
         ),
     ),
@@ -168,6 +190,8 @@ LOCAL: Final = Service(
         developer_role=False,
         top_k=True,
         has_effort=False,
-        unsupported=frozenset({"candidate_count", "logit_bias", "logprobs", "top_logprobs", "verbosity"}),
+        unsupported=frozenset(
+            {"candidate_count", "logit_bias", "logprobs", "top_logprobs", "verbosity"}
+        ),
     ),
 )

@@ -50,7 +50,9 @@ class Warnings:
 
     def add(self, code: str, field: str, message: str) -> None:
         """Any other remark."""
-        self.found.append(CompletionWarning(code=code, field=field, message=message, provider=self.provider))
+        self.found.append(
+            CompletionWarning(code=code, field=field, message=message, provider=self.provider)
+        )
 
 
 class Decoder(Protocol):
@@ -99,7 +101,9 @@ class Translator(Protocol):
         """Raises: Unencodable."""
         ...
 
-    def decoder(self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]) -> Decoder:
+    def decoder(
+        self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]
+    ) -> Decoder:
         """For one response."""
         ...
 
@@ -165,7 +169,9 @@ def json_object(text: str) -> Any:
     return value if isinstance(value, dict) else {"arguments": value}
 
 
-def provider_options(spec: CompletionSpec, candidate: Candidate, *, openai_dialect: bool) -> dict[str, Any]:
+def provider_options(
+    spec: CompletionSpec, candidate: Candidate, *, openai_dialect: bool
+) -> dict[str, Any]:
     """The caller's extra parameters for this provider: `*` first (OpenAI dialect only), then the provider's own."""
     options: dict[str, Any] = {}
     if spec.provider_options_json:

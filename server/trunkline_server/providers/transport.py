@@ -19,7 +19,9 @@ import httptools
 CONNECT_TIMEOUT_S: Final = 3.0
 TLS_TIMEOUT_S: Final = 5.0
 IDLE_CONNECTION_S: Final = 30.0
-LINGER_S: Final = 1.0  # For the end of a message whose answer is complete, so that the connection can be kept.
+LINGER_S: Final = (
+    1.0  # For the end of a message whose answer is complete, so that the connection can be kept.
+)
 MAX_IDLE_PER_ENDPOINT: Final = 1024
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -86,7 +88,9 @@ class HttpTransport:
         """Sockets that a request holds now."""
         return len(self._open) - sum(len(idle) for idle in self._idle.values())
 
-    async def send(self, endpoint: Endpoint, head: bytes, body: bytes, until_s: float) -> "HttpResponse":
+    async def send(
+        self, endpoint: Endpoint, head: bytes, body: bytes, until_s: float
+    ) -> "HttpResponse":
         """Send one request and wait for the head of its response.
 
         Args:
@@ -107,7 +111,11 @@ class HttpTransport:
             response.close()
             # A server may close a kept connection just as we use it. That it did so without a byte means that it did
             # not look at the request, so it is as good as unsent.
-            raise NotSent("a kept connection was closed") if reused and not response.received else error from error
+            raise (
+                NotSent("a kept connection was closed")
+                if reused and not response.received
+                else error
+            ) from error
         except BaseException:
             response.close()
             raise
@@ -147,7 +155,11 @@ class HttpTransport:
             for connection in [c for c in idle if c.idle_since_s <= oldest_s]:
                 idle.remove(connection)
                 connection.abort()
-        self._sweeper = loop.call_later(IDLE_CONNECTION_S / 2, self._sweep) if any(self._idle.values()) else None
+        self._sweeper = (
+            loop.call_later(IDLE_CONNECTION_S / 2, self._sweep)
+            if any(self._idle.values())
+            else None
+        )
 
     async def _connect(self, endpoint: Endpoint, until_s: float) -> "_Connection":
         loop = asyncio.get_running_loop()
@@ -212,7 +224,12 @@ class _Connection(asyncio.Protocol):
         if self._response is not response:
             return
         self._response = None
-        if self.endpoint.keep_alive and response.keeps_alive and not self._is_writing and self.is_usable:
+        if (
+            self.endpoint.keep_alive
+            and response.keeps_alive
+            and not self._is_writing
+            and self.is_usable
+        ):
             self._pool.keep(self)
         else:
             self.abort()
@@ -414,7 +431,9 @@ class HttpResponse:
         self.status = status
         self._has_head = True
         headers = self.headers
-        self._has_length = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "").lower()
+        self._has_length = (
+            "content-length" in headers or "chunked" in headers.get("transfer-encoding", "").lower()
+        )
 
     def add_body(self, body: bytes) -> None:
         """A piece of the body, as it came."""
@@ -456,7 +475,11 @@ class HttpResponse:
         elif self._has_head and not self._has_length:
             self._is_complete = True
         elif not self._is_complete:
-            self.fail(NotSent("closed while sending") if was_writing and not self.received else Lost("closed"))
+            self.fail(
+                NotSent("closed while sending")
+                if was_writing and not self.received
+                else Lost("closed")
+            )
         self._wake()
 
     def fail(self, error: TransportError) -> None:

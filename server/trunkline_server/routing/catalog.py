@@ -102,7 +102,9 @@ class Catalog:
         if not deployments:
             nearest = self.nearest(name)
             hint = f"; did you mean {nearest!r}?" if nearest else ""
-            raise ModelNotFound(f"no model, alias or route is called {name[:128]!r}{hint}", nearest=nearest)
+            raise ModelNotFound(
+                f"no model, alias or route is called {name[:128]!r}{hint}", nearest=nearest
+            )
         fallbacks = (self.deployments(name) for c in deployments for name in c.fallbacks)
         return Selection("", _distinct([deployments, *fallbacks]), pinned=True)
 

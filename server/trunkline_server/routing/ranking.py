@@ -42,12 +42,14 @@ def ranked(candidates: Sequence[Candidate], scores: Mapping[str, Score]) -> tupl
     return tuple(sorted(candidates, key=lambda c: -scores[c.key].total))
 
 
-def weighted(candidates: Sequence[Candidate], weights: Mapping[str, float], seed: str) -> tuple[Candidate, ...]:
+def weighted(
+    candidates: Sequence[Candidate], weights: Mapping[str, float], seed: str
+) -> tuple[Candidate, ...]:
     """Drawn without replacement, each with its weight. The same seed draws the same order.
 
     Source: Efraimidis and Spirakis, weighted random sampling with a reservoir, 2006.
     """
-    draw = random.Random(seed)  # noqa: S311 - spreads load, keeps no secret
+    draw = random.Random(seed)
 
     def key(candidate: Candidate) -> float:
         weight = weights.get(candidate.key, 0.0)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.core.candidate import Candidate, Capability, Exclusion, Plan, Score
 from trunkline_server.core.errors import CapabilityUnsupported, NoEligibleProvider
@@ -38,7 +37,9 @@ class Router:
         for number, group in enumerate(selection.groups):
             kept = group
             if needs or has_constraints or (mode and not selection.pinned):
-                kept = tuple(c for c in group if not _excludes(c, spec, needs, mode, selection, excluded))
+                kept = tuple(
+                    c for c in group if not _excludes(c, spec, needs, mode, selection, excluded)
+                )
             if number == 0 and selection.strategy is Strategy.WEIGHTED:
                 kept = weighted(kept, selection.weights, request_id)
             elif len(kept) > 1:
@@ -82,7 +83,10 @@ def required(spec: CompletionSpec) -> list[tuple[Capability, str]]:
                         needs.setdefault(_MEDIA[inner_kind], where)
     if spec.HasField("tool_options") and spec.tool_options.tools:
         needs.setdefault(Capability.TOOLS, "spec.tool_options.tools")
-    if spec.HasField("response_format") and spec.response_format.WhichOneof("format") == "json_schema":
+    if (
+        spec.HasField("response_format")
+        and spec.response_format.WhichOneof("format") == "json_schema"
+    ):
         needs[Capability.STRUCTURED_OUTPUT] = "spec.response_format.json_schema"
     if spec.HasField("sampling"):
         if spec.sampling.candidate_count > 1:
@@ -101,7 +105,13 @@ def _excludes(
     excluded: list[Exclusion],
 ) -> bool:
     exclusion = _constraint(candidate, spec) or _capability(candidate, needs)
-    if exclusion is None and mode and not selection.pinned and candidate.modes and mode not in candidate.modes:
+    if (
+        exclusion is None
+        and mode
+        and not selection.pinned
+        and candidate.modes
+        and mode not in candidate.modes
+    ):
         exclusion = Exclusion(candidate, f"not a candidate of the mode {mode[:64]!r}", "spec.mode")
     if exclusion is not None:
         excluded.append(exclusion)
@@ -126,7 +136,8 @@ def _constraint(candidate: Candidate, spec: CompletionSpec) -> Exclusion | None:
     if candidate.provider in constraints.denied_providers:
         return Exclusion(candidate, "a denied provider")
     if constraints.allowed_models and not any(
-        name in constraints.allowed_models for name in (candidate.id, candidate.key, *candidate.aliases)
+        name in constraints.allowed_models
+        for name in (candidate.id, candidate.key, *candidate.aliases)
     ):
         return Exclusion(candidate, "not an allowed model")
     if constraints.HasField("max_cost_nanos"):
@@ -142,10 +153,14 @@ def _worst_cost_nanos(candidate: Candidate, spec: CompletionSpec) -> int | None:
     price = candidate.price
     if price.input_nanos is None or price.output_nanos is None:
         return None
-    output_tokens = spec.sampling.max_output_tokens or candidate.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    output_tokens = (
+        spec.sampling.max_output_tokens or candidate.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    )
     input_tokens = spec.ByteSize() // 3  # More than any tokenizer makes of it.
     choices = max(1, spec.sampling.candidate_count)
-    return (input_tokens * price.input_nanos + choices * output_tokens * price.output_nanos) // 1_000_000
+    return (
+        input_tokens * price.input_nanos + choices * output_tokens * price.output_nanos
+    ) // 1_000_000
 
 
 DEFAULT_OUTPUT_TOKENS: Final = 4096
@@ -156,7 +171,7 @@ def _nobody(excluded: Sequence[Exclusion]) -> CapabilityUnsupported | NoEligible
     if lacking is not None and all(e.field for e in excluded):
         return CapabilityUnsupported(lacking.field, f"{lacking.candidate.key} {lacking.reason}")
     if excluded:
-        return NoEligibleProvider(f"no candidate is left: {excluded[0].candidate.key} is {excluded[0].reason}")
+        return NoEligibleProvider(
+            f"no candidate is left: {excluded[0].candidate.key} is {excluded[0].reason}"
+        )
     return NoEligibleProvider("no provider is enabled")
-
-

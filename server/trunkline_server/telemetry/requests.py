@@ -12,19 +12,31 @@ from trunkline_server.core.ports import RequestRecord
 DURATION_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 REQUESTS: Final = Counter(
-    "trunkline_requests_total", "Completions, by how they ended.", ("method", "route", "provider", "model", "reason")
+    "trunkline_requests_total",
+    "Completions, by how they ended.",
+    ("method", "route", "provider", "model", "reason"),
 )
 DURATION: Final = Histogram(
-    "trunkline_request_duration_seconds", "From request to last event.", ("method", "provider", "model"), buckets=DURATION_BUCKETS
+    "trunkline_request_duration_seconds",
+    "From request to last event.",
+    ("method", "provider", "model"),
+    buckets=DURATION_BUCKETS,
 )
 FIRST_TOKEN: Final = Histogram(
-    "trunkline_time_to_first_token_seconds", "From request to first content.", ("method", "provider", "model"), buckets=DURATION_BUCKETS
+    "trunkline_time_to_first_token_seconds",
+    "From request to first content.",
+    ("method", "provider", "model"),
+    buckets=DURATION_BUCKETS,
 )
 TOKENS: Final = Counter("trunkline_tokens_total", "Tokens billed.", ("provider", "model", "type"))
 ATTEMPTS: Final = Counter(
-    "trunkline_attempts_total", "Attempts at providers, by failure; empty for success.", ("provider", "model", "failure")
+    "trunkline_attempts_total",
+    "Attempts at providers, by failure; empty for success.",
+    ("provider", "model", "failure"),
 )
-IN_FLIGHT: Final = Gauge("trunkline_requests_in_flight", "Completions running now.", multiprocess_mode="livesum")
+IN_FLIGHT: Final = Gauge(
+    "trunkline_requests_in_flight", "Completions running now.", multiprocess_mode="livesum"
+)
 
 
 class RequestTelemetry:
@@ -47,7 +59,9 @@ class RequestTelemetry:
         if request.output_tokens:
             self._child(TOKENS, provider, model, "output").inc(request.output_tokens)
         for attempt in request.attempts:
-            self._child(ATTEMPTS, attempt.candidate.provider, attempt.candidate.id, attempt.failure).inc()
+            self._child(
+                ATTEMPTS, attempt.candidate.provider, attempt.candidate.id, attempt.failure
+            ).inc()
         line: dict[str, Any] = {
             "request_id": request.request_id,
             "method": method,
@@ -63,7 +77,12 @@ class RequestTelemetry:
             "output_tokens": request.output_tokens,
             "cached_input_tokens": request.cached_input_tokens,
             "attempts": [
-                {"provider": a.candidate.provider, "model": a.candidate.id, "failure": a.failure, "http_status": a.http_status}
+                {
+                    "provider": a.candidate.provider,
+                    "model": a.candidate.id,
+                    "failure": a.failure,
+                    "http_status": a.http_status,
+                }
                 for a in request.attempts
             ],
         }

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 MAX_S = 3600.0
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?\Z")
+_DURATION = re.compile(
+    r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?\Z"
+)
 
 
 def retry_after_s(headers: Mapping[str, str], wall_time_s: float) -> float | None:

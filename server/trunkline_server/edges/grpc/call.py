@@ -30,7 +30,9 @@ class Context(Protocol):
 
     async def send_initial_metadata(self, initial_metadata: Metadata) -> None: ...
 
-    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn: ...
+    async def abort(
+        self, code: Any, details: str = "", trailing_metadata: Any = ()
+    ) -> NoReturn: ...
 
 
 class Calls:
@@ -42,7 +44,11 @@ class Calls:
 
     def read(self, method: str, context: Context) -> Call:
         """The call as the use case wants it."""
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = {
+            key: value
+            for key, value in context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
         request_id = metadata.get("x-request-id", "")
         if not REQUEST_ID.match(request_id):
             request_id = f"req_{self._mint_id()}"

@@ -55,7 +55,9 @@ class Health(Protocol):
 class CatalogServicer(CatalogServiceServicer):
     """Deployments that share an id are one model here; a pinned one is found as `provider/model`."""
 
-    def __init__(self, models: Models, health: Health, completions: Completions, calls: Calls) -> None:
+    def __init__(
+        self, models: Models, health: Health, completions: Completions, calls: Calls
+    ) -> None:
         self._models = models
         self._health = health
         self._completions = completions

@@ -53,7 +53,9 @@ class LocalContext:
 
     def __init__(self, metadata: Metadata, timeout_s: float | None) -> None:
         self._metadata = metadata
-        self._deadline_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        self._deadline_s = (
+            None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        )
         self.initial: Metadata = ()
 
     def invocation_metadata(self) -> Metadata:
@@ -93,7 +95,12 @@ class LocalUnary:
         self._method = method
 
     def __call__(
-        self, request: Any, *, timeout: float | None = None, metadata: Metadata | None = None, **_: Any
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        **_: Any,
     ) -> "LocalUnaryCall":
         return LocalUnaryCall(self._method, request, LocalContext(metadata or (), timeout))
 
@@ -127,7 +134,12 @@ class LocalStream:
         self._method = method
 
     def __call__(
-        self, request: Any, *, timeout: float | None = None, metadata: Metadata | None = None, **_: Any
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        **_: Any,
     ) -> "LocalStreamCall":
         return LocalStreamCall(self._method, request, LocalContext(metadata or (), timeout))
 

@@ -50,7 +50,9 @@ def _flush(merged: Batch, first: TextDelta | None, pieces: list[str]) -> None:
         merged.append(
             CompleteResponse(
                 text_delta=TextDelta(
-                    choice_index=first.choice_index, part_index=first.part_index, text="".join(pieces)
+                    choice_index=first.choice_index,
+                    part_index=first.part_index,
+                    text="".join(pieces),
                 )
             )
         )
@@ -64,7 +66,10 @@ def check(options: StreamOptions) -> None:
             raise InvalidRequest(
                 "stream_options.heartbeat_interval", f"{MIN_HEARTBEAT_S} s to {MAX_HEARTBEAT_S} s"
             )
-    if options.HasField("coalesce_window") and not 0 <= _seconds(options.coalesce_window) <= MAX_WINDOW_S:
+    if (
+        options.HasField("coalesce_window")
+        and not 0 <= _seconds(options.coalesce_window) <= MAX_WINDOW_S
+    ):
         raise InvalidRequest("stream_options.coalesce_window", f"0 s to {MAX_WINDOW_S} s")
 
 
@@ -73,7 +78,9 @@ def needs_pacing(options: StreamOptions) -> bool:
     return options.HasField("heartbeat_interval") or _seconds(options.coalesce_window) > 0
 
 
-async def paced(batches: AsyncGenerator[Batch, None], options: StreamOptions) -> AsyncGenerator[Batch, None]:
+async def paced(
+    batches: AsyncGenerator[Batch, None], options: StreamOptions
+) -> AsyncGenerator[Batch, None]:
     """Heartbeats while there is no content, and batches merged for as long as the window says.
 
     The batches are read by a task of its own, which ends with this generator.
@@ -118,7 +125,9 @@ async def paced(batches: AsyncGenerator[Batch, None], options: StreamOptions) ->
         await asyncio.wait([reader])
 
 
-async def _read(batches: AsyncGenerator[Batch, None], queue: asyncio.Queue[Batch | BaseException | None]) -> None:
+async def _read(
+    batches: AsyncGenerator[Batch, None], queue: asyncio.Queue[Batch | BaseException | None]
+) -> None:
     try:
         async with aclosing(batches):
             async for batch in batches:

@@ -17,7 +17,10 @@ from trunkline_server.edges.grpc.methods import SERVICES, Method
 from trunkline_server.edges.grpc.pacing import coalesce
 
 HEALTH: Final = "grpc.health.v1.Health"
-REFLECTIONS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+REFLECTIONS: Final = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
 # Above our own limit of 32 MiB, so that we refuse larger requests ourselves, with details.
 MAX_MESSAGE_BYTES: Final = 48 * 1024 * 1024
 OPTIONS: Final[Mapping[str, int]] = {
@@ -37,7 +40,9 @@ OPTIONS: Final[Mapping[str, int]] = {
 }
 
 
-def new_server(methods: Mapping[str, Method], calls: Calls, *, shares_port: bool) -> tuple[grpc.aio.Server, HealthServicer]:
+def new_server(
+    methods: Mapping[str, Method], calls: Calls, *, shares_port: bool
+) -> tuple[grpc.aio.Server, HealthServicer]:
     """A server without a port, and the servicer of its health. Keep the reference: dropping it stops the server."""
     options = [*OPTIONS.items(), ("grpc.so_reuseport", int(shares_port))]
     server = grpc.aio.server(options=options)
@@ -47,7 +52,10 @@ def new_server(methods: Mapping[str, Method], calls: Calls, *, shares_port: bool
         by_service.setdefault(service, {})[name] = _handler(method, calls)
     names = [service.full_name for service in SERVICES]
     health = HealthServicer()
-    handlers = [grpc.method_handlers_generic_handler(service, found) for service, found in by_service.items()]
+    handlers = [
+        grpc.method_handlers_generic_handler(service, found)
+        for service, found in by_service.items()
+    ]
     handlers.append(_health_handler(health))
     handlers += _reflection_handlers([*names, HEALTH, *REFLECTIONS])
     handlers.append(cast(Any, _Unknown(calls)))  # Last: it takes whatever the others don't know.
@@ -58,7 +66,9 @@ def new_server(methods: Mapping[str, Method], calls: Calls, *, shares_port: bool
 async def set_health(health: HealthServicer, is_serving: bool) -> None:
     """Of the whole server and of each service."""
     status = (
-        health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        health_pb2.HealthCheckResponse.SERVING
+        if is_serving
+        else health_pb2.HealthCheckResponse.NOT_SERVING
     )
     for name in ("", *(service.full_name for service in SERVICES)):
         await health.set(name, status)
@@ -104,7 +114,9 @@ class _Unknown(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         async def refuse(_: Any, context: Any) -> None:
             call = self._calls.read("unknown", context)
             await abort(context, NotSupported("no such method"), call.request_id)
@@ -132,12 +144,16 @@ def _reflection_handlers(names: list[str]) -> "list[grpc.GenericRpcHandler[Any, 
     pool = descriptor_pool.Default()
     _describe_reflection_v1(pool)
     servicer = ReflectionServicer(service_names=names, pool=pool)
-    request, response = reflection_pb2.ServerReflectionRequest, reflection_pb2.ServerReflectionResponse
+    request, response = (
+        reflection_pb2.ServerReflectionRequest,
+        reflection_pb2.ServerReflectionResponse,
+    )
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo, request.FromString, response.SerializeToString
     )
     return [
-        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}) for name in REFLECTIONS
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+        for name in REFLECTIONS
     ]
 
 

@@ -70,7 +70,11 @@ class RestApp:
             if handler is not None:
                 await self._handle(request, dialect, handler)
                 return
-        await self._refuse(request, self._dialects[0], Refusal("NOT_FOUND", f"no such path: {request.method} {path[:128]}"))
+        await self._refuse(
+            request,
+            self._dialects[0],
+            Refusal("NOT_FOUND", f"no such path: {request.method} {path[:128]}"),
+        )
 
     async def _page(self, request: Request, page: Callable[[], tuple[int, bytes, bytes]]) -> None:
         status, kind, body = page()
@@ -97,11 +101,17 @@ class RestApp:
                 return
             raise
         except Exception as error:
-            log.error("bug", path=request.scope["path"], exc_info=RuntimeError(type(error).__name__).with_traceback(error.__traceback__))
+            log.error(
+                "bug",
+                path=request.scope["path"],
+                exc_info=RuntimeError(type(error).__name__).with_traceback(error.__traceback__),
+            )
             await self._refuse(request, dialect, Refusal("INTERNAL_ERROR", "internal error"))
 
     async def _refuse(self, request: Request, dialect: Dialect, refused: Refusal) -> None:
-        await request.respond(refused.status.http_status, dialect.error(refused), error_headers(refused))
+        await request.respond(
+            refused.status.http_status, dialect.error(refused), error_headers(refused)
+        )
 
 
 def json_page(status: int, body: bytes) -> tuple[int, bytes, bytes]:

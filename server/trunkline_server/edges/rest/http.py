@@ -5,7 +5,15 @@ Raw ASGI: each layer between the socket and the dialect would cost more than the
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -89,9 +97,15 @@ class Request:
         except TimeoutError as error:
             raise Refused(Refusal("INVALID_REQUEST", "the body did not arrive in time")) from error
 
-    async def respond(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    async def respond(
+        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
         """One JSON response."""
-        head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
+        head = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *headers,
+        ]
         await self.send({"type": "http.response.start", "status": status, "headers": head})
         await self.send({"type": "http.response.body", "body": body})
 
@@ -114,15 +128,25 @@ def read_headers(scope: Scope) -> list[tuple[str, str]]:
             text = value.decode("latin-1").strip()
             # What gRPC can't carry as text would fail later and far from its cause.
             if not text.isascii() or not text.isprintable():
-                raise Refused(Refusal("INVALID_REQUEST", f"the header {FORWARDED[name]} is no printable ASCII"))
+                raise Refused(
+                    Refusal(
+                        "INVALID_REQUEST", f"the header {FORWARDED[name]} is no printable ASCII"
+                    )
+                )
             if text:
                 metadata.append((FORWARDED[name], text))
         elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
-            raise Refused(Refusal("INVALID_REQUEST", "a compressed body is not accepted", field="content-encoding"))
+            raise Refused(
+                Refusal(
+                    "INVALID_REQUEST", "a compressed body is not accepted", field="content-encoding"
+                )
+            )
         elif name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
             raise Refused(_too_large())
     if size > MAX_HEADER_BYTES:
-        raise Refused(Refusal("INVALID_REQUEST", f"headers are larger than {MAX_HEADER_BYTES} bytes"))
+        raise Refused(
+            Refusal("INVALID_REQUEST", f"headers are larger than {MAX_HEADER_BYTES} bytes")
+        )
     return metadata
 
 
@@ -172,7 +196,11 @@ class EventStream:
 
     async def _open(self) -> None:
         self.is_open = True
-        head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *self._head]
+        head = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            *self._head,
+        ]
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
 
     def _wake(self) -> None:
@@ -220,7 +248,8 @@ def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
     return [
         (name.encode("ascii"), value.encode("ascii", "replace"))
         for name, value in metadata
-        if isinstance(value, str) and (name == "x-request-id" or name.startswith(("trunkline-", "ratelimit-")))
+        if isinstance(value, str)
+        and (name == "x-request-id" or name.startswith(("trunkline-", "ratelimit-")))
     ]
 
 

@@ -26,7 +26,11 @@ from trunkline_server.edges.rest.http import (
     refusal_of,
     response_headers,
 )
-from trunkline_server.edges.rest.openai_request import ChatRequest, read_chat_request, spec_from_openai
+from trunkline_server.edges.rest.openai_request import (
+    ChatRequest,
+    read_chat_request,
+    spec_from_openai,
+)
 from trunkline_server.edges.rest.openai_state import CallIds
 from trunkline_server.edges.status import Refusal
 
@@ -71,7 +75,11 @@ _TOOLS: Final = re.compile(r"(tools\[\d+\])\.(.*)")
 
 _encode = msgspec.json.Encoder().encode
 # Some clients split a stream on every line end that Unicode knows, so those three are written as escapes.
-_LINE_ENDS: Final = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
+_LINE_ENDS: Final = (
+    (b"\xc2\x85", rb"\u0085"),
+    (b"\xe2\x80\xa8", rb"\u2028"),
+    (b"\xe2\x80\xa9", rb"\u2029"),
+)
 
 
 def encode(value: Any) -> bytes:
@@ -112,7 +120,9 @@ class OpenAIShim:
         if chat.stream:
             await self._stream(request, chat, CompleteRequest(spec=spec))
             return
-        call = self._completions.CompleteUnary(CompleteUnaryRequest(spec=spec), metadata=request.metadata)
+        call = self._completions.CompleteUnary(
+            CompleteUnaryRequest(spec=spec), metadata=request.metadata
+        )
         completion = (await call).completion
         headers = response_headers(await call.initial_metadata())
         await request.respond(200, encode(_whole(completion)), headers)
@@ -151,7 +161,9 @@ class OpenAIShim:
             token = page.next_page_token
             if not token:
                 break
-        await request.respond(200, encode({"object": "list", "data": [_model(model) for model in models]}))
+        await request.respond(
+            200, encode({"object": "list", "data": [_model(model) for model in models]})
+        )
 
     async def _get(self, request: Request) -> None:
         name = request.scope["path"].removeprefix(f"{MODELS}/")
@@ -160,7 +172,9 @@ class OpenAIShim:
 
 
 async def _wrong_method(request: Request) -> None:
-    raise Refused(Refusal("NOT_FOUND", f"no such path: {request.method} {request.scope['path'][:128]}"))
+    raise Refused(
+        Refusal("NOT_FOUND", f"no such path: {request.method} {request.scope['path'][:128]}")
+    )
 
 
 def error_object(refused: Refusal) -> dict[str, Any]:
@@ -253,11 +267,18 @@ def _extension(completion: Completion) -> dict[str, Any]:
         extension["usage_estimated"] = True
     if completion.warnings:
         extension["warnings"] = [
-            {"code": w.code, "param": param_of(w.field), "message": w.message, "provider": w.provider}
+            {
+                "code": w.code,
+                "param": param_of(w.field),
+                "message": w.message,
+                "provider": w.provider,
+            }
             for w in completion.warnings
         ]
     reasons = {
-        str(choice.index): FinishReason.Name(choice.finish_reason).removeprefix("FINISH_REASON_").lower()
+        str(choice.index): FinishReason.Name(choice.finish_reason)
+        .removeprefix("FINISH_REASON_")
+        .lower()
         for choice in completion.choices
         if choice.finish_reason in _INEXACT
     }
@@ -386,7 +407,9 @@ class _Chunks:
                     text = encode(delta.text)
                 if delta.logprobs:
                     logprobs = encode(_logprobs(delta.logprobs))
-                    chunks.append(self._chunk(delta.choice_index, b'{"content":%b}' % text, logprobs))
+                    chunks.append(
+                        self._chunk(delta.choice_index, b'{"content":%b}' % text, logprobs)
+                    )
                 else:
                     chunks.append(
                         b'%b{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]%b'
@@ -489,7 +512,9 @@ class _Chunks:
             suffix = self._suffix
             if number == len(self._finishes) and not self._includes_usage:
                 suffix = extension + suffix
-            chunks.append(self._chunk(choice_index, b"{}", b"null", b'"%b"' % word.encode(), suffix))
+            chunks.append(
+                self._chunk(choice_index, b"{}", b"null", b'"%b"' % word.encode(), suffix)
+            )
         if self._includes_usage:
             usage = encode(_usage(completion.usage))
             chunks.append(b'%b],"usage":%b%b}\n\n' % (self._prefix, usage, extension))

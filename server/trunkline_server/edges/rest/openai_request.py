@@ -23,9 +23,9 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
 from trunkline_server.core.validation import MAX_JSON_DEPTH, json_depth_is_bounded
+from trunkline_server.edges.rest.http import Refused
 from trunkline_server.edges.rest.openai_state import read_call_id
 from trunkline_server.edges.status import Refusal
-from trunkline_server.edges.rest.http import Refused
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -528,7 +528,9 @@ _POLICIES: Final = {
     "warn": UnsupportedPolicy.UNSUPPORTED_POLICY_WARN,
     "reject": UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT,
 }
-MAX_SECONDS: Final = 1e6  # Durations beyond this would not fit the contract's type; validation says what is allowed.
+MAX_SECONDS: Final = (
+    1e6  # Durations beyond this would not fit the contract's type; validation says what is allowed.
+)
 
 
 def _extension(extension: Extension, spec: CompletionSpec) -> None:

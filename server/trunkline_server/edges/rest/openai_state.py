@@ -15,7 +15,9 @@ from google.protobuf.message import DecodeError
 from trunkline.v1.message_pb2 import Message, Part, ProviderState
 
 SEPARATOR: Final = "~"
-MAX_STATE_CHARS: Final = 48 * 1024  # A longer id would be a risk in the databases of clients; its state is dropped.
+MAX_STATE_CHARS: Final = (
+    48 * 1024
+)  # A longer id would be a risk in the databases of clients; its state is dropped.
 MAX_STATE_BYTES: Final = 1024 * 1024
 
 

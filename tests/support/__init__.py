@@ -1,0 +1,1 @@
+"""What tests share: a real service, and upstreams that do as they are told."""
