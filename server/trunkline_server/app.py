@@ -206,7 +206,7 @@ def _candidate(
         price=Price(
             _nanos(model.input_price), _nanos(model.output_price), _nanos(model.cached_input_price)
         ),
-        scores=dict(model.scores),
+        scores={str(term): score for term, score in model.scores.items()},
         fallbacks=tuple(model.fallbacks),
         first_token_timeout_s=model.first_token_timeout_s
         or provider.first_token_timeout_s
@@ -424,7 +424,7 @@ class HttpServer:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             http=Connection,
             ws="none",
             lifespan="off",

@@ -281,9 +281,8 @@ def _config_check(arguments: argparse.Namespace) -> int:
     parts = build(settings, os.environ)
     for missing in parts.missing:
         print(f"missing: {missing}")
-    print(
-        f"{source or 'no file'}: {len(parts.providers)} providers, {len(parts.candidates)} models, {len(parts.routes)} routes"
-    )
+    counts = f"{len(parts.providers)} providers, {len(parts.candidates)} models, {len(parts.routes)} routes"
+    print(f"{source or 'no file'}: {counts}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """File and environment to one frozen `Settings`, read once and checked at start.
 
-Order: `trunkline.toml` (or --config), then environment variables `TRUNKLINE_<SECTION>_<KEY>`, then flags. Unknown keys are
-refused with the nearest known one. Secrets come by reference only.
+Order: `trunkline.toml` (or --config), then environment variables `TRUNKLINE_<SECTION>_<KEY>`, then flags. Unknown keys
+are refused with the nearest known one. Secrets come by reference only.
 """
 
 import difflib
@@ -353,7 +353,7 @@ def _server_problems(settings: Settings) -> Iterator[str]:
             continue
         if not settings.keys and not is_loopback(address):
             yield (
-                f"server.{field}: {address} can be reached from other machines, and without [[keys]] everyone may use it; "
+                f"server.{field}: {address} is open to other machines, and without [[keys]] everyone may use it; "
                 "add a key or listen on 127.0.0.1"
             )
     if bool(server.tls_cert_file) != bool(server.tls_key_file):

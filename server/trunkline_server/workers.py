@@ -81,7 +81,7 @@ def _stop(workers: list[subprocess.Popen[bytes]], asked: list[int], limit_s: flo
             for worker in workers:
                 worker.kill()
         time.sleep(0.05)
-    return max(abs(worker.returncode) for worker in workers)
+    return max(abs(int(worker.returncode)) for worker in workers)
 
 
 def _reserve(stack: ExitStack, address: str) -> str:

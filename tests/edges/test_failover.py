@@ -5,10 +5,20 @@ import httpx
 import pytest
 
 from tests.support.service import service_over
-from tests.support.upstream import Reset, chunk, delta, event, head, hello, upstream, whole
+from tests.support.upstream import (
+    Reset,
+    Step,
+    chunk,
+    delta,
+    event,
+    head,
+    hello,
+    upstream,
+    whole,
+)
 from trunkline import AllProvidersFailed, AsyncClient, StreamInterrupted, text
 
-BROKEN = {
+BROKEN: dict[str, list[Step]] = {
     "500": whole({"error": {"message": "no"}}, 500),
     "reset": [Reset()],
     "html": [head(200, "text/html"), chunk("<html>")],
@@ -25,7 +35,8 @@ async def test_the_next_candidate_answers_when_the_first_fails_before_content(st
     async with (
         upstream(steps) as broken,
         upstream(hello) as good,
-        service_over(broken.url, good.url) as service,AsyncClient(service.grpc_address) as client
+        service_over(broken.url, good.url) as service,
+        AsyncClient(service.grpc_address) as client,
     ):
         async with client.stream("hi", model="all") as stream:
             pieces = [piece async for piece in stream.text_deltas()]
@@ -38,17 +49,18 @@ async def test_the_next_candidate_answers_when_the_first_fails_before_content(st
 
 
 async def test_a_stream_that_breaks_after_content_ends_with_one_error():
-    steps = [head(), event(delta("Hel")), Reset()]
+    steps: list[Step] = [head(), event(delta("Hel")), Reset()]
     async with (
         upstream(steps) as broken,
         upstream(hello) as good,
-        service_over(broken.url, good.url) as service,AsyncClient(service.grpc_address) as client
+        service_over(broken.url, good.url) as service,
+        AsyncClient(service.grpc_address) as client,
     ):
         stream = client.stream("hi", model="all")
         pieces = []
-        with pytest.raises(StreamInterrupted) as caught:
+        with pytest.raises(StreamInterrupted) as caught:  # noqa: PT012
             async for piece in stream.text_deltas():
-                pieces.append(piece)
+                pieces.append(piece)  # noqa: PERF401 - those before the error count
 
     assert pieces == ["Hel"]
     assert caught.value.code is grpc.StatusCode.ABORTED

@@ -36,11 +36,11 @@ class StaticKeys:
             return self._anonymous
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or len(authorization) > MAX_AUTHORIZATION_CHARS:
-            raise InvalidApiKey()
+            raise InvalidApiKey
         digest = _digest(secret.strip())
         found = self._callers.get(digest)
         if found is None or not hmac.compare_digest(found[1], digest):
-            raise InvalidApiKey()
+            raise InvalidApiKey
         return found[0]
 
 

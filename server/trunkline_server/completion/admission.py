@@ -2,7 +2,7 @@
 
 import asyncio
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from trunkline_server.core.errors import Draining, Overloaded
 
@@ -74,7 +74,7 @@ class Ticket:
         self._task: asyncio.Task[object] | None = None
         self._is_expelled = False
 
-    def __enter__(self) -> "Ticket":
+    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         self._admission.enter(self)
         return self

@@ -208,9 +208,9 @@ class Hop:
             return None
         if not self.deadline.allows_another(now_s):
             return None
-        if consequence.retries and not (consequence.needs_last and rest):
-            if await self._may_retry(last.candidate, error, consequence.retries):
-                return last.candidate
+        is_due = consequence.retries and not (consequence.needs_last and rest)
+        if is_due and await self._may_retry(last.candidate, error, consequence.retries):
+            return last.candidate
         if not consequence.fails_over:
             return None
         return self._pick(rest)

@@ -1,4 +1,4 @@
-"""What is known of the candidates' health: a breaker for each, a retry budget for each provider, and how they combine."""
+"""The candidates' health: a breaker for each, a retry budget for each provider, and how they combine."""
 
 from collections.abc import Callable, Sequence
 

@@ -109,8 +109,8 @@ class Completions:
     async def stream(self, request: CompleteRequest, call: Call) -> AsyncGenerator[Batch, None]:
         """The events of one completion, batch by batch.
 
-        Nothing comes before content unless a heartbeat was asked for; then StreamStarted comes at once. The last event is
-        StreamCompleted, or StreamInterrupted when content was sent and an error follows.
+        Nothing comes before content unless a heartbeat was asked for; then StreamStarted comes at once.
+        The last event is StreamCompleted, or StreamInterrupted when content was sent and an error follows.
 
         Raises:
             TrunklineError.
@@ -288,7 +288,7 @@ def _deadline(call: Call, now_s: float, whole: bool) -> Deadline:
     limit_s = MAX_UNARY_S if whole else MAX_STREAM_S
     if call.timeout_s is not None:
         if call.timeout_s <= 0:
-            raise DeadlineExceeded()
+            raise DeadlineExceeded
         limit_s = min(limit_s, call.timeout_s)
     return Deadline(now_s + limit_s)
 

@@ -42,9 +42,20 @@ class AttemptFacts:
 class Answer(Protocol):
     """One attempt's answer, read batch by batch."""
 
-    facts: AttemptFacts
-    is_complete: bool
-    output_chars: int
+    @property
+    def facts(self) -> AttemptFacts:
+        """What is known so far beside the events."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Is there nothing more to read?"""
+        ...
+
+    @property
+    def output_chars(self) -> int:
+        """Characters of content so far, shown or not."""
+        ...
 
     async def read(self, until_s: float) -> list[CompleteResponse]:
         """All events of the next read of the upstream that held content, shown or not; may be empty.

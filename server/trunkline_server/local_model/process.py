@@ -116,7 +116,8 @@ class LocalModel:
             start_new_session=True,
         )
         self._process = process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         start = Start(self._model_path, api_key, self._threads, self._slots, self._slot_tokens)
         try:
             process.stdin.write(msgspec.json.encode(start) + b"\n")

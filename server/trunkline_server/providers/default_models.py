@@ -9,7 +9,9 @@ pages of Groq, Mistral, xAI and DeepSeek; read 2026-11-21.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
+
+Scores = Mapping[Literal["accuracy", "latency", "cost"], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +19,11 @@ class DefaultModel:
     """One model. `scores` as in `[[models]]`."""
 
     id: str
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
 
 
-_BEST: Final = {"accuracy": 0.8, "latency": 0.3}
-_FAST: Final = {"accuracy": 0.6, "latency": 0.7}
+_BEST: Final[Scores] = {"accuracy": 0.8, "latency": 0.3}
+_FAST: Final[Scores] = {"accuracy": 0.6, "latency": 0.7}
 
 DEFAULT_MODELS: Final[Mapping[str, tuple[DefaultModel, ...]]] = {
     "openai": (DefaultModel("gpt-6.2-sol", _BEST), DefaultModel("gpt-5.4-mini", _FAST)),

@@ -425,7 +425,7 @@ class _Request:
         # Reasoning models refuse these outright.
         refused = _REFUSED_WHEN_REASONING if self.reasons else frozenset()
         for name in _SCALARS:
-            if not sampling.HasField(name):  # type: ignore[arg-type]
+            if not sampling.HasField(name):
                 continue
             if name in unsupported:
                 self.warnings.dropped(f"spec.sampling.{name}")

@@ -59,7 +59,11 @@ class Decoder(Protocol):
     """One response's bytes to events. A failure may arrive inside a 200 stream."""
 
     progressed: bool  # Content came since this was last cleared, shown or not.
-    output_chars: int
+
+    @property
+    def output_chars(self) -> int:
+        """Characters of content so far, shown or not."""
+        ...
 
     @property
     def is_done(self) -> bool:

@@ -12,7 +12,7 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import httptools
 
@@ -69,7 +69,7 @@ class HttpTransport:
         self._open: set[_Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> "HttpTransport":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

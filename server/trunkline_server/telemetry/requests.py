@@ -44,7 +44,7 @@ class RequestTelemetry:
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
         self._log = log
-        self._children: dict[tuple[str, ...], Any] = {}
+        self._children: dict[tuple[object, ...], Any] = {}
 
     def record(self, request: RequestRecord, now_s: float) -> None:
         """A request has ended."""
@@ -107,7 +107,7 @@ class RequestTelemetry:
         )
 
     def _child(self, metric: Counter | Histogram, *labels: str) -> Any:
-        key = (metric._name, *labels)
+        key = (metric, *labels)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = metric.labels(*labels)

@@ -14,7 +14,6 @@ from trunkline.v1.catalog_service_pb2 import (
     Model,
     ModelKind,
 )
-from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import InvalidRequest, ModelNotFound
@@ -52,7 +51,7 @@ class Health(Protocol):
     def allows(self, candidate: Candidate, now_s: float) -> bool: ...
 
 
-class CatalogServicer(CatalogServiceServicer):
+class CatalogServicer:
     """Deployments that share an id are one model here; a pinned one is found as `provider/model`."""
 
     def __init__(
@@ -63,7 +62,7 @@ class CatalogServicer(CatalogServiceServicer):
         self._completions = completions
         self._calls = calls
 
-    async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:  # type: ignore[override]
+    async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
         """In the order of the configuration, routes last."""
         call = self._calls.read("ListModels", context)
         async with abort_on_error(context, call.request_id):
@@ -77,7 +76,7 @@ class CatalogServicer(CatalogServiceServicer):
             token = str(start + size) if start + size < len(models) else ""
             return ListModelsResponse(models=page, next_page_token=token)
 
-    async def GetModel(self, request: GetModelRequest, context: Context) -> GetModelResponse:  # type: ignore[override]
+    async def GetModel(self, request: GetModelRequest, context: Context) -> GetModelResponse:
         """By id, alias, `provider/model` or route."""
         call = self._calls.read("GetModel", context)
         async with abort_on_error(context, call.request_id):

@@ -12,7 +12,6 @@ from trunkline.v1.completion_service_pb2 import (
     PreviewRouteRequest,
     PreviewRouteResponse,
 )
-from trunkline.v1.completion_service_pb2_grpc import CompletionServiceServicer
 from trunkline_server.completion.service import Call, Completions
 from trunkline_server.core.errors import TrunklineError
 from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error
@@ -24,14 +23,14 @@ UNARY: Final = "CompleteUnary"
 PREVIEW: Final = "PreviewRoute"
 
 
-class CompletionServicer(CompletionServiceServicer):
+class CompletionServicer:
     """Admit, delegate, send. What the calls mean is decided in `completion`."""
 
     def __init__(self, completions: Completions, calls: Calls) -> None:
         self._completions = completions
         self._calls = calls
 
-    async def Complete(  # type: ignore[override]
+    async def Complete(
         self, request: CompleteRequest, context: Context
     ) -> AsyncGenerator[Batch, None]:
         """Whole batches: the gRPC server merges and numbers them, the local channel hands them over as they are."""
@@ -61,7 +60,7 @@ class CompletionServicer(CompletionServiceServicer):
                         yield interrupted
                     raise
 
-    async def CompleteUnary(  # type: ignore[override]
+    async def CompleteUnary(
         self, request: CompleteUnaryRequest, context: Context
     ) -> CompleteUnaryResponse:
         """The folded answer."""
@@ -71,7 +70,7 @@ class CompletionServicer(CompletionServiceServicer):
             await context.send_initial_metadata(_route_metadata(call, completion.route))
             return CompleteUnaryResponse(completion=completion)
 
-    async def PreviewRoute(  # type: ignore[override]
+    async def PreviewRoute(
         self, request: PreviewRouteRequest, context: Context
     ) -> PreviewRouteResponse:
         """The routing decision alone."""

@@ -132,7 +132,7 @@ async def _read(
         async with aclosing(batches):
             async for batch in batches:
                 await queue.put(batch)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - handed to the other task, which raises it
         await queue.put(error)
     else:
         await queue.put(None)

@@ -108,7 +108,7 @@ async def _parsed(method: Method, calls: Calls, data: bytes, context: Context) -
         await abort(context, error, calls.read(method.path, context).request_id)
 
 
-class _Unknown(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class _Unknown(grpc.GenericRpcHandler):
     """Methods and services that are in no contract."""
 
     def __init__(self, calls: Calls) -> None:
@@ -125,7 +125,7 @@ class _Unknown(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         return grpc.stream_stream_rpc_method_handler(refuse, None, None)
 
 
-def _health_handler(health: HealthServicer) -> "grpc.GenericRpcHandler[Any, Any]":
+def _health_handler(health: HealthServicer) -> grpc.GenericRpcHandler:
     request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
     return grpc.method_handlers_generic_handler(
         HEALTH,
@@ -140,7 +140,7 @@ def _health_handler(health: HealthServicer) -> "grpc.GenericRpcHandler[Any, Any]
     )
 
 
-def _reflection_handlers(names: list[str]) -> "list[grpc.GenericRpcHandler[Any, Any]]":
+def _reflection_handlers(names: list[str]) -> list[grpc.GenericRpcHandler]:
     pool = descriptor_pool.Default()
     _describe_reflection_v1(pool)
     servicer = ReflectionServicer(service_names=names, pool=pool)

@@ -5,7 +5,7 @@ uvicorn tells an application of a lost client only when it asks, which would tak
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from trunkline_server.edges.rest.app import TASK_KEY
 
@@ -16,7 +16,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or the response was the last on this connection."""
         super().connection_lost(exc)
-        cycle = self.cycle
+        # None until the first request; its type does not say so.
+        cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             return
         scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]

@@ -1,7 +1,7 @@
 """OpenAI's request body to a `CompletionSpec`.
 
-What the contract models is read into typed fields, and a wrong type is refused with its path. Every other parameter goes
-to the upstream as it came, through `provider_options_json["*"]`.
+What the contract models is read into typed fields, and a wrong type is refused with its path. Every other parameter
+goes to the upstream as it came, through `provider_options_json["*"]`.
 """
 
 import base64
