@@ -25,9 +25,7 @@ def main() -> int:
         port = int(server.listening_address.rpartition(":")[2].rstrip("/"))
         answer.write(msgspec.json.encode(Started(port=port)) + b"\n")
         answer.flush()
-    except (
-        Exception
-    ) as error:  # The parent is told of whatever the engine raises; it documents no errors.
+    except Exception as error:  # noqa: BLE001 - the engine documents no errors; the parent is told
         answer.write(msgspec.json.encode(Started(error=type(error).__name__)) + b"\n")
         answer.flush()
         return 1
