@@ -53,6 +53,8 @@ CHOICE_MODES: Final[Mapping[str, ToolChoiceMode.ValueType]] = {
     "required": ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED,
 }
 AUDIO_TYPES: Final[Mapping[str, str]] = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+# The default of what is kept as it came. `Raw | None` would not do: msgspec reads only null into it.
+NULL: Final = Raw(b"null")
 
 
 class FunctionIn(Struct):
@@ -120,7 +122,7 @@ class FunctionTool(Struct):
 
     name: str
     description: str | None = None
-    parameters: Raw | None = None
+    parameters: Raw = NULL
     strict: bool | None = None
 
 
@@ -136,7 +138,7 @@ class SchemaFormat(Struct):
 
     name: str
     description: str | None = None
-    schema: Raw | None = None
+    schema: Raw = NULL
     strict: bool | None = None
 
 
@@ -242,7 +244,7 @@ class ChatRequest(Struct):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormatIn | None = None
     reasoning_effort: str | None = None
-    metadata: Raw | None = None
+    metadata: Raw = NULL
     user: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
@@ -459,7 +461,7 @@ def _tools(chat: ChatRequest, spec: CompletionSpec) -> None:
             raise _refused("only function tools are served", f"tools[{index}].type")
         function = tool.function
         written = options.tools.add(name=function.name, description=function.description or "")
-        if function.parameters is not None and bytes(function.parameters) != b"null":
+        if not _is_null(function.parameters):
             written.parameters_schema_json = bytes(function.parameters).decode()
         if function.strict is not None:
             written.strict = function.strict
@@ -483,12 +485,16 @@ def _tools(chat: ChatRequest, spec: CompletionSpec) -> None:
         raise _refused("must be function or allowed_tools", "tool_choice.type")
 
 
+def _is_null(raw: Raw) -> bool:
+    return bytes(raw) == b"null"
+
+
 def _response_format(wanted: ResponseFormatIn, spec: CompletionSpec) -> None:
     if wanted.type == "text":
         spec.response_format.text.SetInParent()
     elif wanted.type == "json_object":
         spec.response_format.json_object.SetInParent()
-    elif wanted.json_schema is None or wanted.json_schema.schema is None:
+    elif wanted.json_schema is None or _is_null(wanted.json_schema.schema):
         raise _refused("is needed", "response_format.json_schema.schema")
     else:
         schema = spec.response_format.json_schema
@@ -502,7 +508,7 @@ def _response_format(wanted: ResponseFormatIn, spec: CompletionSpec) -> None:
 def _rest(chat: ChatRequest, spec: CompletionSpec) -> None:
     if chat.functions is not None or chat.function_call is not None:
         raise _refused("was replaced by tools, and is not served", "functions")
-    if chat.metadata is not None and bytes(chat.metadata) != b"null":
+    if not _is_null(chat.metadata):
         spec.metadata_json = bytes(chat.metadata).decode()
     spec.end_user_id = chat.safety_identifier or chat.user or ""
     if chat.service_tier:
