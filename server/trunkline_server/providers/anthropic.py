@@ -2,7 +2,8 @@
 
 A message is a list of typed blocks here, and so is an answer, so parts and blocks map one to one.
 What a model takes beside that has changed with nearly every generation: how thinking is asked for,
-whether it can be turned off, whether sampling can be steered. `MODELS` has a row for each way.
+whether it can be turned off, whether sampling can be steered. `anthropic_models` has a row for
+each way.
 
 Sources, read 2026-11-21: below https://platform.claude.com/docs/en the pages /api/messages,
 /api/errors, /build-with-claude/streaming, /build-with-claude/thinking, /build-with-claude/effort;
@@ -13,7 +14,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,8 @@ from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
 from trunkline_server.providers.answer import MAX_TOKENS, AnswerEvents, count_of, is_count
+from trunkline_server.providers.anthropic_models import EFFORTS, model_of
+from trunkline_server.providers.closed_schema import closed_schema, object_schema
 from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
@@ -48,7 +50,6 @@ FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
     "refusal": FinishReason.FINISH_REASON_REFUSAL,
     "model_context_window_exceeded": FinishReason.FINISH_REASON_CONTEXT_LENGTH,
 }
-EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")  # Lowest first.
 EFFORT_WORDS: Final[Mapping[ReasoningEffort.ValueType, str]] = {
     ReasoningEffort.REASONING_EFFORT_MINIMAL: "minimal",
     ReasoningEffort.REASONING_EFFORT_LOW: "low",
@@ -94,110 +95,8 @@ RESERVED: Final = frozenset({"model", "messages", "system", "stream", "tools"})
 MERGED: Final = frozenset({"metadata", "output_config"})  # Objects that hold more than one option.
 BETA: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
 CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
-# Keywords of JSON Schema that constrained decoding refuses.
-# Source:
-# https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
-UNENFORCED: Final = frozenset(
-    {
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "minLength",
-        "maxLength",
-        "maxItems",
-        "uniqueItems",
-        "minProperties",
-        "maxProperties",
-    }
-)
 FIRST_TURN: Final = "(The conversation begins.)"
 
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What a model takes. The defaults are those of the newest generation.
-
-    Attributes:
-        adaptive: thinks by `adaptive`, with an effort.
-        budget: thinks by `enabled`, with `budget_tokens`.
-        thinks_unasked: thinks when the request does not say.
-        off: the type that turns thinking off; empty where nothing does.
-        efforts: the efforts it takes, lowest first.
-        sampling: takes temperature, top_p and top_k while it does not think.
-        one_sampler: refuses temperature and top_p together.
-        forced_tools: can be made to call a tool.
-    """
-
-    adaptive: bool = True
-    budget: bool = False
-    thinks_unasked: bool = True
-    off: str = "disabled"
-    efforts: tuple[str, ...] = EFFORTS
-    sampling: bool = False
-    one_sampler: bool = True
-    forced_tools: bool = True
-
-
-# The first row whose pattern is found in the name counts.
-# Source:
-# https://platform.claude.com/docs/en/build-with-claude/thinking-troubleshooting#rejected-configurations,
-# https://platform.claude.com/docs/en/build-with-claude/effort#effort-levels, and the pages "What's
-# new" of Opus 5.5, Sonnet 5.5 and Haiku 5.5 there, read 2026-11-21.
-MODELS: Final[Sequence[tuple[re.Pattern[str], Model]]] = (
-    (re.compile(r"claude-(opus-5[-.]5|(fable|mythos)-5[-.]1)"), Model(off="", forced_tools=False)),
-    (re.compile(r"claude-(fable|mythos)-5(?![-.]\d(?!\d))"), Model(off="")),
-    (
-        re.compile(r"claude-mythos-preview"),
-        Model(budget=True, off="", efforts=("low", "medium", "high", "max")),
-    ),
-    (re.compile(r"claude-sonnet-5[-.]5"), Model(off="between_tools", forced_tools=False)),
-    (re.compile(r"claude-(haiku-5[-.]5|(opus|sonnet|haiku)-5(?![-.]\d(?!\d)))"), Model()),
-    (re.compile(r"claude-opus-4[-.][78]"), Model(thinks_unasked=False)),
-    (
-        re.compile(r"claude-(opus|sonnet)-4[-.]6"),
-        Model(
-            budget=True,
-            thinks_unasked=False,
-            efforts=("low", "medium", "high", "max"),
-            sampling=True,
-        ),
-    ),
-    (
-        re.compile(r"claude-opus-4[-.]5"),
-        Model(
-            adaptive=False,
-            budget=True,
-            thinks_unasked=False,
-            efforts=("low", "medium", "high"),
-            sampling=True,
-        ),
-    ),
-    (
-        re.compile(r"claude-((opus|sonnet|haiku)-4(?![-.][6-9](?!\d))|3[-.]7)"),
-        Model(adaptive=False, budget=True, thinks_unasked=False, efforts=(), sampling=True),
-    ),
-    (
-        re.compile(r"claude-(3|2|instant)"),
-        Model(adaptive=False, thinks_unasked=False, off="", efforts=(), sampling=True),
-    ),
-    # Newer than this table: as strict as the strictest, which costs an option and never the
-    # request.
-    (re.compile(r"claude"), Model(off="", forced_tools=False)),
-    # Other vendors' models behind the same dialect.
-    (
-        re.compile(r""),
-        Model(
-            adaptive=False,
-            budget=True,
-            thinks_unasked=False,
-            efforts=(),
-            sampling=True,
-            one_sampler=False,
-        ),
-    ),
-)
 
 # Codes of `error.details.error_code` that say it is our account that was refused, whatever status
 # they come with.
@@ -726,7 +625,7 @@ class _Request:
                 "spec.response_format.json_object", "only a schema can be enforced"
             )
         elif kind == "json_schema":
-            schema, lost = _closed_schema(wanted.json_schema.schema_json)
+            schema, lost = closed_schema(wanted.json_schema.schema_json)
             if lost:
                 self.warnings.clamped(
                     "spec.response_format.json_schema.schema_json",
@@ -777,12 +676,6 @@ _UNKNOWN: Final = (
     "logit_bias",
     "verbosity",
 )
-
-
-@lru_cache(maxsize=256)
-def model_of(name: str) -> Model:
-    """The row of `MODELS` for a model's name, with whatever a reseller puts around it."""
-    return next(model for pattern, model in MODELS if pattern.search(name))
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -884,77 +777,14 @@ def _tool(tool: Tool) -> dict[str, Any]:
     written: dict[str, Any] = {"name": tool.name}
     if tool.description:
         written["description"] = tool.description
-    schema = _object_schema(tool.parameters_schema_json)
+    schema = object_schema(tool.parameters_schema_json)
     if tool.strict:
         # The loosened limits are not worth a word: without `strict` nothing at all would be
         # enforced.
-        schema, _ = _closed_schema(schema.decode())
+        schema, _ = closed_schema(schema.decode())
         written["strict"] = True
     written["input_schema"] = msgspec.Raw(schema)
     return written
-
-
-# Tools and formats repeat from request to request, so their schemas are read once.
-@lru_cache(maxsize=512)
-def _object_schema(text: str) -> bytes:
-    """A schema that says it is an object's, as tools must."""
-    schema = _schema(text or "{}")
-    if not schema:
-        return b'{"type":"object","properties":{}}'
-    if not isinstance(schema, dict) or "type" in schema:
-        return text.encode()
-    return _encode({"type": "object", **schema})
-
-
-@lru_cache(maxsize=128)
-def _closed_schema(text: str) -> tuple[bytes, tuple[str, ...]]:
-    """A schema as constrained decoding takes it, and the keywords that had to go.
-
-    Objects are closed, because open ones are refused. What then fits still fits the schema as it
-    was; what had to go widens it.
-    """
-    schema = _schema(text)
-    lost: set[str] = set()
-    closed = _close(schema, lost)
-    return (text.encode() if closed == schema else _encode(closed)), tuple(sorted(lost))
-
-
-def _schema(text: str) -> Any:
-    """A schema that was found valid at the door; as it stands where this reader is stricter."""
-    try:
-        return _decode_object(text)
-    except BAD_JSON:
-        return msgspec.Raw(text.encode())
-
-
-def _close(schema: Any, lost: set[str]) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    closed: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in ("properties", "$defs", "definitions") and isinstance(value, dict):
-            closed[key] = {name: _close(inner, lost) for name, inner in value.items()}
-        elif key in ("anyOf", "allOf") and isinstance(value, list):
-            closed[key] = [_close(inner, lost) for inner in value]
-        elif key == "oneOf" and isinstance(value, list):
-            closed["anyOf"] = [_close(inner, lost) for inner in value]
-            lost.add(key)
-        elif key == "items":
-            closed[key] = _close(value, lost)
-        elif key in UNENFORCED or (key == "minItems" and value not in (0, 1)):
-            lost.add(key)
-        else:
-            closed[key] = value
-    kinds = closed.get("type")
-    if (
-        "properties" in closed
-        or kinds == "object"
-        or (isinstance(kinds, list) and "object" in kinds)
-    ):
-        if closed.get("additionalProperties", False) is not False:
-            lost.add("additionalProperties")
-        closed["additionalProperties"] = False
-    return closed
 
 
 class _Block:
