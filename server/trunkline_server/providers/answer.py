@@ -146,14 +146,22 @@ class AnswerEvents:
             )
 
     def reasoning_done(
-        self, choice_index: int, text: str, state: bytes, *, redacted: bool = False
+        self,
+        choice_index: int,
+        text: str,
+        state: bytes,
+        *,
+        redacted: bool = False,
+        summary: bool = False,
     ) -> None:
         """A block of reasoning is whole, with the state that must go back. Sent even when its text is not shown."""
         self.progressed = True
         shown = self._shows_reasoning and not redacted
         part_index = self._part(choice_index, "reasoning")
         part = Part(
-            reasoning=Reasoning(text=text if shown else "", redacted=not shown),
+            reasoning=Reasoning(
+                text=text if shown else "", summary=summary and shown, redacted=not shown
+            ),
             provider_state=ProviderState(provider=self._family, model=self._model, data=state),
         )
         self._events.append(
@@ -244,6 +252,11 @@ class AnswerEvents:
                 )
             )
         )
+
+    def is_open(self, choice_index: int, kind: str) -> bool:
+        """Would more of this kind belong to the part that is being written?"""
+        choice = self._choices.get(choice_index)
+        return choice is not None and choice.kind == kind
 
     def break_part(self, choice_index: int) -> None:
         """What comes next is a new part even if it is of the same kind."""

@@ -849,7 +849,9 @@ class GeminiDecoder:
         thoughts = self._thoughts.setdefault(index, [])
         thoughts.append(text)
         if part.thought_signature:
-            events.reasoning_done(index, "".join(thoughts), part.thought_signature.encode())
+            events.reasoning_done(
+                index, "".join(thoughts), part.thought_signature.encode(), summary=True
+            )
             thoughts.clear()
 
     def _call(self, index: int, call: _FunctionCall, signature: str | None) -> None:

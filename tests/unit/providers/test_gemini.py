@@ -985,7 +985,7 @@ def test_thoughts_that_nobody_asked_for_only_count_as_progress():
 @pytest.mark.parametrize(
     ("spec", "deltas", "kept"),
     [
-        (THINKS, [thought("Hm"), thought(".")], Reasoning(text="Hm.")),
+        (THINKS, [thought("Hm"), thought(".")], Reasoning(text="Hm.", summary=True)),
         (CompletionSpec(), [], Reasoning(redacted=True)),
     ],
 )

@@ -1,0 +1,504 @@
+"""Answers in the OpenAI dialect: chunks, whole bodies and errors, as a dozen services write them.
+
+Each of them leaves the form somewhere. What would be ambiguous is told by a flag of `Deviations`; the rest is read from
+whoever writes it, because nobody else does.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import FinishReason, TokenLogprob, Usage
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.failure import Failure, classify
+from trunkline_server.providers.answer import AnswerEvents, count_of, is_count
+from trunkline_server.wire.sse import MalformedStream, SSEDecoder
+
+FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
+    "stop": FinishReason.FINISH_REASON_STOP,
+    "length": FinishReason.FINISH_REASON_LENGTH,
+    "model_length": FinishReason.FINISH_REASON_LENGTH,  # Mistral
+    "tool_calls": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "function_call": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "content_filter": FinishReason.FINISH_REASON_CONTENT_FILTER,
+    "eos": FinishReason.FINISH_REASON_STOP,  # Together
+    # xAI
+    "REASON_STOP": FinishReason.FINISH_REASON_STOP,
+    "REASON_MAX_LEN": FinishReason.FINISH_REASON_LENGTH,
+    "REASON_MAX_CONTEXT": FinishReason.FINISH_REASON_CONTEXT_LENGTH,
+    "REASON_TOOL_CALLS": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "REASON_TIME_LIMIT": FinishReason.FINISH_REASON_LENGTH,
+}
+# The stream failed, whatever came before it.
+FAILED_FINISHES: Final = frozenset(
+    {
+        "error",  # OpenRouter, Mistral
+        "insufficient_system_resource",  # DeepSeek
+    }
+)
+# Codes that only this dialect's services write.
+CODES: Final[Mapping[str, Failure]] = {
+    "account_deactivated": Failure.CREDENTIAL,
+    "billing_not_active": Failure.EXHAUSTED,
+    "invalid_prompt": Failure.POLICY,  # OpenAI: flagged before a reasoning model saw it.
+    "invalid_model": Failure.MODEL_MISSING,  # Mistral, with a 400.
+    "model_decommissioned": Failure.MODEL_MISSING,  # Groq, with a 400.
+    "ResponsibleAIPolicyViolation": Failure.POLICY,  # Azure
+}
+# Sentences, where a service has no code. They are looked for in a 400 alone. That a prompt is too long: a wrong guess
+# does no harm, because another candidate is asked and the caller is told that the request was refused either way (vLLM
+# and others). That a key is bad: only at the very beginning, where no prompt can be quoted (xAI).
+CONTEXT_TEXT: Final = re.compile(
+    r"maximum context length|context (window|length|size)", re.IGNORECASE
+)
+KEY_TEXT: Final = re.compile(r"Incorrect API key provided")
+STATUS_CODE: Final = re.compile(r"[45][0-9]{2}\Z")
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _ContentPart(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: Any = None
+
+
+class _TopLogprob(msgspec.Struct):
+    token: str = ""
+    logprob: float = 0.0
+    bytes: list[int] | None = None
+
+
+class _Logprob(_TopLogprob):
+    top_logprobs: list[_TopLogprob] | None = None
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Logprob] | None = None
+    refusal: list[_Logprob] | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[_ContentPart] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[dict[str, Any]] | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+    error: Any = None
+
+
+class _Groq(msgspec.Struct):
+    usage: Any = None
+    error: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    x_groq: _Groq | None = None
+
+
+# What reading JSON raises: not what it should be, too deep, no UTF-8.
+BAD_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Thoughts:
+    """Reasoning of one choice that has to go back, until it is handed over."""
+
+    __slots__ = ("details", "texts")
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.details: list[dict[str, Any]] = []
+
+    def add_detail(self, detail: dict[str, Any]) -> None:
+        """Pieces of one text are one detail; all others stay as they came."""
+        last = self.details[-1] if self.details else {}
+        kind = detail.get("type")
+        key = TEXT_OF_DETAIL.get(kind) if isinstance(kind, str) else None
+        is_more = key is not None and all(last.get(k) == detail.get(k) for k in ("type", "index"))
+        if key is None or not is_more:
+            self.details.append(dict(detail))
+            return
+        text = str(last.get(key) or "") + str(detail.get(key) or "")
+        last.update({k: v for k, v in detail.items() if v is not None})
+        last[key] = text
+
+
+# Where a detail has words. Others are encrypted.
+TEXT_OF_DETAIL: Final[Mapping[str, str]] = {
+    "reasoning.text": "text",
+    "reasoning.summary": "summary",
+}
+
+
+class OpenAIDecoder:
+    """One response. Chunks are read as typed structs: nothing is decoded that is not used.
+
+    Args:
+        keeps: the field of an assistant's turn in which reasoning has to go back; empty where none has.
+    """
+
+    def __init__(self, events: AnswerEvents, keeps: str = "") -> None:
+        self._sse = SSEDecoder()
+        self._events = events
+        self._keeps_text = keeps == "reasoning_content"
+        self._keeps_details = keeps == "reasoning_details"
+        self._kept: dict[int, _Thoughts] = {}
+        self._keys: dict[tuple[int, int], object] = {}
+        self._is_done = False
+        self._knows_model = False
+
+    @property
+    def progressed(self) -> bool:
+        """Content came since this was last cleared."""
+        return self._events.progressed
+
+    @progressed.setter
+    def progressed(self, value: bool) -> None:
+        self._events.progressed = value
+
+    @property
+    def output_chars(self) -> int:
+        """Characters of the answer so far, reasoning included."""
+        return self._events.output_chars
+
+    @property
+    def is_done(self) -> bool:
+        """[DONE] has come."""
+        return self._is_done
+
+    @property
+    def is_finished(self) -> bool:
+        """Every choice has its finish reason."""
+        return self._events.is_finished
+
+    def feed(self, chunk: bytes) -> list[CompleteResponse]:
+        """One read of the stream."""
+        try:
+            for data in self._sse.feed(chunk):
+                self._data(data)
+        except MalformedStream as error:
+            raise UpstreamError(Failure.PROTOCOL, str(error)) from error
+        return self._events.take()
+
+    def finish(self) -> list[CompleteResponse]:
+        """The end of the stream: fine once every choice has ended, [DONE] or not."""
+        for data in self._sse.finish():
+            self._data(data)
+        if not self._events.is_finished:
+            raise UpstreamError(Failure.AMBIGUOUS, "the stream ended before the answer")
+        return self._events.take()
+
+    def whole(self, body: bytes) -> list[CompleteResponse]:
+        """A response that is one JSON object."""
+        chunk = self._decoded(body)
+        if not chunk.choices:
+            raise UpstreamError(Failure.PROTOCOL, "no choices")
+        self._chunk(chunk)
+        if not self._events.is_finished:
+            raise UpstreamError(Failure.PROTOCOL, "a choice without an end")
+        self._is_done = True
+        return self._events.take()
+
+    def _decoded(self, data: bytes) -> _Chunk:
+        try:
+            chunk = _decode_chunk(data)
+        except BAD_JSON as error:
+            raise UpstreamError(
+                Failure.PROTOCOL, f"malformed JSON: {type(error).__name__}"
+            ) from error
+        if chunk.error or (chunk.choices is None and chunk.usage is None and _is_error(data)):
+            raise error_of(data, 200)
+        return chunk
+
+    def _data(self, data: bytes) -> None:
+        if self._is_done:
+            return
+        if data == b"[DONE]":
+            self._is_done = True
+            return
+        if data:
+            self._chunk(self._decoded(data))
+
+    def _chunk(self, chunk: _Chunk) -> None:
+        if not self._knows_model and chunk.model:
+            self._knows_model = True
+            facts = self._events.facts
+            facts.response_model = chunk.model[:256]
+            facts.system_fingerprint = (chunk.system_fingerprint or "")[:256]
+            facts.service_tier = (chunk.service_tier or "")[:64]
+        if chunk.choices:
+            for choice in chunk.choices:
+                self._choice(choice)
+        usage = chunk.usage
+        if chunk.x_groq is not None:
+            if chunk.x_groq.error:
+                raise _error(chunk.x_groq.error, 200)
+            usage = usage or chunk.x_groq.usage
+        if usage is not None:
+            self._usage(usage)
+
+    def _choice(self, choice: _Choice) -> None:
+        events = self._events
+        index = choice.index
+        # Azure's last chunk has no delta at all.
+        delta = choice.delta or choice.message
+        if delta is not None:
+            self._reasoning(index, delta)
+            content = delta.content
+            if type(content) is str:
+                if content and self._keeps_details:
+                    self._hand_over(index)
+                events.text(index, content, _logprobs(choice.logprobs) if choice.logprobs else ())
+            elif content:
+                self._parts(index, content)
+            elif choice.logprobs:
+                events.text(index, "", _logprobs(choice.logprobs))
+            if delta.refusal:
+                events.refusal(index, delta.refusal)
+            if delta.tool_calls:
+                for position, call in enumerate(delta.tool_calls):
+                    self._tool_call(index, call, position)
+        if choice.error or choice.finish_reason in FAILED_FINISHES:
+            raise _error(choice.error, 200)
+        if choice.finish_reason:
+            if self._keeps_details:
+                self._hand_over(index)
+            reason = FINISH_REASONS.get(choice.finish_reason, FinishReason.FINISH_REASON_OTHER)
+            events.finish(index, reason, choice.finish_reason)
+
+    def _reasoning(self, index: int, delta: _Delta) -> None:
+        # vLLM and others say `reasoning` where DeepSeek says `reasoning_content`.
+        text = delta.reasoning_content or delta.reasoning
+        details = delta.reasoning_details
+        if not text and not details:
+            return
+        is_summary = False
+        if details:
+            words = [_words(detail) for detail in details]
+            text = text or "".join(words)
+            is_summary = any(detail.get("type") == "reasoning.summary" for detail in details)
+        if text:
+            self._events.reasoning(index, text, summary=is_summary)
+        if self._keeps_text or (self._keeps_details and details):
+            kept = self._kept.setdefault(index, _Thoughts())
+            kept.texts.append(text or "")
+            for detail in details or ():
+                kept.add_detail(detail)
+
+    def _hand_over(self, index: int) -> None:
+        """The reasoning is whole: its state goes out before what follows it."""
+        kept = self._kept.pop(index, None) if self._kept else None
+        if kept is None:
+            return
+        text = "".join(kept.texts)
+        state = _encode(kept.details) if self._keeps_details else text.encode()
+        if not state:
+            return
+        details = kept.details
+        self._events.reasoning_done(
+            index,
+            text,
+            state,
+            # Text that stands in a part of its own already is not said twice.
+            redacted=not text or not self._events.is_open(index, "reasoning"),
+            summary=any(detail.get("type") == "reasoning.summary" for detail in details),
+        )
+
+    def _parts(self, index: int, content: str | list[_ContentPart]) -> None:
+        # Mistral's reasoning models write content as a list of text and thinking parts.
+        for part in content:
+            if isinstance(part, _ContentPart):
+                if part.text:
+                    self._events.text(index, part.text)
+                for thought in part.thinking if isinstance(part.thinking, list) else ():
+                    if isinstance(thought, dict) and isinstance(thought.get("text"), str):
+                        self._events.reasoning(index, thought["text"])
+
+    def _tool_call(self, index: int, call: _ToolCall, position: int) -> None:
+        events = self._events
+        slot = (index, position if call.index is None else call.index)
+        key = self._keys.get(slot)
+        function = call.function
+        name = function.name if function else None
+        # Some servers number every call 0. A new id with a name is a new call whatever its number says, and the id of
+        # an earlier one means that one.
+        if call.id and call.id != key and events.has_call(index, call.id):
+            key = call.id
+        elif key is None or (call.id and name and call.id != key):
+            if not name:
+                raise UpstreamError(Failure.PROTOCOL, "a tool call without a name")
+            self._hand_over(index)
+            key = call.id if call.id and call.id != "null" else object()
+            self._keys[slot] = key
+            events.begin_call(index, key, call.id or "", name)
+        arguments = function.arguments if function else None
+        if isinstance(arguments, str):
+            events.call_arguments(index, key, arguments)
+        elif arguments is not None:
+            events.call_arguments(index, key, _encode(arguments).decode())
+
+    def _usage(self, usage: Any) -> None:
+        if not isinstance(usage, dict):
+            return
+        if not is_count(usage.get("prompt_tokens")) or not is_count(
+            usage.get("completion_tokens", 0)
+        ):
+            return
+        prompt = usage.get("prompt_tokens_details")
+        prompt = prompt if isinstance(prompt, dict) else {}
+        completion = usage.get("completion_tokens_details")
+        completion = completion if isinstance(completion, dict) else {}
+        input_tokens = count_of(usage["prompt_tokens"])
+        output_tokens = count_of(usage.get("completion_tokens", 0))
+        reasoning_tokens = count_of(completion.get("reasoning_tokens"))
+        # xAI counts reasoning beside the completion, and only its total gives that away.
+        total = input_tokens + output_tokens + reasoning_tokens
+        if reasoning_tokens and count_of(usage.get("total_tokens")) == total:
+            output_tokens += reasoning_tokens
+        # DeepSeek has its own name for what was found in the cache; others keep it outside of the details.
+        cached = (
+            count_of(prompt.get("cached_tokens"))
+            or count_of(usage.get("prompt_cache_hit_tokens"))
+            or count_of(usage.get("cached_tokens"))
+        )
+        self._events.usage(
+            Usage(
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                total_tokens=input_tokens + output_tokens,
+                cached_input_tokens=min(cached, input_tokens),
+                cache_write_input_tokens=min(
+                    count_of(prompt.get("cache_write_tokens")), input_tokens
+                ),
+                reasoning_tokens=min(reasoning_tokens, output_tokens),
+                input_audio_tokens=min(count_of(prompt.get("audio_tokens")), input_tokens),
+                output_audio_tokens=min(count_of(completion.get("audio_tokens")), output_tokens),
+                input_image_tokens=min(count_of(prompt.get("image_tokens")), input_tokens),
+            )
+        )
+
+
+def _words(detail: dict[str, Any]) -> str:
+    """What a detail says aloud; encrypted ones say nothing."""
+    kind = detail.get("type")
+    text = detail.get(TEXT_OF_DETAIL.get(kind, "")) if isinstance(kind, str) else None
+    return text if isinstance(text, str) else ""
+
+
+def _logprobs(logprobs: _Logprobs) -> list[TokenLogprob]:
+    tokens = []
+    for entry in (logprobs.content or []) + (logprobs.refusal or []):
+        token = _token(entry)
+        token.top.extend(_token(top) for top in entry.top_logprobs or ())
+        tokens.append(token)
+    return tokens
+
+
+def _token(entry: _TopLogprob) -> TokenLogprob:
+    token = TokenLogprob(token=entry.token, logprob=entry.logprob)
+    if entry.bytes is not None and all(0 <= byte <= 255 for byte in entry.bytes):
+        token.utf8 = bytes(entry.bytes)
+    return token
+
+
+def _is_error(data: bytes) -> bool:
+    """Is it a flat error, without `error` around it? For chunks that hold nothing else."""
+    value = _value(data)
+    return isinstance(value, dict) and value.get("object") == "error"
+
+
+def _value(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except BAD_JSON:
+        return None
+
+
+def error_of(body: bytes, status: int) -> UpstreamError:
+    """What an error means. OpenAI nests it; Mistral and vLLM write it flat; some send a list of one."""
+    value = _value(body)
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        return _error(None, status)
+    error = value.get("error") or value
+    if isinstance(error, str):  # xAI: the text alone, and the code beside it.
+        error = {"message": error, "code": value.get("code")}
+    return _error(error, status)
+
+
+def _error(error: Any, status: int) -> UpstreamError:
+    """Codes come as `code`, `type` or both, and some services write numbers into `code`."""
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        return UpstreamError(classify(status), f"HTTP {status}", http_status=status)
+    inner = error.get("innererror")
+    metadata = error.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    codes = [
+        error.get("code"),
+        error.get("type"),
+        inner.get("code") if isinstance(inner, dict) else None,
+        metadata.get("error_type"),
+    ]
+    words = tuple(code for code in codes if isinstance(code, str))
+    status = _status(codes) or status if status == 200 else status
+    message = error.get("message")
+    return UpstreamError(
+        _failure(error, status, words, str(message)),
+        message if isinstance(message, str) else f"HTTP {status}",
+        http_status=status,
+        code=next(iter(words), ""),
+    )
+
+
+def _status(codes: Sequence[Any]) -> int | None:
+    """An error inside a 200 says there what its status would have been."""
+    numbers = (str(code) for code in codes if isinstance(code, int | str))
+    return next((int(number) for number in numbers if STATUS_CODE.match(number)), None)
+
+
+def _failure(error: dict[str, Any], status: int, words: tuple[str, ...], message: str) -> Failure:
+    known = next((CODES[word] for word in words if word in CODES), None)
+    failure = known or classify(status, words)
+    metadata = error.get("metadata")
+    if failure is Failure.CREDENTIAL and isinstance(metadata, dict) and "reasons" in metadata:
+        # OpenRouter's moderation answers with a 403: the prompt was refused, and not our key.
+        return Failure.POLICY
+    if failure is not Failure.CALLER:
+        return failure
+    if isinstance(error.get("failed_generation"), str):
+        return Failure.MODEL_FAULT
+    if KEY_TEXT.match(message):
+        return Failure.CREDENTIAL
+    return Failure.CONTEXT_LENGTH if CONTEXT_TEXT.search(message) else failure
