@@ -4,12 +4,15 @@ A shim is a client of the contract: it is given a channel, local or real, and no
 """
 
 import asyncio
+import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 import grpc
 import structlog
 
+from trunkline_server.core.ids import ulid
 from trunkline_server.edges.rest.http import (
     Gone,
     Receive,
@@ -20,6 +23,7 @@ from trunkline_server.edges.rest.http import (
     error_headers,
     read_headers,
     refusal_of,
+    request_id_of,
 )
 from trunkline_server.edges.status import Refusal
 
@@ -40,18 +44,28 @@ class Dialect(Protocol):
         ...
 
 
+def mint_request_id() -> str:
+    """A new id, as the service makes them."""
+    return f"req_{ulid(time.time_ns() // 1_000_000, os.urandom(10))}"
+
+
 class RestApp:
     """All dialects, and the operators' pages.
 
     Args:
         pages: operators' pages by path, each a function without arguments that gives status, type and body.
+        mint_id: makes ids for requests that came without one.
     """
 
     def __init__(
-        self, dialects: list[Dialect], pages: Mapping[str, Callable[[], tuple[int, bytes, bytes]]]
+        self,
+        dialects: list[Dialect],
+        pages: Mapping[str, Callable[[], tuple[int, bytes, bytes]]],
+        mint_id: Callable[[], str] = mint_request_id,
     ) -> None:
         self._dialects = dialects
         self._pages = pages
+        self._mint_id = mint_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -59,7 +73,7 @@ class RestApp:
             return
         # The connection cancels this task when the client goes away.
         scope[TASK_KEY] = asyncio.current_task()
-        request = Request(scope, receive, send)
+        request = Request(scope, receive, send, request_id_of(scope, self._mint_id))
         path = scope["path"]
         page = self._pages.get(path)
         if page is not None and request.method in ("GET", "HEAD"):
@@ -86,7 +100,7 @@ class RestApp:
         self, request: Request, dialect: Dialect, handler: Callable[[Request], Awaitable[None]]
     ) -> None:
         try:
-            request.metadata = read_headers(request.scope)
+            request.metadata = read_headers(request)
             await handler(request)
         except Refused as error:
             await self._refuse(request, dialect, error.refusal)

@@ -5,6 +5,7 @@ Raw ASGI: each layer between the socket and the dialect would cost more than the
 
 import asyncio
 import math
+import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -34,11 +35,13 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 # The keys of calls that a client's headers become. Everything else stays at the door.
 FORWARDED: Final[Mapping[bytes, str]] = {
     b"authorization": "authorization",
-    b"x-request-id": "x-request-id",
     b"idempotency-key": "idempotency-key",
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
 }
+
+
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
 
 
 class Refused(Exception):
@@ -60,6 +63,7 @@ class Request:
     scope: Scope
     receive: Receive
     send: Send
+    request_id: str
     metadata: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -104,6 +108,7 @@ class Request:
         head = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self.request_id.encode()),
             *headers,
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": head})
@@ -114,15 +119,24 @@ def _too_large() -> Refusal:
     return Refusal("PAYLOAD_TOO_LARGE", f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
-def read_headers(scope: Scope) -> list[tuple[str, str]]:
+def request_id_of(scope: Scope, mint: Callable[[], str]) -> str:
+    """The caller's own where it is a good one. Known before all else, so that every response carries it."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text: str = value.decode("latin-1")
+            return text if REQUEST_ID.match(text) else mint()
+    return mint()
+
+
+def read_headers(request: Request) -> list[tuple[str, str]]:
     """The metadata of the call that this request becomes.
 
     Raises:
         Refused.
     """
-    metadata = []
+    metadata = [("x-request-id", request.request_id)]
     size = 0
-    for name, value in scope["headers"]:
+    for name, value in request.scope["headers"]:
         size += len(name) + len(value)
         if name in FORWARDED:
             text = value.decode("latin-1").strip()
@@ -159,6 +173,7 @@ class EventStream:
 
     def __init__(self, request: Request, heartbeat_s: float) -> None:
         self._send = request.send
+        self._request_id = request.request_id.encode()
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._written_at_s = self._loop.time()
@@ -199,6 +214,7 @@ class EventStream:
         head = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
+            (b"x-request-id", self._request_id),
             *self._head,
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
@@ -232,8 +248,6 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 def error_headers(refused: Refusal) -> Headers:
     """Headers that go with an error."""
     headers: Headers = []
-    if refused.request_id:
-        headers.append((b"x-request-id", refused.request_id.encode("ascii", "replace")))
     if refused.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(refused.retry_after_s))))
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(refused.retry_after_s * 1000))))
@@ -244,12 +258,11 @@ def error_headers(refused: Refusal) -> Headers:
 
 
 def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
-    """Response headers from a call's initial metadata: ours only."""
+    """Response headers from a call's initial metadata: ours only, and not the id, which was known before."""
     return [
         (name.encode("ascii"), value.encode("ascii", "replace"))
         for name, value in metadata
-        if isinstance(value, str)
-        and (name == "x-request-id" or name.startswith(("trunkline-", "ratelimit-")))
+        if isinstance(value, str) and name.startswith(("trunkline-", "ratelimit-"))
     ]
 
 
