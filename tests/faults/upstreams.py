@@ -1,0 +1,220 @@
+"""Upstreams that fail below HTTP: resets, connections that never come about, broken TLS, cuts at a given byte."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import trustme
+
+from tests.faults.wires import MARK, Counts, Wire, in_chunks, said
+from tests.support.upstream import END, Hang, Pause, Reset, head
+
+LINGER_NOT: Final = struct.pack("ii", 1, 0)  # Closing sends a reset.
+
+
+@dataclass(frozen=True)
+class Fin:
+    """Close in good order."""
+
+
+Step = bytes | Pause | Hang | Reset | Fin
+
+
+@dataclass
+class Ask:
+    """One request as an upstream saw it.
+
+    Attributes:
+        mark: what makes the request unlike any other, found in its prompt.
+    """
+
+    wire: Wire
+    mark: str
+    is_stream: bool
+    head: str
+    closed_at_s: float | None = None
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Script = Callable[[Ask], Iterable[Step]]
+
+
+class FaultyUpstream:
+    """Does what `script` says for each request, and counts.
+
+    Attributes:
+        connections: sockets accepted.
+        open_sockets: of these, open now.
+        asks: requests read, the latest ones first to be forgotten by whoever clears the list.
+    """
+
+    def __init__(self, wire: Wire, script: Script, *, accepts: str = "requests") -> None:
+        self.wire = wire
+        self.port = 0
+        self.scheme = "http"
+        self.connections = 0
+        self.open_sockets = 0
+        self.asks: list[Ask] = []
+        self._script = script
+        self._accepts = accepts
+
+    @property
+    def url(self) -> str:
+        """Without a path."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        self.open_sockets += 1
+        try:
+            if self._accepts == "resets":
+                self._reset(writer)
+                return
+            if self._accepts == "silence":  # The peer's first words are read, and never answered.
+                ask = Ask(self.wire, "", False, "")
+                self.asks.append(ask)
+                while await reader.read(65536):
+                    pass
+                self._closed(ask)
+                return
+            while await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open_sockets -= 1
+            writer.close()
+
+    def _reset(self, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        writer.transport.abort()
+
+    def _closed(self, ask: Ask) -> None:
+        ask.closed_at_s = asyncio.get_running_loop().time()
+        ask.closed.set()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        length = next(
+            int(line.partition(":")[2])
+            for line in head.lower().split("\r\n")
+            if line.startswith("content-length:")
+        )
+        body = await reader.readexactly(length)
+        found = MARK.search(body)
+        ask = Ask(
+            self.wire,
+            found[0].decode() if found else "",
+            self.wire.asks_for_stream(head, body),
+            head,
+        )
+        self.asks.append(ask)
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            for step in self._script(ask):
+                if gone.done():
+                    break
+                if isinstance(step, bytes):
+                    writer.write(step)
+                    await writer.drain()
+                elif isinstance(step, Reset):
+                    self._reset(writer)
+                    return False
+                elif isinstance(step, Fin):
+                    return False
+                else:
+                    limit_s = step.seconds if isinstance(step, Pause) else None
+                    await asyncio.wait([gone], timeout=limit_s)
+            if gone.done():
+                self._closed(ask)
+                return False
+            return True
+        finally:
+            gone.cancel()
+            await asyncio.wait([gone])
+            if not gone.cancelled():
+                gone.exception()
+
+
+@asynccontextmanager
+async def faulty(
+    wire: Wire, script: Script, *, accepts: str = "requests", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[FaultyUpstream]:
+    """On a free port of loopback.
+
+    Args:
+        accepts: what it does with a connection: serve `requests`, answer with `resets`, or keep `silence`.
+    """
+    upstream = FaultyUpstream(wire, script, accepts=accepts)
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls, backlog=2048)
+    upstream.port = server.sockets[0].getsockname()[1]
+    upstream.scheme = "https" if tls or accepts == "silence" else "http"
+    try:
+        yield upstream
+    finally:
+        server.close()
+
+
+def unknown_authority() -> ssl.SSLContext:
+    """A server's certificate that nobody vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """A URL that nobody listens at. The port is held, so that nobody else gets it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """A URL whose SYNs get no answer: the queue of its listener is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+STREAM_HEAD: Final = head()
+JSON_HEAD: Final = head(200, "application/json")
+
+
+def complete(ask: Ask, provider: str, counts: Counts | None = Counts()) -> list[Step]:  # noqa: B008
+    """The whole answer of a provider, as it was asked for."""
+    text = said(ask.mark, provider)
+    if ask.is_stream:
+        return [STREAM_HEAD + in_chunks(ask.wire.stream(text, counts)) + END]
+    return whole(ask.wire.whole(text, counts))
+
+
+def whole(body: bytes, status: int = 200, *headers: str) -> list[Step]:
+    """A JSON response."""
+    lines = [
+        f"HTTP/1.1 {status} X",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *headers,
+    ]
+    return [("\r\n".join(lines) + "\r\n\r\n").encode() + body]
+
+
+@asynccontextmanager
+async def healthy(wire: Wire, provider: str) -> AsyncIterator[FaultyUpstream]:
+    """An upstream that answers."""
+    async with faulty(wire, lambda ask: complete(ask, provider)) as upstream:
+        yield upstream

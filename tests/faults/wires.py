@@ -1,0 +1,235 @@
+"""The three dialects as an upstream writes them: whole answers, and the pieces that faults are made of."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.support.upstream import chunk, delta, finish, usage
+
+MARK: Final = re.compile(rb"mark-[0-9a-z-]+")
+WORDS: Final = 8
+
+
+def said(mark: str, provider: str) -> str:
+    """What a provider answers to the prompt that holds `mark`. No two requests and no two providers say the same."""
+    digest = hashlib.sha256(f"{mark} {provider}".encode()).hexdigest()
+    return f"<{mark} {provider}> " + " ".join(digest[i * 8 : i * 8 + 8] for i in range(WORDS))
+
+
+def pieces(text: str) -> list[str]:
+    """As the deltas of a stream cut it."""
+    return re.findall(r"\S+\s*", text)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The tokens that an answer says it took; `of` writes them in its dialect. Absent where None."""
+
+    input_tokens: Any = 9
+    output_tokens: Any = 12
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One dialect.
+
+    Attributes:
+        opening: an event of a stream that holds no content yet.
+        ping: what keeps a connection awake and says nothing.
+        text: an event with a piece of the answer.
+        ending: the events that end the answer, given its last piece.
+        error: an event that says the provider failed.
+        whole: the answer as one JSON object.
+        refusal: the body of an HTTP error.
+        asks_for_stream: whether a request, by its head and body, wants a stream.
+    """
+
+    name: str
+    opening: bytes
+    ping: bytes
+    text: Callable[[str], bytes]
+    ending: Callable[[str, Counts | None], bytes]
+    error: bytes
+    whole: Callable[[str, Counts | None], bytes]
+    refusal: Callable[[int], bytes]
+    asks_for_stream: Callable[[str, bytes], bool]
+
+    def stream(self, text: str, counts: Counts | None = Counts()) -> list[bytes]:
+        """All events of an answer."""
+        *first, last = pieces(text)
+        return [self.opening, *(self.text(piece) for piece in first), self.ending(last, counts)]
+
+
+def _data(value: Any) -> bytes:
+    return b"data: %b\n\n" % json.dumps(value).encode()
+
+
+def _named(kind: str, **more: Any) -> bytes:
+    return b"event: %b\n" % kind.encode() + _data({"type": kind, **more})
+
+
+# OpenAI
+
+
+def _openai_opening() -> bytes:
+    choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+    return _data({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]})
+
+
+def _openai_usage(counts: Counts) -> dict[str, Any]:
+    return {
+        "prompt_tokens": counts.input_tokens,
+        "completion_tokens": counts.output_tokens,
+        "total_tokens": counts.output_tokens,
+    }
+
+
+def _openai_ending(last: str, counts: Counts | None) -> bytes:
+    events = [_data(delta(last)), _data(finish())]
+    if counts is not None:
+        events.append(_data({**usage(), "usage": _openai_usage(counts)}))
+    return b"".join([*events, b"data: [DONE]\n\n"])
+
+
+def _openai_whole(text: str, counts: Counts | None) -> bytes:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+    }
+    body = {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}
+    if counts is not None:
+        body["usage"] = _openai_usage(counts)
+    return json.dumps(body).encode()
+
+
+def _openai_refusal(status: int) -> bytes:
+    kind = "rate_limit_exceeded" if status == 429 else "server_error"
+    error = {"message": "no", "type": kind, "param": None, "code": kind}
+    return json.dumps({"error": error}).encode()
+
+
+# Anthropic
+
+
+def _anthropic_opening() -> bytes:
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 9, "output_tokens": 1},
+    }
+    block = {"index": 0, "content_block": {"type": "text", "text": ""}}
+    return _named("message_start", message=message) + _named("content_block_start", **block)
+
+
+def _anthropic_text(piece: str) -> bytes:
+    return _named("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
+
+
+def _anthropic_usage(counts: Counts) -> dict[str, Any]:
+    return {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens}
+
+
+def _anthropic_ending(last: str, counts: Counts | None) -> bytes:
+    more = {"usage": _anthropic_usage(counts)} if counts is not None else {}
+    return (
+        _anthropic_text(last)
+        + _named("content_block_stop", index=0)
+        + _named("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, **more)
+        + _named("message_stop")
+    )
+
+
+def _anthropic_whole(text: str, counts: Counts | None) -> bytes:
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+    }
+    if counts is not None:
+        message["usage"] = _anthropic_usage(counts)
+    return json.dumps(message).encode()
+
+
+def _anthropic_refusal(status: int) -> bytes:
+    kinds = {429: "rate_limit_error", 529: "overloaded_error"}
+    error = {"type": kinds.get(status, "api_error"), "message": "no"}
+    return json.dumps({"type": "error", "error": error}).encode()
+
+
+# Gemini
+
+
+def _gemini_chunk(parts: list[dict[str, str]], **more: Any) -> dict[str, Any]:
+    candidate = {"content": {"parts": parts, "role": "model"}, "index": 0, **more}
+    return {"candidates": [candidate], "modelVersion": "m", "responseId": "r"}
+
+
+def _gemini_last(text: str, counts: Counts | None) -> dict[str, Any]:
+    last = _gemini_chunk([{"text": text}], finishReason="STOP")
+    if counts is not None:
+        last["usageMetadata"] = {
+            "promptTokenCount": counts.input_tokens,
+            "candidatesTokenCount": counts.output_tokens,
+            "totalTokenCount": counts.output_tokens,
+        }
+    return last
+
+
+def _gemini_refusal(status: int) -> bytes:
+    kind = {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"}.get(status, "UNAVAILABLE")
+    return json.dumps({"error": {"code": status, "message": "no", "status": kind}}).encode()
+
+
+WIRES: Final[Mapping[str, Wire]] = {
+    "openai": Wire(
+        name="openai",
+        opening=_openai_opening(),
+        ping=b": ping\n\n",
+        text=lambda piece: _data(delta(piece)),
+        ending=_openai_ending,
+        error=_data({"error": {"message": "no", "type": "server_error", "code": "server_error"}}),
+        whole=_openai_whole,
+        refusal=_openai_refusal,
+        asks_for_stream=lambda head, body: bool(json.loads(body).get("stream")),
+    ),
+    "anthropic": Wire(
+        name="anthropic",
+        opening=_anthropic_opening(),
+        ping=_named("ping"),
+        text=_anthropic_text,
+        ending=_anthropic_ending,
+        error=_named("error", error={"type": "overloaded_error", "message": "no"}),
+        whole=_anthropic_whole,
+        refusal=_anthropic_refusal,
+        asks_for_stream=lambda head, body: bool(json.loads(body).get("stream")),
+    ),
+    "gemini": Wire(
+        name="gemini",
+        opening=_data(_gemini_chunk([])),
+        ping=b": ping\n\n",
+        text=lambda piece: _data(_gemini_chunk([{"text": piece}])),
+        ending=lambda last, counts: _data(_gemini_last(last, counts)),
+        error=b"data: %b\n\n" % _gemini_refusal(503),
+        whole=lambda text, counts: json.dumps(_gemini_last(text, counts)).encode(),
+        refusal=_gemini_refusal,
+        asks_for_stream=lambda head, body: ":streamGenerateContent" in head,
+    ),
+}
+
+
+def in_chunks(events: list[bytes]) -> bytes:
+    """Events as HTTP chunks, each in its own."""
+    return b"".join(chunk(event) for event in events)
