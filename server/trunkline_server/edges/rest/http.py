@@ -222,7 +222,8 @@ class EventStream:
     def _wake(self) -> None:
         quiet_s = self._loop.time() - self._written_at_s
         if quiet_s >= self._heartbeat_s - 0.01:
-            if self._beat is None:
+            # One that still waits for a slow reader is enough; one that failed is for the next write to tell.
+            if self._beat is None or (self._beat.done() and self._beat.exception() is None):
                 self._beat = self._loop.create_task(self._write_comment())
             quiet_s = 0.0
         self._timer = self._loop.call_later(self._heartbeat_s - quiet_s, self._wake)
