@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from tests.clients.script import CASES, answer
 from tests.support.service import model, provider, service
-from tests.support.upstream import Exchange, Step, Upstream, upstream
+from tests.support.upstream import Exchange, Script, Step, Upstream, upstream
 from trunkline_server.app import Service
 
 HERE: Final = Path(__file__).parent
@@ -33,16 +33,23 @@ LIMIT_S: Final = 60.0
 
 @dataclass
 class Gateway:
-    """A running service, its upstream, and both edges. `urls` is by edge and without a path."""
+    """A running service, its upstream, and both edges.
+
+    Attributes:
+        urls: by edge, without a path.
+        steps: the upstream's answer for the model `FREE`, or the script that gives it.
+    """
 
     service: Service
     upstream: Upstream
     urls: dict[str, str]
-    steps: Sequence[Step] = ()
+    steps: Script | Sequence[Step] = ()
 
-    def answer(self, exchange: Exchange) -> Sequence[Step]:
+    def answer(self, exchange: Exchange) -> Sequence[Step] | Awaitable[Sequence[Step]]:
         """The upstream's script."""
-        return self.steps if exchange.json["model"] == FREE else answer(exchange)
+        if exchange.json["model"] != FREE:
+            return answer(exchange)
+        return self.steps(exchange) if callable(self.steps) else self.steps
 
     def exchanges(self, model: str) -> list[Exchange]:
         """What the upstream was asked for a model, in order."""
