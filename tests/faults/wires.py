@@ -100,7 +100,12 @@ def _openai_whole(text: str, counts: Counts | None) -> bytes:
         "message": {"role": "assistant", "content": text},
         "finish_reason": "stop",
     }
-    body = {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}
+    body: dict[str, Any] = {
+        "id": "c",
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [choice],
+    }
     if counts is not None:
         body["usage"] = _openai_usage(counts)
     return json.dumps(body).encode()
