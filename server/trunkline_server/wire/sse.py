@@ -31,9 +31,14 @@ class SSEDecoder:
             MalformedStream: a line or an event is longer than allowed.
         """
         if not self._started:
-            chunk = self._strip_bom(self._rest + chunk)
+            start = self._rest + chunk
+            if len(start) < len(BOM) and BOM.startswith(start):
+                self._rest = start
+                return ()
+            self._started = True
             self._rest = b""
-        elif self._held_cr or b"\r" in chunk:
+            chunk = start.removeprefix(BOM)
+        if self._held_cr or b"\r" in chunk:
             chunk = self._normalise(chunk)
         data = self._rest + chunk if self._rest else chunk
         end = data.rfind(b"\n\n")
@@ -56,14 +61,6 @@ class SSEDecoder:
             return ()
         payload = _payload(block)
         return () if payload is None else (payload,)
-
-    def _strip_bom(self, data: bytes) -> bytes:
-        if len(data) < len(BOM) and BOM.startswith(data):
-            self._rest = data
-            return b""
-        self._started = True
-        data = data.removeprefix(BOM)
-        return self._normalise(data) if b"\r" in data else data
 
     def _normalise(self, chunk: bytes) -> bytes:
         if self._held_cr:

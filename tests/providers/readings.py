@@ -1,0 +1,143 @@
+"""Recordings of all dialects, and what our decoders read in them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import Choice
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, ReasoningOptions, SamplingOptions
+from trunkline.v1.message_pb2 import Message, Part, Role
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.fold import Fold
+from trunkline_server.core.ports import AttemptFacts, Prompt
+from trunkline_server.providers.registry import DIALECTS
+from trunkline_server.providers.translator import Decoder
+
+RECORDINGS: Final = Path(__file__).parents[1] / "recordings"
+# Beginnings of the names of streams that hold no complete answer.
+FAILING: Final = ("cut_", "error_", "blocked_")
+# Names of bodies that answer a request; all others refuse one.
+ANSWERS: Final = frozenset({"hello", "refusal", "tool_call", "two_choices"})
+MODELS: Final = {"anthropic": "claude-opus-4-8", "gemini": "gemini-3.8-flash"}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file of a folder that has a dialect's name."""
+
+    dialect: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Without the extension."""
+        return self.path.stem
+
+    @property
+    def data(self) -> bytes:
+        """The body of the response."""
+        return self.path.read_bytes()
+
+    @property
+    def is_complete(self) -> bool:
+        """Does it hold an answer to its end?"""
+        return not self.name.startswith(FAILING)
+
+    @property
+    def choices(self) -> int:
+        """How many answers were asked for."""
+        return 2 if self.name.startswith("two_choices") else 1
+
+    def __str__(self) -> str:
+        return f"{self.dialect}/{self.path.name}"
+
+
+def recordings(extension: str) -> list[Recording]:
+    """All files of all dialects that have a folder."""
+    return [
+        Recording(dialect, path)
+        for dialect in sorted(DIALECTS)
+        for path in sorted((RECORDINGS / dialect).glob(f"*.{extension}"))
+    ]
+
+
+STREAMS: Final = recordings("sse")
+BODIES: Final = [found for found in recordings("json") if found.name in ANSWERS]
+
+
+@dataclass
+class Reading:
+    """The events of one response, and the error that ended it, if one did."""
+
+    events: list[CompleteResponse] = field(default_factory=list)
+    facts: AttemptFacts = field(default_factory=AttemptFacts)
+    error: UpstreamError | None = None
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What the events add up to."""
+        fold = Fold(keeps_content=True)
+        fold.add(self.events)
+        return fold.choices()
+
+    def said(self, kind: str, choice_index: int = 0) -> str:
+        """All deltas of a kind, joined."""
+        deltas = [
+            getattr(event, kind) for event in self.events if event.WhichOneof("event") == kind
+        ]
+        return "".join(delta.text for delta in deltas if delta.choice_index == choice_index)
+
+
+def candidate(dialect: str) -> Candidate:
+    """A model of a dialect."""
+    model = MODELS.get(dialect, "m-1")
+    return Candidate(provider=dialect, id=model, model=model, family=dialect)
+
+
+def spec(choices: int = 1) -> CompletionSpec:
+    """Asks for reasoning, so that nothing stays hidden."""
+    return CompletionSpec(
+        messages=[Message(role=Role.ROLE_USER, parts=[Part(text="Hi")])],
+        sampling=SamplingOptions(candidate_count=choices),
+        reasoning=ReasoningOptions(include=True),
+    )
+
+
+def decoder(dialect: str, facts: AttemptFacts, choices: int = 1) -> Decoder:
+    """A fresh decoder, whose minted ids are call_0, call_1, ..."""
+    ids = count()
+    translator = DIALECTS[dialect].translator
+    prompt = Prompt(spec(choices), stream=True)
+    return translator.decoder(candidate(dialect), prompt, facts, lambda: f"call_{next(ids)}")
+
+
+def read(dialect: str, chunks: Iterable[bytes], choices: int = 1) -> Reading:
+    """Reads a stream to its end or its failure. Any other exception than ours passes through."""
+    reading = Reading()
+    reader = decoder(dialect, reading.facts, choices)
+    try:
+        for chunk in chunks:
+            reading.events += reader.feed(chunk)
+        reading.events += reader.finish()
+    except UpstreamError as error:
+        reading.error = error
+    return reading
+
+
+def read_whole(dialect: str, body: bytes, choices: int = 1) -> Reading:
+    """Reads a response that came in one piece."""
+    reading = Reading()
+    try:
+        reading.events += decoder(dialect, reading.facts, choices).whole(body)
+    except UpstreamError as error:
+        reading.error = error
+    return reading
+
+
+def split(data: bytes, size: int) -> list[bytes]:
+    """Reads of one size."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
