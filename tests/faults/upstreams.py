@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
 import trustme
@@ -50,6 +51,7 @@ class FaultyUpstream:
     Attributes:
         connections: sockets accepted.
         open_sockets: of these, open now.
+        closings: connections that the peer closed while it was waiting for an answer.
         asks: requests read, the latest ones first to be forgotten by whoever clears the list.
     """
 
@@ -59,6 +61,7 @@ class FaultyUpstream:
         self.scheme = "http"
         self.connections = 0
         self.open_sockets = 0
+        self.closings = 0
         self.asks: list[Ask] = []
         self._script = script
         self._accepts = accepts
@@ -96,7 +99,8 @@ class FaultyUpstream:
         writer.transport.abort()
 
     def _closed(self, ask: Ask) -> None:
-        ask.closed_at_s = asyncio.get_running_loop().time()
+        ask.closed_at_s = monotonic()  # The loop's own clock stands still within a turn.
+        self.closings += 1
         ask.closed.set()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
