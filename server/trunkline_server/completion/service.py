@@ -106,8 +106,8 @@ class Completions:
         """The caller's key id. Raises: InvalidApiKey."""
         return self._callers.authenticate(call.authorization).key_id
 
-    async def stream(self, request: CompleteRequest, call: Call) -> AsyncGenerator[Batch, None]:
-        """The events of one completion, batch by batch.
+    def stream(self, request: CompleteRequest, call: Call) -> AsyncGenerator[Batch, None]:
+        """The events of one completion, batch by batch. Close it when leaving early.
 
         Nothing comes before content unless a heartbeat was asked for; then StreamStarted comes at once.
         The last event is StreamCompleted, or StreamInterrupted when content was sent and an error follows.
@@ -115,12 +115,9 @@ class Completions:
         Raises:
             TrunklineError.
         """
-        options = request.stream_options
-        async with aclosing(
-            self._events(request.spec, request.idempotency_key, options, call, whole=False)
-        ) as batches:
-            async for batch in batches:
-                yield batch
+        return self._events(
+            request.spec, request.idempotency_key, request.stream_options, call, whole=False
+        )
 
     async def unary(self, spec: CompletionSpec, idempotency_key: str, call: Call) -> Completion:
         """The finished answer. Raises: TrunklineError."""

@@ -1,8 +1,8 @@
 """What every call has beside its message: who calls, its ids, its deadline; and how it fails."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -76,21 +76,34 @@ def _timeout_s(context: Context, metadata: Mapping[str, str]) -> float | None:
     return remaining_s if remaining_s is not None and remaining_s < MAX_TIMEOUT_S else None
 
 
-@asynccontextmanager
-async def abort_on_error(context: Context, request_id: str) -> AsyncIterator[None]:
+class abort_on_error:
     """Turns errors into statuses. What is no error of ours is a bug: logged with its traceback, answered INTERNAL.
 
     Without this grpc.aio would answer UNKNOWN with the exception's own text, secrets included.
     """
-    try:
-        yield
-    except TrunklineError as error:
-        await abort(context, error, request_id)
-    except Exception as error:
-        if isinstance(error, grpc.aio.AbortError):
-            raise
-        log.error("bug", request_id=request_id, exc_info=_without_values(error))
-        await abort(context, error, request_id)
+
+    __slots__ = ("_context", "_request_id")
+
+    def __init__(self, context: Context, request_id: str) -> None:
+        self._context = context
+        self._request_id = request_id
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or not isinstance(error, Exception):
+            return  # Cancellation and the closing of a generator go on as they are.
+        if isinstance(error, grpc.aio.AbortError | grpc.aio.AioRpcError):
+            return  # The call has its status already.
+        if not isinstance(error, TrunklineError):
+            log.error("bug", request_id=self._request_id, exc_info=_without_values(error))
+        await abort(self._context, error, self._request_id)
 
 
 async def abort(context: Context, error: BaseException, request_id: str) -> NoReturn:

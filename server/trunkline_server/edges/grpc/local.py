@@ -5,7 +5,7 @@ both ways, status, timeout and cancel. A call runs in its caller's own task, so 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 
@@ -34,16 +34,6 @@ class LocalChannel:
 
     async def close(self, grace: float | None = None) -> None:
         """Nothing is open."""
-
-
-class LocalAbort(grpc.aio.AbortError):
-    """A servicer ended its call with a status."""
-
-    def __init__(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata) -> None:
-        super().__init__(details)
-        self.code = code
-        self.details = details
-        self.trailing_metadata = trailing_metadata
 
 
 class LocalContext:
@@ -75,17 +65,10 @@ class LocalContext:
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
     ) -> NoReturn:
-        """Ends the call."""
-        raise LocalAbort(code, details, trailing_metadata)
-
-
-def _rpc_error(abort: LocalAbort, context: LocalContext) -> AioRpcError:
-    return AioRpcError(
-        abort.code,
-        AioMetadata(*context.initial),
-        AioMetadata(*abort.trailing_metadata),
-        abort.details,
-    )
+        """Ends the call, in the words that a client hears."""
+        raise AioRpcError(
+            code, AioMetadata(*self.initial), AioMetadata(*trailing_metadata), details
+        )
 
 
 class LocalUnary:
@@ -114,17 +97,12 @@ class LocalUnaryCall:
         self._context = context
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._run().__await__()
+        call: Coroutine[Any, Any, Any] = self._method.serve(self._request, self._context)
+        return call.__await__()
 
-    async def initial_metadata(self) -> AioMetadata:
+    async def initial_metadata(self) -> Metadata:
         """What the servicer sent."""
-        return AioMetadata(*self._context.initial)
-
-    async def _run(self) -> Any:
-        try:
-            return await self._method.serve(self._request, self._context)
-        except LocalAbort as abort:
-            raise _rpc_error(abort, self._context) from None
+        return self._context.initial
 
 
 class LocalStream:
@@ -149,7 +127,7 @@ class LocalStreamCall:
 
     def __init__(self, method: Method, request: Any, context: LocalContext) -> None:
         self._context = context
-        self._batches = self._run(method, request)
+        self._batches: AsyncGenerator[list[Any], None] = method.serve(request, context)
 
     def batches(self) -> AsyncGenerator[list[Any], None]:
         """All responses of one read of the upstream at a time. Close it when leaving early."""
@@ -164,14 +142,6 @@ class LocalStreamCall:
                     response.sequence = sequence
                     yield response
 
-    async def initial_metadata(self) -> AioMetadata:
+    async def initial_metadata(self) -> Metadata:
         """What the servicer sent, once the first batch has come."""
-        return AioMetadata(*self._context.initial)
-
-    async def _run(self, method: Method, request: Any) -> AsyncGenerator[list[Any], None]:
-        try:
-            async with aclosing(method.serve(request, self._context)) as batches:
-                async for batch in batches:
-                    yield batch
-        except LocalAbort as abort:
-            raise _rpc_error(abort, self._context) from None
+        return self._context.initial

@@ -8,12 +8,10 @@ import math
 import re
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
     Mapping,
-    Sequence,
 )
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -267,28 +265,17 @@ def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
     ]
 
 
-async def batches_of(call: Any) -> AsyncGenerator[list[Any], None]:
-    """The responses of a streaming call, in batches where the channel has them. Leaving early cancels the call."""
+def batches_of(call: Any) -> AsyncGenerator[list[Any], None]:
+    """The responses of a streaming call, in batches where the channel has them. Closing it cancels the call."""
     if hasattr(call, "batches"):
         batches: AsyncGenerator[list[Any], None] = call.batches()
-        try:
-            async for batch in batches:
-                yield batch
-        finally:
-            await batches.aclose()
-        return
+        return batches
+    return _batches_of_one(call)
+
+
+async def _batches_of_one(call: Any) -> AsyncGenerator[list[Any], None]:
     try:
         async for response in call:
             yield [response]
     finally:
         call.cancel()
-
-
-async def first_batch(batches: AsyncIterator[list[Any]]) -> list[Any]:
-    """The first one; empty when there is none."""
-    return await anext(batches, [])
-
-
-def all_of(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    """All values of a header."""
-    return [value for key, value in headers if key == name]

@@ -22,14 +22,13 @@ from trunkline_server.edges.rest.http import (
     Refused,
     Request,
     batches_of,
-    first_batch,
     refusal_of,
     response_headers,
 )
 from trunkline_server.edges.rest.openai_request import (
     ChatRequest,
     read_chat_request,
-    spec_from_openai,
+    write_spec,
 )
 from trunkline_server.edges.rest.openai_state import CallIds
 from trunkline_server.edges.status import Refusal
@@ -116,13 +115,14 @@ class OpenAIShim:
 
     async def _chat(self, request: Request) -> None:
         chat = read_chat_request(await request.body())
-        spec = spec_from_openai(chat)
         if chat.stream:
-            await self._stream(request, chat, CompleteRequest(spec=spec))
+            complete = CompleteRequest()
+            write_spec(chat, complete.spec)
+            await self._stream(request, chat, complete)
             return
-        call = self._completions.CompleteUnary(
-            CompleteUnaryRequest(spec=spec), metadata=request.metadata
-        )
+        unary = CompleteUnaryRequest()
+        write_spec(chat, unary.spec)
+        call = self._completions.CompleteUnary(unary, metadata=request.metadata)
         completion = (await call).completion
         headers = response_headers(await call.initial_metadata())
         await request.respond(200, encode(_whole(completion)), headers)
@@ -131,15 +131,14 @@ class OpenAIShim:
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
+            chunks = _Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
-                batch = await first_batch(batches)
-                stream.set_head(response_headers(await call.initial_metadata()))
-                chunks = _Chunks(chat.includes_usage)
-                while batch:
+                async for batch in batches:
+                    if not stream.is_open:
+                        stream.set_head(response_headers(await call.initial_metadata()))
                     if data := chunks.encode(batch):
                         await stream.write(data)
-                    batch = await first_batch(batches)
-                await stream.end(b"data: [DONE]\n\n")
+            await stream.end(b"data: [DONE]\n\n")
         except grpc.aio.AioRpcError as error:
             await stream.close()
             if not stream.is_open:

@@ -294,16 +294,19 @@ def read_chat_request(body: bytes) -> ChatRequest:
     return chat
 
 
-def spec_from_openai(chat: ChatRequest) -> CompletionSpec:
-    """The request in the contract's words. Each message becomes one message, so that paths keep their indices.
+def write_spec(chat: ChatRequest, spec: CompletionSpec) -> None:
+    """Writes the request in the contract's words into an empty `spec`, in place: messages can be large.
+
+    Each message becomes one message, so that paths keep their indices.
 
     Raises:
         Refused.
     """
-    spec = CompletionSpec(model=chat.model or "")
     try:
+        if chat.model:
+            spec.model = chat.model
         for index, message in enumerate(chat.messages):
-            spec.messages.append(_message(message, f"messages[{index}]"))
+            _message(message, index, spec.messages.add())
         _sampling(chat, spec)
         if chat.tools or chat.tool_choice or chat.parallel_tool_calls is not None:
             _tools(chat, spec)
@@ -319,54 +322,65 @@ def spec_from_openai(chat: ChatRequest) -> CompletionSpec:
             _extension(chat.trunkline, spec)
     except UnicodeEncodeError as error:
         raise _refused("a string holds half of a surrogate pair") from error
-    return spec
 
 
 def _refused(message: str, field: str | None = None) -> Refused:
     return Refused(Refusal("INVALID_REQUEST", message, field=field))
 
 
-def _message(message: MessageIn, where: str) -> Message:
+def _message(message: MessageIn, index: int, written: Message) -> None:
     role = ROLES.get(message.role)
+    content = message.content
+    if type(content) is str and role in _PLAIN and message.name is None:
+        # What nearly every message is.
+        written.role = role
+        written.parts.add().text = content
+        return
+    where = f"messages[{index}]"
     if role is None:
         raise _refused(f"must be one of {', '.join(ROLES)}", f"{where}.role")
+    written.role = role
     if role == Role.ROLE_TOOL:
-        return _tool_result(message, where)
-    written = Message(role=role)
+        _tool_result(message, where, written)
+        return
     if message.name:
         written.name = message.name
-    calls = []
-    for call in message.tool_calls or ():
-        call_id, reasoning, state = read_call_id(call.id)
-        written.parts.extend(reasoning)
-        part = Part()
-        part.tool_call.id = call_id
-        part.tool_call.name = call.function.name
-        part.tool_call.arguments_json = call.function.arguments
-        if state is not None:
-            part.provider_state.CopyFrom(state)
-        calls.append(part)
+    calls = [_call(call, written) for call in message.tool_calls or ()]
     if message.reasoning_content and not written.parts:
         written.parts.add().reasoning.text = message.reasoning_content
-    if isinstance(message.content, str):
-        if message.content or not calls:
-            written.parts.add().text = message.content
-    elif message.content is not None:
-        for index, part_in in enumerate(message.content):
-            written.parts.append(_part(part_in, f"{where}.content[{index}]"))
+    if isinstance(content, str):
+        if content or not calls:
+            written.parts.add().text = content
+    elif content is not None:
+        for position, part in enumerate(content):
+            written.parts.append(_part(part, f"{where}.content[{position}]"))
     elif role != Role.ROLE_ASSISTANT:
         raise _refused("is needed", f"{where}.content")
     if message.refusal:
         written.parts.add().refusal = message.refusal
     written.parts.extend(calls)
-    return written
 
 
-def _tool_result(message: MessageIn, where: str) -> Message:
+_PLAIN: Final = frozenset({Role.ROLE_SYSTEM, Role.ROLE_DEVELOPER, Role.ROLE_USER})
+
+
+def _call(call: ToolCallIn, written: Message) -> Part:
+    """The call's part; the reasoning that its id carries goes into the message before everything else."""
+    call_id, reasoning, state = read_call_id(call.id)
+    written.parts.extend(reasoning)
+    part = Part()
+    part.tool_call.id = call_id
+    part.tool_call.name = call.function.name
+    part.tool_call.arguments_json = call.function.arguments
+    if state is not None:
+        part.provider_state.CopyFrom(state)
+    return part
+
+
+def _tool_result(message: MessageIn, where: str, written: Message) -> None:
     call_id = message.tool_call_id or (message.name if message.role == "function" else None)
     if not call_id:
         raise _refused("is needed", f"{where}.tool_call_id")
-    written = Message(role=Role.ROLE_TOOL)
     result = written.parts.add().tool_result
     result.tool_call_id = read_call_id(call_id)[0]
     if message.name:
@@ -376,7 +390,6 @@ def _tool_result(message: MessageIn, where: str) -> Message:
     else:
         for index, part in enumerate(message.content or ()):
             result.parts.append(_part(part, f"{where}.content[{index}]"))
-    return written
 
 
 def _part(part: ContentPart, where: str) -> Part:
@@ -433,19 +446,25 @@ def _sampling(chat: ChatRequest, spec: CompletionSpec) -> None:
         limit = chat.max_tokens
     elif chat.max_tokens is not None and chat.max_tokens != limit:
         raise _refused("differs from max_completion_tokens", "max_tokens")
-    for name, value in (
-        ("temperature", chat.temperature),
-        ("top_p", chat.top_p),
-        ("max_output_tokens", limit),
-        ("seed", chat.seed),
-        ("frequency_penalty", chat.frequency_penalty),
-        ("presence_penalty", chat.presence_penalty),
-        ("candidate_count", chat.n),
-        ("logprobs", chat.logprobs),
-        ("top_logprobs", chat.top_logprobs),
-    ):
-        if value is not None:
-            setattr(spec.sampling, name, value)
+    sampling = spec.sampling
+    if chat.temperature is not None:
+        sampling.temperature = chat.temperature
+    if chat.top_p is not None:
+        sampling.top_p = chat.top_p
+    if limit is not None:
+        sampling.max_output_tokens = limit
+    if chat.seed is not None:
+        sampling.seed = chat.seed
+    if chat.frequency_penalty is not None:
+        sampling.frequency_penalty = chat.frequency_penalty
+    if chat.presence_penalty is not None:
+        sampling.presence_penalty = chat.presence_penalty
+    if chat.n is not None:
+        sampling.candidate_count = chat.n
+    if chat.logprobs is not None:
+        sampling.logprobs = chat.logprobs
+    if chat.top_logprobs is not None:
+        sampling.top_logprobs = chat.top_logprobs
     if chat.stop is not None:
         spec.sampling.stop.extend([chat.stop] if isinstance(chat.stop, str) else chat.stop)
     if chat.logit_bias:
