@@ -55,15 +55,17 @@ def measure(
     if errors:
         return f"{row.name:<11} {len(errors)} rounds with ERRORS, the first: {errors[0]}"
     units = CHUNKS if row.is_stream else 1
-    base, this = (
+    base_us, this_us = (
         median(both[side].cpu_us_per_request / units for both in pairs) for side in (0, 1)
     )
-    ratios = sorted(both[1].cpu_us_per_request / both[0].cpu_us_per_request for both in pairs)
+    ratios = sorted(this.cpu_us_per_request / base.cpu_us_per_request for base, this in pairs)
     spread = f"{ratios[0]:.3f} - {ratios[-1]:.3f}"
     first = " / ".join(first_ms(row, [both[side] for both in pairs]) for side in (0, 1))
     other = max(r.foreign_cores for both in pairs for r in both)
     ratio = f"{median(ratios):.3f}"
-    return line(row.name, (f"{base:,.1f}", f"{this:,.1f}", ratio, spread, first, f"{other:.2f}"))
+    return line(
+        row.name, (f"{base_us:,.1f}", f"{this_us:,.1f}", ratio, spread, first, f"{other:.2f}")
+    )
 
 
 def line(name: str, cells: Sequence[str]) -> str:

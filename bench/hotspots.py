@@ -3,9 +3,10 @@
     python bench/hotspots.py rest-p200 [--seconds 10] [--native] [--folded FILE]
 
 py-spy is no dependency of the project: `pip install py-spy` anywhere and have it on the PATH. Only
-samples in which a thread was on the CPU count. `self` is time in the function itself, `with calls`
-also in what it called; `--native` adds the frames of C extensions, which slows the gateway and
-without which their time is their caller's. FILE gets folded stacks, as flame graph tools read them.
+samples in which a thread was on the CPU count. `file` and `self` are time in a file's and in a
+function's own lines, `with calls` also in what it called; `--native` adds the frames of C extensions,
+without which their time is their caller's, and slows the gateway. FILE gets folded stacks, as flame
+graph tools read them.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from rows import ROWS, command, port_of, warm_up
 from run import gateway_of, run_to_end
 
 RATE_HZ, NATIVE_RATE_HZ = 500, 100
+MAIN_SHARE = 0.9  # What is on nearly every stack says nothing.
 LINE_NUMBER = re.compile(r":\d+\)$")
 
 
@@ -46,17 +48,18 @@ def record(pid: int, seconds: float, is_native: bool, folded: Path) -> None:
         raise CannotMeasure(f"py-spy: {result.stderr.strip()}")
 
 
-def shares(folded: Iterable[str]) -> tuple[int, Counter[str], Counter[str]]:
-    """Samples in all, by the function on top, and by every function on the stack."""
-    total, own, with_calls = 0, Counter[str](), Counter[str]()
+def shares(folded: Iterable[str]) -> tuple[int, dict[str, Counter[str]]]:
+    """Samples in all, and by the file and the function on top and by every function on the stack."""
+    total, files, own, with_calls = 0, Counter[str](), Counter[str](), Counter[str]()
     for row in folded:
         stack, _, count = row.rpartition(" ")
         frames = [LINE_NUMBER.sub(")", frame) for frame in stack.split(";")]
         total += int(count)
+        files[frames[-1].rpartition("(")[2].rstrip(")")] += int(count)
         own[frames[-1]] += int(count)
         for frame in set(frames):
             with_calls[frame] += int(count)
-    return total, own, with_calls
+    return total, {"file": files, "self": own, "with calls": with_calls}
 
 
 def main() -> int:
@@ -86,11 +89,12 @@ def main() -> int:
             record(pid, options.seconds, options.native, folded)
             busy = (cpu_s(pid) - before_s) / options.seconds
             load.terminate()
-        total, own, with_calls = shares(folded.read_text().splitlines())
+        total, counts = shares(folded.read_text().splitlines())
     print(f"{row.name}: {total:,} samples on the CPU, {busy:.2f} cores busy")
-    for title, counts in (("self", own), ("with calls", with_calls)):
+    for title, counter in counts.items():
         print(f"\n{title:>10}")
-        for name, count in counts.most_common(options.top):
+        below_main = {name: n for name, n in counter.items() if n < MAIN_SHARE * total}
+        for name, count in Counter(below_main).most_common(options.top):
             print(f"{count / total:>9.1%}  {name}")
     return 0
 

@@ -23,7 +23,7 @@ SOURCES = {"upstream": ["upstream.c"], "load": ["load.c", "load_rest.c", "load_g
 READY_S = 60.0
 STOP_S = 15.0
 QUIET_CORES = 0.1
-QUIET_WAIT_S = 20.0
+QUIET_WAIT_S = 10.0
 CPUCLOCK_SCHED = 2
 
 

@@ -12,16 +12,19 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 from gateways import CannotMeasure, Gateway
 from processes import build, cpu_s, machine_busy_s, resident_bytes
+from yardstick import slowness_now
 
 CHUNKS = 64  # The upstream's default; its words have six letters, the space included.
 TEXT_BYTES = CHUNKS * 6
 STREAM_MS = 200 + CHUNKS * 10  # Of a paced stream, its tail included.
 HELD = 1000
 WARM_UP_S = 1.0
+LATE_S = 45.0  # How long after its time the load may take; it gives up before that itself.
+SAMPLE_S = 0.05
 SETTLE_S = 0.2  # Log lines and closes that follow the last answer.
 HOLD_WAIT_S = 60.0
 
@@ -53,6 +56,7 @@ class Row:
 
 
 REQUEST, CHUNK, FIRST = "cpu_us_per_request", "cpu_us_per_chunk", "added_first_p99_ms"
+CPU_COSTS = (REQUEST, CHUNK)
 ROWS = (
     Row("rest-u1", False, False, "burst", 1, [Target(REQUEST, 120, "us/request")]),
     Row("rest-u16", False, False, "burst", 16, [Target(REQUEST, 120, "us/request")]),
@@ -101,11 +105,13 @@ class Round:
 
     Attributes:
         foreign_cores: processors that were busy with neither gateway, upstream nor load.
+        slowness: of the machine, as `yardstick` tells it.
     """
 
     load: Load
     cpu_s: float
     foreign_cores: float
+    slowness: float
 
     @property
     def cpu_us_per_request(self) -> float:
@@ -124,6 +130,7 @@ class Cost:
     cpu_us_per_request: float | None = None
     cpu_us_per_request_rounds: Sequence[float] = ()
     cpu_us_per_chunk: float | None = None  # Of the upstream: 64 to a stream.
+    slowness: float | None = None  # What CPU times are to be divided by for reference speed.
     messages_per_stream: float | None = None  # With text, as the caller gets them.
     added_p50_ms: float | None = None
     added_p99_ms: float | None = None
@@ -170,35 +177,47 @@ def port_of(row: Row, gateway: Gateway) -> int:
     return gateway.grpc_port
 
 
-def run_load(words: Sequence[str], seconds: float) -> Load:
-    result = subprocess.run(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=seconds + 60, check=True
-    )
-    return Load(**json.loads(result.stdout))
+def run_load(words: Sequence[str], seconds: float) -> tuple[Load, float]:
+    """What the load saw, and how slow the machine was meanwhile."""
+    samples = [slowness_now()]
+    ends_at_s = time.monotonic() + seconds + LATE_S
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        while process.poll() is None:
+            time.sleep(SAMPLE_S)
+            samples.append(slowness_now())
+            if time.monotonic() > ends_at_s:
+                process.kill()
+        assert process.stdout is not None
+        said = process.stdout.read()
+    if process.returncode:
+        raise CannotMeasure(f"{' '.join(words)} ended with {process.returncode}")
+    return Load(**json.loads(said)), mean(samples)
 
 
 def measure_direct(row: Row, upstream_port: int, seconds: float) -> Load:
     """The same load against the upstream itself."""
-    return run_load(command(row, port=upstream_port, gateway=None, seconds=seconds), seconds)
+    load, _ = run_load(command(row, port=upstream_port, gateway=None, seconds=seconds), seconds)
+    return load
 
 
 def warm_up(row: Row, gateway: Gateway, seconds: float = WARM_UP_S) -> Load:
-    return run_load(
+    load, _ = run_load(
         command(row, port=port_of(row, gateway), gateway=gateway, seconds=seconds), seconds
     )
+    return load
 
 
 def measure_round(row: Row, gateway: Gateway, pid: int, upstream_pid: int, seconds: float) -> Round:
     words = command(row, port=port_of(row, gateway), gateway=gateway, seconds=seconds)
     own_before_s, busy_before_s = own_cpu_s(upstream_pid), machine_busy_s()
     before_s, started_at_s = cpu_s(pid), time.monotonic()
-    load = run_load(words, seconds)
+    load, slowness = run_load(words, seconds)
     time.sleep(SETTLE_S)
     spent_s, elapsed_s = cpu_s(pid) - before_s, time.monotonic() - started_at_s
     foreign_s = (
         machine_busy_s() - busy_before_s - spent_s - (own_cpu_s(upstream_pid) - own_before_s)
     )
-    return Round(load, spent_s, max(foreign_s, 0) / elapsed_s)
+    return Round(load, spent_s, max(foreign_s, 0) / elapsed_s, slowness)
 
 
 def own_cpu_s(upstream_pid: int) -> float:
@@ -264,5 +283,6 @@ def cost(row: Row, rounds: Sequence[Round], direct: Load) -> Cost:
         added_p99_ms=added_ms("latency_us", "p99"),
         added_first_p50_ms=added_ms("first_us", "p50"),
         added_first_p99_ms=added_ms("first_us", "p99"),
+        slowness=median(r.slowness for r in rounds),
         foreign_cores=max(r.foreign_cores for r in rounds),
     )

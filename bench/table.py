@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rows import Cost, Row
+from rows import CPU_COSTS, Cost, Row
 
 COLUMNS = {
     "row": 11,
@@ -13,6 +13,7 @@ COLUMNS = {
     "first ms p50/p99": 17,
     "messages": 8,
     "other": 5,
+    "slow": 4,
 }
 
 
@@ -21,7 +22,7 @@ def heading() -> str:
 
 
 def show(row: Row, measured: Cost, is_ours: bool) -> str:
-    """The row's line, and one more for its errors."""
+    """The row's line, and one more for its errors. Nothing is asked of gateways that are not ours."""
     text = held(row, measured) if row.model == "hold" else loaded(measured)
     if is_ours:
         text += f"  {verdict(row, measured)}"
@@ -41,6 +42,7 @@ def loaded(measured: Cost) -> str:
             pair(measured.added_first_p50_ms, measured.added_first_p99_ms),
             number(measured.messages_per_stream, 1),
             number(measured.foreign_cores, 2),
+            number(measured.slowness, 1),
         ]
     )
 
@@ -51,12 +53,14 @@ def held(row: Row, measured: Cost) -> str:
 
 
 def verdict(row: Row, measured: Cost) -> str:
-    """What was asked of the row, and whether it is reached."""
+    """What was asked of the row, and whether it is reached: here, and for CPU at reference speed."""
     words = []
     for target in row.targets:
         value = getattr(measured, target.attribute)
         reached = "?" if value is None else "ok" if value <= target.limit else "MISS"
         words.append(f"{target.limit:g} {target.unit} {reached}")
+        if value is not None and measured.slowness and target.attribute in CPU_COSTS:
+            words[-1] += f" ({value / measured.slowness:,.3g} at reference speed)"
     return ", ".join(words)
 
 
