@@ -61,7 +61,7 @@ from trunkline_server.providers.translator import Translator
 from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.routing.catalog import Catalog, Route, Strategy
 from trunkline_server.routing.router import Router
-from trunkline_server.telemetry.logs import configure
+from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.requests import IN_FLIGHT, RequestTelemetry
 
@@ -560,7 +560,8 @@ async def serve(settings: Settings, parts: Parts, announce: Callable[[Service], 
         await asked.wait()
         log.info("draining", in_flight=service.admission.in_flight)
         await service.drain()
-        log.info("stopped")
+    log.info("stopped")
+    flush()
 
 
 async def serve_shim(server: ServerSettings, target: str, announce: Callable[[str], None]) -> None:
@@ -600,3 +601,4 @@ async def serve_shim(server: ServerSettings, target: str, announce: Callable[[st
             http.stop_listening()
         finally:
             await http.finish(server.drain_s)
+            flush()

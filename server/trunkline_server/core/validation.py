@@ -5,20 +5,21 @@ Every limit has a name here; `docs/limits.md` lists them. Violations carry the f
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import jsonschema_rs
-from google.protobuf.message import Message as ProtobufMessage
 
 from trunkline.v1.completion_spec_pb2 import (
+    CacheMode,
     CompletionSpec,
     OptimizeFor,
     ReasoningEffort,
+    ReasoningOptions,
     Recovery,
+    RoutingIntent,
     SamplingOptions,
-    Tool,
     ToolChoiceMode,
     ToolOptions,
     UnsupportedPolicy,
@@ -60,6 +61,7 @@ MIME_TYPE = re.compile(r"[a-zA-Z0-9!#$&^_.+-]{1,127}/[a-zA-Z0-9!#$&^_.+-]{1,127}
 MEDIA_URL = re.compile(r"(https?://|gs://|s3://)[^\s]{1,8000}\Z", re.IGNORECASE)
 
 Violations = Iterator[FieldViolation]
+Check = Callable[[CompletionSpec, Any], Violations]
 
 
 def check_spec(spec: CompletionSpec) -> None:
@@ -107,63 +109,67 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _spec(spec: CompletionSpec) -> Violations:
-    if len(spec.model) > MAX_NAME_CHARS:
-        yield FieldViolation("spec.model", f"at most {MAX_NAME_CHARS} characters")
+    # Only what is set costs anything: most requests set three or four of these fields.
+    for descriptor, value in spec.ListFields():
+        check = _CHECKS.get(descriptor.name)
+        if check is not None:
+            yield from check(spec, value)
+
+
+def _enum(field: str, known: frozenset[int]) -> Check:
+    def check(_: CompletionSpec, value: int) -> Violations:
+        if value not in known:
+            yield FieldViolation(field, "unknown value")
+
+    return check
+
+
+def _text(field: str) -> Check:
+    def check(_: CompletionSpec, value: str) -> Violations:
+        if len(value) > MAX_NAME_CHARS:
+            yield FieldViolation(field, f"at most {MAX_NAME_CHARS} characters")
+
+    return check
+
+
+def _reasoning(_: CompletionSpec, reasoning: ReasoningOptions) -> Violations:
+    if reasoning.effort not in _EFFORTS:
+        yield FieldViolation("spec.reasoning.effort", "unknown value")
+    if (
+        reasoning.HasField("budget_tokens")
+        and not 0 <= reasoning.budget_tokens <= MAX_OUTPUT_TOKENS
+    ):
+        yield FieldViolation("spec.reasoning.budget_tokens", f"0 to {MAX_OUTPUT_TOKENS}")
+
+
+def _intent(_: CompletionSpec, intent: RoutingIntent) -> Violations:
+    if intent.optimize_for not in _OPTIMIZE_FOR:
+        yield FieldViolation("spec.intent.optimize_for", "unknown value")
+    for field in ("language", "region"):
+        if len(getattr(intent, field)) > MAX_NAME_CHARS:
+            yield FieldViolation(f"spec.intent.{field}", f"at most {MAX_NAME_CHARS} characters")
+
+
+def _provider_options(spec: CompletionSpec, _: object) -> Violations:
+    for provider, options in spec.provider_options_json.items():
+        where = f"spec.provider_options_json[{provider[:64]!r}]"
+        yield from _json_object(where, options, MAX_PROVIDER_OPTIONS_BYTES)
+
+
+def _labels(spec: CompletionSpec, _: object) -> Violations:
+    if len(spec.labels) > MAX_LABELS:
+        yield FieldViolation("spec.labels", f"at most {MAX_LABELS}")
+    for name, value in spec.labels.items():
+        if not name or len(name) > MAX_LABEL_CHARS or len(value) > MAX_LABEL_CHARS:
+            yield FieldViolation(
+                "spec.labels", f"names and values of 1 to {MAX_LABEL_CHARS} characters"
+            )
+
+
+def _messages(spec: CompletionSpec, _: object) -> Violations:
     if len(spec.messages) > MAX_MESSAGES:
         yield FieldViolation("spec.messages", f"at most {MAX_MESSAGES}")
         return
-    yield from _messages(spec)
-    if spec.HasField("sampling"):
-        yield from _sampling(spec.sampling)
-    if spec.HasField("tool_options"):
-        yield from _tool_options(spec.tool_options)
-    if spec.HasField("response_format"):
-        yield from _response_format(spec)
-    if spec.HasField("reasoning"):
-        if spec.reasoning.effort not in _EFFORTS:
-            yield FieldViolation("spec.reasoning.effort", "unknown value")
-        if (
-            spec.reasoning.HasField("budget_tokens")
-            and not 0 <= spec.reasoning.budget_tokens <= MAX_OUTPUT_TOKENS
-        ):
-            yield FieldViolation("spec.reasoning.budget_tokens", f"0 to {MAX_OUTPUT_TOKENS}")
-    if spec.HasField("constraints"):
-        yield from _constraints(spec)
-    if spec.HasField("intent") and spec.intent.optimize_for not in _OPTIMIZE_FOR:
-        yield FieldViolation("spec.intent.optimize_for", "unknown value")
-    if spec.unsupported_policy not in _POLICIES:
-        yield FieldViolation("spec.unsupported_policy", "unknown value")
-    if spec.metadata_json:
-        yield from _json_object("spec.metadata_json", spec.metadata_json, MAX_METADATA_BYTES)
-    if spec.mode_options_json:
-        yield from _json_object(
-            "spec.mode_options_json", spec.mode_options_json, MAX_PROVIDER_OPTIONS_BYTES
-        )
-    for provider, options in spec.provider_options_json.items():
-        yield from _json_object(
-            f"spec.provider_options_json[{provider[:64]!r}]", options, MAX_PROVIDER_OPTIONS_BYTES
-        )
-    if spec.labels:
-        if len(spec.labels) > MAX_LABELS:
-            yield FieldViolation("spec.labels", f"at most {MAX_LABELS}")
-        for name, value in spec.labels.items():
-            if not name or len(name) > MAX_LABEL_CHARS or len(value) > MAX_LABEL_CHARS:
-                yield FieldViolation(
-                    "spec.labels", f"names and values of 1 to {MAX_LABEL_CHARS} characters"
-                )
-    for field in (
-        "end_user_id",
-        "session_id",
-        "service_tier",
-        "mode",
-        "persona",
-        "conversation_id",
-    ):
-        if len(getattr(spec, field)) > MAX_NAME_CHARS:
-            yield FieldViolation(f"spec.{field}", f"at most {MAX_NAME_CHARS} characters")
-
-
-def _messages(spec: CompletionSpec) -> Violations:
     calls: set[str] = set()
     answered: set[str] = set()
     for i, message in enumerate(spec.messages):
@@ -251,7 +257,7 @@ def _within(field: str, options: SamplingOptions, low: float, high: float) -> Vi
             yield FieldViolation(f"spec.sampling.{field}", f"{low} to {high}")
 
 
-def _sampling(options: SamplingOptions) -> Violations:
+def _sampling(_: CompletionSpec, options: SamplingOptions) -> Violations:
     yield from _within("temperature", options, 0, 2)
     yield from _within("top_p", options, 0, 1)
     yield from _within("top_k", options, 0, 1_000_000)
@@ -272,7 +278,7 @@ def _sampling(options: SamplingOptions) -> Violations:
             yield FieldViolation(f"spec.sampling.logit_bias[{token[:32]!r}]", "-100 to 100")
 
 
-def _tool_options(options: ToolOptions) -> Violations:
+def _tool_options(_: CompletionSpec, options: ToolOptions) -> Violations:
     if len(options.tools) > MAX_TOOLS:
         yield FieldViolation("spec.tool_options.tools", f"at most {MAX_TOOLS}")
         return
@@ -307,7 +313,7 @@ def _tool_options(options: ToolOptions) -> Violations:
             )
 
 
-def _response_format(spec: CompletionSpec) -> Violations:
+def _response_format(spec: CompletionSpec, _: object) -> Violations:
     kind = spec.response_format.WhichOneof("format")
     if kind == "json_schema":
         schema = spec.response_format.json_schema
@@ -319,7 +325,7 @@ def _response_format(spec: CompletionSpec) -> Violations:
             yield FieldViolation("spec.response_format.json_schema.schema_json", problem)
 
 
-def _constraints(spec: CompletionSpec) -> Violations:
+def _constraints(spec: CompletionSpec, _: object) -> Violations:
     constraints = spec.constraints
     for field in ("allowed_providers", "denied_providers", "allowed_models"):
         if len(getattr(constraints, field)) > MAX_LIST:
@@ -403,36 +409,31 @@ def _has_content(message: Message) -> bool:
 
 def _check_supported(spec: CompletionSpec) -> None:
     """Parts of the contract that are not served yet are refused by name, never ignored."""
-    for field in (
-        "conversation_id",
-        "component_library",
-        "skills",
-        "mode_options_json",
-        "output_modalities",
-    ):
-        if getattr(spec, field):
-            if field == "output_modalities" and list(spec.output_modalities) == ["text"]:
-                continue
-            raise NotSupported(f"spec.{field} is not served yet", field=f"spec.{field}")
-    if spec.persona not in ("", "none"):
-        raise NotSupported("spec.persona is not served yet", field="spec.persona")
-    if spec.HasField("cache") and spec.cache.mode == 3:
-        raise NotSupported("ONLY_IF_CACHED is not served yet", field="spec.cache.mode")
-    if spec.constraints.recovery in (Recovery.RECOVERY_RESTART, Recovery.RECOVERY_CONTINUE):
+    for descriptor, value in spec.ListFields():
+        name = descriptor.name
+        if name in _NOT_SERVED and not _NOT_SERVED[name](value):
+            raise NotSupported(f"spec.{name} is not served yet", field=f"spec.{name}")
+    if spec.HasField("constraints") and spec.constraints.recovery in _RECOVERIES_NOT_SERVED:
         raise NotSupported("this recovery is not served yet", field="spec.constraints.recovery")
-    for i, tool in enumerate(spec.tool_options.tools):
-        if _source(tool) not in (None, "inline"):
-            where = f"spec.tool_options.tools[{i}].{_source(tool)}"
-            raise NotSupported(f"{where}: only inline tools are served yet", field=where)
+    if spec.HasField("tool_options"):
+        for i, tool in enumerate(spec.tool_options.tools):
+            source = tool.WhichOneof("source")
+            if source not in (None, "inline"):
+                where = f"spec.tool_options.tools[{i}].{source}"
+                raise NotSupported(f"{where}: only inline tools are served yet", field=where)
 
 
-def _source(tool: Tool) -> str | None:
-    return tool.WhichOneof("source")
-
-
-def message_bytes(message: ProtobufMessage) -> int:
-    """The size that a message has on the wire."""
-    return message.ByteSize()
+# What is not served yet, each with the values that ask for nothing.
+_NOT_SERVED: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "conversation_id": lambda _: False,
+    "component_library": lambda _: False,
+    "skills": lambda _: False,
+    "mode_options_json": lambda _: False,
+    "output_modalities": lambda value: list(value) == ["text"],
+    "persona": lambda value: value == "none",
+    "cache": lambda value: value.mode != CacheMode.CACHE_MODE_ONLY_IF_CACHED,
+}
+_RECOVERIES_NOT_SERVED: Final = frozenset({Recovery.RECOVERY_RESTART, Recovery.RECOVERY_CONTINUE})
 
 
 _MEDIA = frozenset({"image", "audio", "document", "video"})
@@ -442,3 +443,32 @@ _OPTIMIZE_FOR = frozenset(OptimizeFor.values())
 _POLICIES = frozenset(UnsupportedPolicy.values())
 _CHOICE_MODES = frozenset(ToolChoiceMode.values())
 _RECOVERIES = frozenset(Recovery.values())
+
+_CHECKS: Final[Mapping[str, Check]] = {
+    "model": _text("spec.model"),
+    "messages": _messages,
+    "sampling": _sampling,
+    "tool_options": _tool_options,
+    "response_format": _response_format,
+    "reasoning": _reasoning,
+    "constraints": _constraints,
+    "intent": _intent,
+    "unsupported_policy": _enum("spec.unsupported_policy", _POLICIES),
+    "metadata_json": lambda _, text: _json_object("spec.metadata_json", text, MAX_METADATA_BYTES),
+    "mode_options_json": lambda _, text: _json_object(
+        "spec.mode_options_json", text, MAX_PROVIDER_OPTIONS_BYTES
+    ),
+    "provider_options_json": _provider_options,
+    "labels": _labels,
+    **{
+        field: _text(f"spec.{field}")
+        for field in (
+            "end_user_id",
+            "session_id",
+            "service_tier",
+            "mode",
+            "persona",
+            "conversation_id",
+        )
+    },
+}

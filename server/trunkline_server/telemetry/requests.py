@@ -1,6 +1,8 @@
 """One log line and a few counters for each request: ids, counts, durations and reasons, never content."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -28,7 +30,7 @@ FIRST_TOKEN: Final = Histogram(
     ("method", "provider", "model"),
     buckets=DURATION_BUCKETS,
 )
-TOKENS: Final = Counter("trunkline_tokens_total", "Tokens billed.", ("provider", "model", "type"))
+TOKENS: Final = Counter("trunkline_tokens_total", "Tokens used.", ("provider", "model", "type"))
 ATTEMPTS: Final = Counter(
     "trunkline_attempts_total",
     "Attempts at providers, by failure; empty for success.",
@@ -38,59 +40,79 @@ IN_FLIGHT: Final = Gauge(
     "trunkline_requests_in_flight", "Completions running now.", multiprocess_mode="livesum"
 )
 
+Add = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Meters:
+    """Where requests of one kind are counted. Looked up once and kept: their number is bounded by the catalog."""
+
+    requests: Add
+    duration: Add
+    first_token: Add
+    input_tokens: Add
+    output_tokens: Add
+
 
 class RequestTelemetry:
-    """The `Telemetry` port. Children of metrics are looked up once and kept: their number is bounded by the catalog."""
+    """The `Telemetry` port."""
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
         self._log = log
-        self._children: dict[tuple[object, ...], Any] = {}
+        self._meters: dict[tuple[str, str, str, str, str], _Meters] = {}
+        self._attempts: dict[tuple[str, str, str], Add] = {}
 
     def record(self, request: RequestRecord, now_s: float) -> None:
         """A request has ended."""
         duration_s = now_s - request.started_s
-        provider, model, method = request.provider, request.routed_model, request.method
-        self._child(REQUESTS, method, request.route, provider, model, request.reason).inc()
-        self._child(DURATION, method, provider, model).observe(duration_s)
-        if request.time_to_first_token_s is not None:
-            self._child(FIRST_TOKEN, method, provider, model).observe(request.time_to_first_token_s)
-        if request.input_tokens:
-            self._child(TOKENS, provider, model, "input").inc(request.input_tokens)
-        if request.output_tokens:
-            self._child(TOKENS, provider, model, "output").inc(request.output_tokens)
+        kind = (
+            request.method,
+            request.route,
+            request.provider,
+            request.routed_model,
+            request.reason,
+        )
+        meters = self._meters.get(kind)
+        if meters is None:
+            meters = self._meters[kind] = _meters(*kind)
+        meters.requests(1)
+        meters.duration(duration_s)
+        first_token_s = request.time_to_first_token_s
+        if first_token_s is not None:
+            meters.first_token(first_token_s)
+            meters.input_tokens(request.input_tokens)
+            meters.output_tokens(request.output_tokens)
+        attempts = []
         for attempt in request.attempts:
-            self._child(
-                ATTEMPTS, attempt.candidate.provider, attempt.candidate.id, attempt.failure
-            ).inc()
-        line: dict[str, Any] = {
-            "request_id": request.request_id,
-            "method": method,
-            "key_id": request.key_id,
-            "requested_model": request.requested_model[:128],
-            "route": request.route,
-            "provider": provider,
-            "routed_model": model,
-            "response_model": request.response_model,
-            "reason": request.reason,
-            "duration_s": round(duration_s, 6),
-            "input_tokens": request.input_tokens,
-            "output_tokens": request.output_tokens,
-            "cached_input_tokens": request.cached_input_tokens,
-            "attempts": [
+            candidate = attempt.candidate
+            self._count_attempt(candidate.provider, candidate.id, attempt.failure)
+            attempts.append(
                 {
-                    "provider": a.candidate.provider,
-                    "model": a.candidate.id,
-                    "failure": a.failure,
-                    "http_status": a.http_status,
+                    "provider": candidate.provider,
+                    "model": candidate.id,
+                    "failure": attempt.failure,
+                    "http_status": attempt.http_status,
                 }
-                for a in request.attempts
-            ],
-        }
-        if request.time_to_first_token_s is not None:
-            line["time_to_first_token_s"] = round(request.time_to_first_token_s, 6)
-        if request.trace_id:
-            line["trace_id"] = request.trace_id
-        self._log.info("request", **line)
+            )
+        self._log.info(
+            "request",
+            request_id=request.request_id,
+            trace_id=request.trace_id,
+            method=request.method,
+            key_id=request.key_id,
+            requested_model=request.requested_model[:128],
+            route=request.route,
+            provider=request.provider,
+            routed_model=request.routed_model,
+            response_model=request.response_model,
+            reason=request.reason,
+            duration_s=round(duration_s, 6),
+            time_to_first_token_s=None if first_token_s is None else round(first_token_s, 6),
+            input_tokens=request.input_tokens,
+            output_tokens=request.output_tokens,
+            cached_input_tokens=request.cached_input_tokens,
+            attempts=attempts,
+        )
 
     def attempt_failed(self, request_id: str, candidate: Candidate, error: UpstreamError) -> None:
         """An attempt has failed. Its code is logged; the provider's text is not: it may quote the prompt."""
@@ -106,9 +128,19 @@ class RequestTelemetry:
             upstream_request_id=error.upstream_request_id,
         )
 
-    def _child(self, metric: Counter | Histogram, *labels: str) -> Any:
-        key = (metric, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
+    def _count_attempt(self, provider: str, model: str, failure: str) -> None:
+        key = (provider, model, failure)
+        add = self._attempts.get(key)
+        if add is None:
+            add = self._attempts[key] = ATTEMPTS.labels(*key).inc
+        add(1)
+
+
+def _meters(method: str, route: str, provider: str, model: str, reason: str) -> _Meters:
+    return _Meters(
+        requests=REQUESTS.labels(method, route, provider, model, reason).inc,
+        duration=DURATION.labels(method, provider, model).observe,
+        first_token=FIRST_TOKEN.labels(method, provider, model).observe,
+        input_tokens=TOKENS.labels(provider, model, "input").inc,
+        output_tokens=TOKENS.labels(provider, model, "output").inc,
+    )
