@@ -3,7 +3,6 @@
 Source: https://platform.openai.com/docs/api-reference/chat, and the `openai` SDKs, whose tests of this module decide.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -25,6 +24,7 @@ from trunkline_server.edges.rest.http import (
     refusal_of,
     response_headers,
 )
+from trunkline_server.edges.rest.openai_fields import in_their_words, param_of
 from trunkline_server.edges.rest.openai_request import (
     ChatRequest,
     read_chat_request,
@@ -51,26 +51,6 @@ FINISH_WORDS: Final[Mapping[int, str]] = {
     FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL: "stop",
     FinishReason.FINISH_REASON_OTHER: "stop",
 }
-
-# Where an error names a field of the contract, callers of this API know it by another name.
-PARAMS: Final = (
-    ("spec.sampling.max_output_tokens", "max_completion_tokens"),
-    ("spec.sampling.candidate_count", "n"),
-    ("spec.sampling.", ""),
-    ("spec.tool_options.choice", "tool_choice"),
-    ("spec.tool_options.parallel_calls", "parallel_tool_calls"),
-    ("spec.tool_options.", ""),
-    ("spec.response_format.json_schema.schema_json", "response_format.json_schema.schema"),
-    ("spec.reasoning.effort", "reasoning_effort"),
-    ("spec.end_user_id", "user"),
-    ("spec.metadata_json", "metadata"),
-    ("spec.constraints.", "trunkline.constraints."),
-    ("spec.intent.", "trunkline.intent."),
-    ("spec.system_prompt", "messages"),
-    ("spec.", ""),
-)
-_PARTS: Final = re.compile(r"(messages\[\d+\])\.parts\[\d+\]\.(tool_result\.)?")
-_TOOLS: Final = re.compile(r"(tools\[\d+\])\.(.*)")
 
 _encode = msgspec.json.Encoder().encode
 # Some clients split a stream on every line end that Unicode knows, so those three are written as escapes.
@@ -180,32 +160,11 @@ def error_object(refused: Refusal) -> dict[str, Any]:
     """message, type, param, code."""
     status = refused.status
     return {
-        "message": _in_their_words(refused.message),
+        "message": in_their_words(refused.message),
         "type": status.type,
         "param": param_of(refused.field),
         "code": status.code,
     }
-
-
-def param_of(field: str | None) -> str | None:
-    """A field of the contract as this API names it."""
-    if not field:
-        return None
-    for prefix, name in PARAMS:
-        if field.startswith(prefix):
-            field = name + field[len(prefix) :]
-            break
-    field = _PARTS.sub(r"\1.", field)
-    if match := _TOOLS.match(field):
-        field = f"{match[1]}.function.{match[2].replace('parameters_schema_json', 'parameters')}"
-    return field
-
-
-_FIELD: Final = re.compile(r"spec\.[a-z_.\[\]0-9]+")
-
-
-def _in_their_words(message: str) -> str:
-    return _FIELD.sub(lambda match: param_of(match[0]) or match[0], message)
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -265,6 +265,7 @@ KNOWN: Final = frozenset(ChatRequest.__struct_fields__) - {"extras"}
 _decode = msgspec.json.Decoder(ChatRequest).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`\Z")
+_KEY: Final = re.compile(r"(?:missing required|contains unknown) field `([^`]*)`")
 
 
 def read_chat_request(body: bytes) -> ChatRequest:
@@ -284,14 +285,22 @@ def read_chat_request(body: bytes) -> ChatRequest:
         chat = _decode(body)
         fields = _decode_fields(body)
     except msgspec.ValidationError as error:
-        message = str(error)
-        path = _PATH.search(message)
-        raise _refused(_PATH.sub("", message), path[1] if path else None) from error
+        raise _refused(*_problem(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refused("the body is no valid JSON") from error
     extras = {name: value for name, value in fields.items() if name not in KNOWN}
     chat.extras = Raw(msgspec.json.encode(extras)) if extras else UNSET
     return chat
+
+
+def _problem(error: str) -> tuple[str, str | None]:
+    """What the decoder says, and where: the path is of the object when it is a key that is missing or unknown."""
+    path = _PATH.search(error)
+    message = _PATH.sub("", error)
+    steps = [path[1]] if path and path[1] else []
+    if key := _KEY.search(message):
+        steps.append(key[1])
+    return message, ".".join(steps) or None
 
 
 def write_spec(chat: ChatRequest, spec: CompletionSpec) -> None:
@@ -331,7 +340,12 @@ def _refused(message: str, field: str | None = None) -> Refused:
 def _message(message: MessageIn, index: int, written: Message) -> None:
     role = ROLES.get(message.role)
     content = message.content
-    if type(content) is str and role in _PLAIN and message.name is None:
+    if (
+        type(content) is str
+        and role in _PLAIN
+        and message.name is None
+        and message.tool_calls is None
+    ):
         # What nearly every message is.
         written.role = role
         written.parts.add().text = content
