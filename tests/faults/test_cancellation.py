@@ -18,6 +18,7 @@ import pytest
 from tests.faults.callers import WAYS, Callers, callers, chat, spec
 from tests.faults.tables import Tables
 from tests.faults.upstreams import STREAM_HEAD, Ask, FaultyUpstream, Step, faulty
+from tests.faults.waiting import WAIT_S, until
 from tests.faults.wires import WIRES, Wire, said
 from tests.support.service import model, provider, service
 from tests.support.upstream import Hang, Pause, chunk
@@ -27,7 +28,6 @@ from trunkline_server.app import Service
 TITLE: Final = "From a caller's cancel to the provider's closed connection, in ms"
 COLUMNS: Final = ("phase, way", "cancels", "open at first", "p50", "p99", "max")
 LIMIT_S: Final = 0.050
-WAIT_S: Final = 30.0
 PACE_S: Final = 0.25
 
 
@@ -126,15 +126,6 @@ async def behind(phase: Phase, wire: Wire) -> AsyncIterator[tuple[Service, Fault
         entry = provider("slow", upstream.url, wire.name)
         async with service(providers=[entry], models=[model("m", "slow")]) as started:
             yield started, upstream
-
-
-async def until(holds: Callable[[], bool], what: str, limit_s: float = WAIT_S) -> None:
-    """Waits for a condition, and says which one did not come true."""
-    loop = asyncio.get_running_loop()
-    end_s = loop.time() + limit_s
-    while not holds():
-        assert loop.time() < end_s, f"not within {limit_s} s: {what}"
-        await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize(

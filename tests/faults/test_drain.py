@@ -1,0 +1,225 @@
+"""SIGTERM: what runs goes on, nobody new is let in, and whoever takes too long is told why."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.faults.callers import Callers, Outcome, response_of
+from tests.faults.gateway import Gateway, gateway
+from tests.faults.tables import Tables
+from tests.faults.upstreams import STREAM_HEAD, Ask, FaultyUpstream, Step, faulty
+from tests.faults.waiting import until
+from tests.faults.wires import WIRES, said
+from tests.support.service import model, provider
+from tests.support.upstream import END, Pause, chunk
+
+STREAMS = 100
+WAYS = ("gRPC stream", "SSE")
+TITLE = "SIGTERM with 100 running streams"
+COLUMNS = ("", "complete", "told DRAINING", "not serving after", "exit after", "exit code")
+SERVICES = ("", "trunkline.v1.CompletionService", "trunkline.v1.CatalogService")
+
+
+def paced(seconds: float) -> Callable[[Ask], Iterator[Step]]:
+    """An upstream that takes this long over an answer."""
+
+    def script(ask: Ask) -> Iterator[Step]:
+        events = ask.wire.stream(said(ask.mark, "paced"))
+        yield STREAM_HEAD
+        for event in events:
+            yield chunk(event)
+            yield Pause(seconds / len(events))
+        yield END
+
+    return script
+
+
+@dataclass
+class Draining:
+    """A gateway with streams that run."""
+
+    gateway: Gateway
+    upstream: FaultyUpstream
+    asking: Callers
+    health: Any
+    streams: list[asyncio.Task[Outcome]]
+
+    async def serving(self) -> list[int]:
+        """The health of each service."""
+        checks = [self.health.Check(health_pb2.HealthCheckRequest(service=s)) for s in SERVICES]
+        return [(await check).status for check in checks]
+
+    async def page(self, path: str) -> int:
+        """The status of an operators' page; 0 where nobody listens any more."""
+        try:
+            reader, writer = await asyncio.open_connection(*self.asking.http)
+        except OSError:
+            return 0
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n".encode())
+        try:
+            return response_of(await reader.read()).status
+        except ConnectionError:
+            return 0
+        finally:
+            writer.close()
+
+    async def terminate(self) -> float:
+        """SIGTERM. Returns the seconds until those who watch the health of the service know."""
+        status = health_pb2.HealthCheckResponse
+        watch = self.health.Watch(health_pb2.HealthCheckRequest(service=SERVICES[1]))
+        assert (await anext(aiter(watch))).status == status.SERVING
+        since_s = monotonic()
+        self.gateway.terminate()
+        async with asyncio.timeout(5):
+            assert (await anext(aiter(watch))).status == status.NOT_SERVING
+        found_s = monotonic() - since_s
+        watch.cancel()
+        return found_s
+
+
+@asynccontextmanager
+async def draining(folder: Path, answer_s: float, **server: Any) -> AsyncIterator[Draining]:
+    """100 streams that have had their first content, half of them over each edge."""
+    wire = WIRES["openai"]
+    async with (
+        faulty(wire, paced(answer_s)) as upstream,
+        gateway(
+            folder,
+            server=server,
+            providers=[provider("p", upstream.url)],
+            models=[model("m", "p")],
+        ) as running,
+        grpc.aio.insecure_channel(
+            running.grpc_address,
+            [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)],
+        ) as channel,
+    ):
+        asking = Callers(channel, running.http_address)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        streams = [
+            asyncio.create_task(asking.ask(WAYS[number % 2], "m", f"say {mark(number)}"))
+            for number in range(STREAMS)
+        ]
+        found = Draining(running, upstream, asking, health, streams)
+        assert set(await found.serving()) == {health_pb2.HealthCheckResponse.SERVING}
+        assert await found.page("/readyz") == 200
+        await until(lambda: len(upstream.asks) == STREAMS, "all streams at the provider")
+        # Two events each, of which the second holds content, have gone out and been read.
+        await asyncio.sleep(0.2 * answer_s)
+        yield found
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
+
+
+def mark(number: int) -> str:
+    """Of one stream."""
+    return f"mark-{number}"
+
+
+def counts(outcomes: list[Outcome]) -> tuple[int, int]:
+    """Complete answers, and streams that were told that the gateway goes down. All else fails the test."""
+    complete = told = 0
+    for number, outcome in enumerate(outcomes):
+        text = said(mark(number), "paced")
+        if outcome.ends:
+            assert outcome.errors == (), outcome
+            assert outcome.text == text, outcome
+            complete += 1
+        else:
+            # OpenAI has no word for it: the error's code is that of an overload.
+            assert outcome.errors == (("DRAINING",), ("OVERLOADED",))[number % 2], outcome
+            assert text.startswith(outcome.text), outcome
+            told += 1
+    return complete, told
+
+
+async def ended(found: Draining, since_s: float, limit_s: float) -> tuple[list[Outcome], float]:
+    """All streams' outcomes, and the seconds until the process was gone."""
+    outcomes = await asyncio.wait_for(asyncio.gather(*found.streams), limit_s)
+    await found.gateway.exit_code(limit_s)
+    return outcomes, monotonic() - since_s
+
+
+async def test_streams_that_run_finish_and_the_process_exits_0(tmp_path: Path, tables: Tables):
+    async with draining(tmp_path, 3.0, drain_s=20, lb_grace_s=0.5) as found:
+        since_s = monotonic()
+        not_serving_s = await found.terminate()
+        assert set(await found.serving()) == {health_pb2.HealthCheckResponse.NOT_SERVING}
+        ready = await found.page("/readyz")
+        live = await found.page("/livez")
+        outcomes, exit_s = await ended(found, since_s, 20)
+        code = found.gateway.process.returncode
+
+    complete, told = counts(outcomes)
+    tables.table(TITLE, COLUMNS).add(
+        "streams of 3 s, drain_s 20",
+        *(complete, told, f"{not_serving_s * 1000:.0f} ms", f"{exit_s:.1f} s", code),
+    )
+    assert (complete, told, code) == (STREAMS, 0, 0)
+    assert (ready, live) == (503, 200)
+    assert not_serving_s < 0.25
+    assert exit_s < 8
+
+
+async def test_nobody_new_is_let_in_while_the_gateway_drains(tmp_path: Path):
+    async with draining(tmp_path, 3.0, drain_s=20, lb_grace_s=0) as found:
+        found.gateway.terminate()
+        await asyncio.sleep(0.3)
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(found.gateway.grpc_address, options) as channel:
+            late: Any = health_pb2_grpc.HealthStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await late.Check(health_pb2.HealthCheckRequest(), timeout=2)
+        page = await found.page("/v1/models")
+        outcomes, _ = await ended(found, monotonic(), 20)
+        code = found.gateway.process.returncode
+
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert page in (0, 503)
+    assert counts(outcomes) == (STREAMS, 0)
+    assert code == 0
+
+
+async def test_a_second_signal_ends_the_streams_at_once(tmp_path: Path, tables: Tables):
+    async with draining(tmp_path, 5.0, drain_s=60, lb_grace_s=0) as found:
+        not_serving_s = await found.terminate()
+        since_s = monotonic()
+        found.gateway.terminate()
+        outcomes, exit_s = await ended(found, since_s, 20)
+        code = found.gateway.process.returncode
+
+    complete, told = counts(outcomes)
+    tables.table(TITLE, COLUMNS).add(
+        "streams of 5 s, a second SIGTERM",
+        *(complete, told, f"{not_serving_s * 1000:.0f} ms", f"{exit_s:.1f} s", code),
+    )
+    assert (complete, told) == (0, STREAMS)
+    assert code == 0
+    assert exit_s < 4
+
+
+async def test_streams_that_take_too_long_are_told_so(tmp_path: Path, tables: Tables):
+    async with draining(tmp_path, 5.0, drain_s=3, lb_grace_s=0) as found:
+        since_s = monotonic()
+        not_serving_s = await found.terminate()
+        outcomes, exit_s = await ended(found, since_s, 20)
+        code = found.gateway.process.returncode
+
+    complete, told = counts(outcomes)
+    tables.table(TITLE, COLUMNS).add(
+        "streams of 5 s, drain_s 3",
+        *(complete, told, f"{not_serving_s * 1000:.0f} ms", f"{exit_s:.1f} s", code),
+    )
+    assert (complete, told) == (0, STREAMS)
+    assert code == 0
+    assert exit_s < 3 + 1 + 1
