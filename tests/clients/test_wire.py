@@ -4,12 +4,10 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from tests.clients.gateway import FREE, KEY, LIMIT_S, need, run, shim
 from tests.clients.script import LOGPROBS, TOOL_CALLS, USAGE, piece, stream
@@ -57,14 +55,6 @@ settings = ServerSettings(http="127.0.0.1:0", heartbeat_s={HEARTBEAT_S})
 announce = lambda address: print(f"trunkline: HTTP on {{address}}", flush=True)
 asyncio.run(serve_shim(settings, sys.argv[1], announce))
 """
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=LIMIT_S
-    ) as client:
-        yield client
 
 
 async def curl(url: str, body: dict[str, Any], *options: str) -> tuple[str, list[str], bytes]:
