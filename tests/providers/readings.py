@@ -4,15 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import Choice
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, ReasoningOptions, SamplingOptions
-from trunkline.v1.message_pb2 import Message, Part, Role
+from trunkline.v1.message_pb2 import Message, Part, Role, ToolCall
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
-from trunkline_server.core.fold import Fold
 from trunkline_server.core.ports import AttemptFacts, Prompt
 from trunkline_server.providers.registry import DIALECTS
 from trunkline_server.providers.translator import Decoder
@@ -79,10 +78,27 @@ class Reading:
 
     @property
     def choices(self) -> list[Choice]:
-        """What the events add up to."""
-        fold = Fold(keeps_content=True)
-        fold.add(self.events)
-        return fold.choices()
+        """What the events add up to: a final value stands for the deltas of its part."""
+        ends: dict[int, Choice] = {}
+        parts: dict[int, dict[int, Part]] = {}
+        for event in self.events:
+            kind = event.WhichOneof("event")
+            if kind == "choice_finished":
+                end = event.choice_finished
+                ends[end.choice_index] = Choice(
+                    index=end.choice_index,
+                    finish_reason=end.finish_reason,
+                    native_finish_reason=end.native_finish_reason,
+                    stop_sequence=end.stop_sequence,
+                )
+            elif kind is not None:
+                said = getattr(event, kind)
+                own = parts.setdefault(said.choice_index, {})
+                _add(own.setdefault(said.part_index, Part()), kind, said)
+        for index, own in parts.items():
+            message = ends.setdefault(index, Choice(index=index)).message
+            message.parts.extend(own[number] for number in sorted(own))
+        return [ends[index] for index in sorted(ends)]
 
     def said(self, kind: str, choice_index: int = 0) -> str:
         """All deltas of a kind, joined."""
@@ -90,6 +106,23 @@ class Reading:
             getattr(event, kind) for event in self.events if event.WhichOneof("event") == kind
         ]
         return "".join(delta.text for delta in deltas if delta.choice_index == choice_index)
+
+
+def _add(part: Part, kind: str, said: Any) -> None:
+    match kind:
+        case "text_delta":
+            part.text += said.text
+        case "refusal_delta":
+            part.refusal += said.text
+        case "reasoning_delta":
+            part.reasoning.text += said.text
+        case "tool_call_delta":
+            part.tool_call.MergeFrom(ToolCall(id=said.id, name=said.name))
+            part.tool_call.arguments_json += said.arguments_json
+        case "part_completed" if said.part.WhichOneof("content") is None:
+            part.provider_state.CopyFrom(said.part.provider_state)
+        case "part_completed":
+            part.CopyFrom(said.part)
 
 
 def candidate(dialect: str) -> Candidate:

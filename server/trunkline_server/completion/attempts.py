@@ -152,10 +152,13 @@ class Hop:
                     # From here on the caller sees content: there is no way back.
                     yield batch
                     idle_s = self.limits.idle_timeout_s or candidate.idle_timeout_s
+                    deadline_s = self.deadline.at_s
+                    clock = self._loop.time
                     while not answer.is_complete:
+                        until_s = clock() + idle_s
                         try:
                             batch = await answer.read(
-                                min(self._loop.time() + idle_s, self.deadline.at_s)
+                                min(deadline_s, until_s)
                             )
                         except (UpstreamError, TimeoutError) as error:
                             is_settled = True

@@ -42,7 +42,7 @@ from trunkline_server.core.errors import (
     NotSupported,
     TrunklineError,
 )
-from trunkline_server.core.fold import Fold
+from trunkline_server.core.fold import Fold, ended
 from trunkline_server.core.ports import Callers, Prompt, RequestRecord, Router, Unencodable
 from trunkline_server.core.pricing import price
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
@@ -201,10 +201,11 @@ class Completions:
                         f"{completion_id}.0",
                     )
                     progress.hop = hop
-                    fold = Fold(keeps_content=whole or options.include_final_messages)
+                    fold = Fold() if whole or options.include_final_messages else None
                     async with aclosing(hop.batches()) as batches:
                         async for batch in batches:
-                            fold.add(batch)
+                            if fold is not None:
+                                fold.add(batch)
                             if progress.route is None:
                                 progress.route = _route(plan, hop)
                                 record.time_to_first_token_s = loop.time() - started_s
@@ -398,7 +399,7 @@ def _completion(
     spec: CompletionSpec,
     hop: Hop,
     progress: Progress,
-    fold: Fold,
+    fold: Fold | None,
     total_s: float,
 ) -> Completion:
     served = hop.served
@@ -406,7 +407,7 @@ def _completion(
     completion = Completion(
         id=completion_id,
         request_id=request_id,
-        choices=fold.choices(),
+        choices=ended(facts.finishes),
         route=progress.route,
         usage=progress.usage,
         attempts=hop.attempts,
@@ -415,6 +416,8 @@ def _completion(
         system_fingerprint=facts.system_fingerprint,
         service_tier=facts.service_tier,
     )
+    if fold is not None:
+        fold.fill(completion.choices)
     completion.create_time.seconds = int(created_s)
     completion.create_time.nanos = int(created_s % 1 * 1e9)
     timing = completion.timing

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import Choice, TokenLogprob
-from trunkline.v1.message_pb2 import Message, Part, Reasoning, Role, ToolCall
+from trunkline.v1.message_pb2 import Part, Reasoning, Role, ToolCall
 
 
 class _Building:
@@ -40,52 +40,40 @@ class _Building:
         return part
 
 
+def ended(finishes: Iterable[ChoiceFinished]) -> list[Choice]:
+    """Choices without their messages: how they ended is all that most streams have to repeat."""
+    choices = [
+        Choice(
+            index=finished.choice_index,
+            finish_reason=finished.finish_reason,
+            native_finish_reason=finished.native_finish_reason,
+            stop_sequence=finished.stop_sequence,
+        )
+        for finished in finishes
+    ]
+    return sorted(choices, key=lambda choice: choice.index) if len(choices) > 1 else choices
+
+
 class Fold:
-    """Choices, in the order of their indices.
+    """Messages of the choices."""
 
-    Args:
-        keeps_content: fold messages too; without it only how the choices ended is kept, which is all that most
-            streams need.
-    """
-
-    def __init__(self, *, keeps_content: bool) -> None:
-        self._keeps_content = keeps_content
-        self._choices: dict[int, Choice] = {}
+    def __init__(self) -> None:
         self._parts: dict[int, dict[int, _Building]] = {}
         self._logprobs: dict[int, list[TokenLogprob]] = {}
 
     def add(self, events: Iterable[CompleteResponse]) -> None:
         """The next events, in order."""
         for event in events:
-            kind = event.WhichOneof("event")
-            if kind == "choice_finished":
-                finished = event.choice_finished
-                self._choices[finished.choice_index] = Choice(
-                    index=finished.choice_index,
-                    finish_reason=finished.finish_reason,
-                    native_finish_reason=finished.native_finish_reason,
-                    stop_sequence=finished.stop_sequence,
-                )
-            elif self._keeps_content:
-                self._content(kind, event)
+            self._content(event.WhichOneof("event"), event)
 
-    def choices(self) -> list[Choice]:
-        """What the events amount to."""
-        for index in self._parts:
-            if index not in self._choices:
-                self._choices[index] = Choice(index=index)
-        folded = [self._choices[index] for index in sorted(self._choices)]
-        if self._keeps_content:
-            for choice in folded:
-                parts = self._parts.get(choice.index, {})
-                choice.message.CopyFrom(
-                    Message(
-                        role=Role.ROLE_ASSISTANT,
-                        parts=[parts[index].part() for index in sorted(parts)],
-                    )
-                )
-                choice.logprobs.extend(self._logprobs.get(choice.index, ()))
-        return folded
+    def fill(self, choices: Iterable[Choice]) -> None:
+        """Write the messages, and the log-probabilities, into choices that have ended."""
+        for choice in choices:
+            parts = self._parts.get(choice.index, {})
+            message = choice.message
+            message.role = Role.ROLE_ASSISTANT
+            message.parts.extend([parts[index].part() for index in sorted(parts)])
+            choice.logprobs.extend(self._logprobs.get(choice.index, ()))
 
     def _content(self, kind: str | None, event: CompleteResponse) -> None:
         if kind == "text_delta":

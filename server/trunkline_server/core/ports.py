@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.core.candidate import Candidate, Plan
@@ -37,6 +37,7 @@ class AttemptFacts:
     service_tier: str = ""
     usage: Usage | None = None
     warnings: list[CompletionWarning] = field(default_factory=list)
+    finishes: list[ChoiceFinished] = field(default_factory=list)
 
 
 class Answer(Protocol):

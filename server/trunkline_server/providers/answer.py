@@ -28,6 +28,7 @@ MAX_TOKENS: Final = 1_000_000_000  # A count beyond this is a lie, not a count.
 MAX_CALLS: Final = 128  # In one answer.
 MAX_CHOICES: Final = 16
 MAX_CONTENT_CHARS: Final = 64 * 1024 * 1024
+TOO_LONG: Final = "the answer is too long"
 
 # Reasons that stand even when the answer holds tool calls.
 _OVERRIDES_CALLS = frozenset(
@@ -123,8 +124,13 @@ class AnswerEvents:
         """Visible text."""
         if not text and not logprobs:
             return
-        self._count(len(text))
-        part_index = self._part(choice_index, "text")
+        # Once for each token of each answer: written out, without the calls that the other kinds share.
+        self.output_chars += len(text)
+        if self.output_chars > MAX_CONTENT_CHARS:
+            raise UpstreamError(Failure.PROTOCOL, TOO_LONG)
+        choice = self._choices.get(choice_index)
+        is_open = choice is not None and choice.kind == "text"
+        part_index = choice.part_index if choice and is_open else self._part(choice_index, "text")
         delta = TextDelta(choice_index=choice_index, part_index=part_index, text=text)
         if logprobs:
             delta.logprobs.extend(logprobs)
@@ -135,6 +141,7 @@ class AnswerEvents:
         if not text:
             return
         self._count(len(text))
+        self.progressed = True
         if self._shows_reasoning:
             part_index = self._part(choice_index, "reasoning")
             self._events.append(
@@ -155,7 +162,6 @@ class AnswerEvents:
         summary: bool = False,
     ) -> None:
         """A block of reasoning is whole, with the state that must go back. Sent even when its text is not shown."""
-        self.progressed = True
         shown = self._shows_reasoning and not redacted
         part_index = self._part(choice_index, "reasoning")
         part = Part(
@@ -204,7 +210,6 @@ class AnswerEvents:
         self, choice_index: int, key: object, call_id: str, name: str, *, state: bytes | None = None
     ) -> None:
         """A tool call starts. `key` names it in later pieces; `call_id` may be empty."""
-        self.progressed = True
         choice = self._choice(choice_index)
         if len(choice.calls) >= MAX_CALLS:
             raise UpstreamError(Failure.PROTOCOL, "too many tool calls")
@@ -273,20 +278,17 @@ class AnswerEvents:
         choice = self._choice(choice_index)
         if choice.finished:
             return
-        self.progressed = True
         choice.finished = True
         self._finished += 1
         reason = self._complete_calls(choice_index, choice, reason)
-        self._events.append(
-            CompleteResponse(
-                choice_finished=ChoiceFinished(
-                    choice_index=choice_index,
-                    finish_reason=reason,
-                    native_finish_reason=native[:64],
-                    stop_sequence=stop_sequence,
-                )
-            )
+        finished = ChoiceFinished(
+            choice_index=choice_index,
+            finish_reason=reason,
+            native_finish_reason=native[:64],
+            stop_sequence=stop_sequence,
         )
+        self.facts.finishes.append(finished)
+        self._events.append(CompleteResponse(choice_finished=finished))
 
     def usage(self, usage: Usage) -> None:
         """Counts so far: cumulative, so the last ones win."""
@@ -338,10 +340,9 @@ class AnswerEvents:
         return ProviderState(provider=self._family, model=self._model, data=data)
 
     def _count(self, chars: int) -> None:
-        self.progressed = True
         self.output_chars += chars
         if self.output_chars > MAX_CONTENT_CHARS:
-            raise UpstreamError(Failure.PROTOCOL, "the answer is too long")
+            raise UpstreamError(Failure.PROTOCOL, TOO_LONG)
 
     def _choice(self, choice_index: int) -> _Choice:
         choice = self._choices.get(choice_index)

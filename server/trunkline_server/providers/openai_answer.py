@@ -178,7 +178,7 @@ class OpenAIDecoder:
 
     @property
     def progressed(self) -> bool:
-        """Content came since this was last cleared."""
+        """Reasoning came since this was last cleared."""
         return self._events.progressed
 
     @progressed.setter
@@ -272,7 +272,8 @@ class OpenAIDecoder:
         # Azure's last chunk has no delta at all.
         delta = choice.delta or choice.message
         if delta is not None:
-            self._reasoning(index, delta)
+            if delta.reasoning_content or delta.reasoning or delta.reasoning_details:
+                self._reasoning(index, delta)
             content = delta.content
             if type(content) is str:
                 if content and self._keeps_details:
@@ -299,8 +300,6 @@ class OpenAIDecoder:
         # vLLM and others say `reasoning` where DeepSeek says `reasoning_content`.
         text = delta.reasoning_content or delta.reasoning
         details = delta.reasoning_details
-        if not text and not details:
-            return
         is_summary = False
         if details:
             words = [_words(detail) for detail in details]

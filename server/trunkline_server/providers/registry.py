@@ -249,7 +249,9 @@ class UpstreamAnswer:
                         )
                     self.is_complete = True
                     return events
-                if events or decoder.progressed:
+                if events:
+                    return events
+                if decoder.progressed:
                     decoder.progressed = False
                     return events
         except TransportError as error:

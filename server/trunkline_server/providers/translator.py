@@ -58,7 +58,7 @@ class Warnings:
 class Decoder(Protocol):
     """One response's bytes to events. A failure may arrive inside a 200 stream."""
 
-    progressed: bool  # Content came since this was last cleared, shown or not.
+    progressed: bool  # Reasoning came since this was last cleared, shown or not. Events are progress by themselves.
 
     @property
     def output_chars(self) -> int:

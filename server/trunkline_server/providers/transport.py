@@ -275,7 +275,14 @@ class _Connection(asyncio.Protocol):
             response.fail(BadMessage("the response is no HTTP"))
             self.abort()
             return
-        response.arrived(len(data))
+        waiter = response.waiter
+        if waiter is not None and response.has_body:
+            # A piece of a body that somebody waits for: what nearly every read is.
+            response.waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        else:
+            response.arrived(len(data))
 
     def eof_received(self) -> None:
         return None  # Close our side too.
@@ -298,8 +305,14 @@ class _Connection(asyncio.Protocol):
             self._response.head_complete(self._parser.get_status_code())
 
     def on_body(self, body: bytes) -> None:
-        if self._response is not None:
-            self._response.add_body(body)
+        response = self._response
+        if response is None or response.is_lingering:
+            return
+        response.chunks.append(body)
+        response.has_body = True
+        response.buffered_bytes += len(body)
+        if response.buffered_bytes > HIGH_WATER_BYTES:
+            response.take_pressure()
 
     def on_message_complete(self) -> None:
         if self._response is not None:
@@ -310,14 +323,11 @@ class HttpResponse:
     """One response. Read it to its end or close it; either way the socket is dealt with."""
 
     __slots__ = (
-        "_buffered_bytes",
-        "_chunks",
         "_connection",
         "_error",
         "_has_head",
         "_has_length",
         "_is_complete",
-        "_is_lingering",
         "_is_paused",
         "_loop",
         "_pending_headers",
@@ -325,11 +335,15 @@ class HttpResponse:
         "_timer_at_s",
         "_total_bytes",
         "_until_s",
-        "_waiter",
+        "buffered_bytes",
+        "chunks",
+        "has_body",
         "headers",
+        "is_lingering",
         "keeps_alive",
         "received",
         "status",
+        "waiter",
     )
 
     def __init__(self, connection: _Connection) -> None:
@@ -339,17 +353,18 @@ class HttpResponse:
         self.received = False
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._chunks: list[bytes] = []
-        self._buffered_bytes = 0
+        self.chunks: list[bytes] = []
+        self.buffered_bytes = 0
+        self.has_body = False
         self._total_bytes = 0
         self._pending_headers = 0
         self._has_head = False
         self._has_length = False
         self._is_complete = False
         self._is_paused = False
-        self._is_lingering = False
+        self.is_lingering = False
         self._error: TransportError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._until_s = 0.0
@@ -366,20 +381,23 @@ class HttpResponse:
 
         Raises: TransportError, TimeoutError.
         """
-        while not self._chunks:
+        while not self.chunks:
             if self._is_complete:
                 self._finish()
                 return b""
             if self._error is not None:
                 raise self._error
             await self._wait(until_s)
-        chunks = self._chunks
-        self._chunks = []
-        self._buffered_bytes = 0
+        data = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        self.chunks.clear()
+        self._total_bytes += self.buffered_bytes
+        self.buffered_bytes = 0
         if self._is_paused:
             self._is_paused = False
             self._connection.resume()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if self._total_bytes > MAX_BODY_BYTES:
+            raise BadMessage("the response is too long")
+        return data
 
     async def body(self, until_s: float, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
         """All of the body. Raises: BadMessage when it is longer than allowed; as `read` does."""
@@ -406,8 +424,8 @@ class HttpResponse:
         if self._is_complete:
             self._connection.release(self)
             return
-        self._is_lingering = True
-        self._chunks = []
+        self.is_lingering = True
+        self.chunks.clear()
         if self._is_paused:
             self._connection.resume()
         self._timer = self._loop.call_later(LINGER_S, self._connection.abort)
@@ -431,22 +449,16 @@ class HttpResponse:
             self.headers = {}
             return
         self.status = status
+        self.received = True
         self._has_head = True
         headers = self.headers
         self._has_length = (
             "content-length" in headers or "chunked" in headers.get("transfer-encoding", "").lower()
         )
 
-    def add_body(self, body: bytes) -> None:
-        """A piece of the body, as it came."""
-        if self._is_lingering:
-            return
-        self._chunks.append(body)
-        self._buffered_bytes += len(body)
-        self._total_bytes += len(body)
-        if self._total_bytes > MAX_BODY_BYTES:
-            raise BadMessage("the response is too long")
-        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_paused:
+    def take_pressure(self) -> None:
+        """More is buffered than the reader takes: stop reading from the socket until it does."""
+        if not self._is_paused:
             self._is_paused = True
             self._connection.pause()
 
@@ -465,14 +477,14 @@ class HttpResponse:
                 self.fail(BadMessage("headers are too long"))
                 self._connection.abort()
                 return
-        elif self._is_lingering and self._is_complete:
+        elif self.is_lingering and self._is_complete:
             self._finish()
             return
         self._wake()
 
     def connection_lost(self, was_writing: bool) -> None:
         """The socket is gone. Without a length its end is the message's end."""
-        if self._is_lingering:
+        if self.is_lingering:
             self._cancel_timer()
         elif self._has_head and not self._has_length:
             self._is_complete = True
@@ -495,8 +507,8 @@ class HttpResponse:
         self._connection.release(self)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     async def _wait(self, until_s: float) -> None:
         # One timer serves all reads: renewing it is an assignment, as long as the instant only moves away.
@@ -507,15 +519,15 @@ class HttpResponse:
                 timer.cancel()
             self._timer = self._loop.call_at(until_s, self._expire)
             self._timer_at_s = until_s
-        waiter = self._waiter = self._loop.create_future()
+        waiter = self.waiter = self._loop.create_future()
         try:
             await waiter
         finally:
-            self._waiter = None
+            self.waiter = None
 
     def _expire(self) -> None:
         self._timer = None
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is None or waiter.done():
             return
         if self._until_s > self._loop.time() + 0.002:
