@@ -1,0 +1,127 @@
+"""What we send is what the vendors' own request types allow: no field is invented, none is missing."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from anthropic.types import message_create_params
+from google.genai import types as genai_types
+from openai.types.chat import completion_create_params
+
+from tests.providers.specs import SPECS
+from tests.providers.typed import misfits
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.ports import Prompt
+from trunkline_server.providers.registry import DIALECTS
+
+MODELS = {
+    "openai": ["gpt-4.1", "gpt-6.2-sol", "o3", "gpt-5"],
+    "anthropic": [
+        "claude-opus-5-5",
+        "claude-opus-4-8",
+        "claude-sonnet-4-5",
+        "claude-3-haiku-20240307",
+    ],
+    "gemini": ["gemini-2.5-flash", "gemini-3-pro", "gemini-4-flash"],
+}
+OpenAIWhole = completion_create_params.CompletionCreateParamsNonStreaming
+OpenAIStreamed = completion_create_params.CompletionCreateParamsStreaming
+AnthropicWhole = message_create_params.MessageCreateParamsNonStreaming
+AnthropicStreamed = message_create_params.MessageCreateParamsStreaming
+# What cannot be asked of a dialect, or of its newer models, at all.
+UNENCODABLE = {
+    "anthropic": {"audio": "claude", "two choices": "claude"},
+    "gemini": {"two choices": r"gemini-[34]"},
+    "openai": {},
+}
+
+
+def cases(dialect: str) -> list[tuple[str, str]]:
+    """All specs with all models, except those that can't be sent."""
+    never = UNENCODABLE[dialect]
+    return [
+        (name, model)
+        for name in SPECS
+        for model in MODELS[dialect]
+        if not (name in never and re.match(never[name], model))
+    ]
+
+
+def body_of(
+    dialect: str, model: str, spec: CompletionSpec, *, stream: bool = False
+) -> dict[str, Any]:
+    asked = Candidate(provider=dialect, id=model, model=model, family=dialect)
+    request = DIALECTS[dialect].translator.encode(asked, Prompt(spec, stream))
+    body: dict[str, Any] = json.loads(request.body)
+    return body
+
+
+@pytest.mark.parametrize(("name", "model"), cases("openai"))
+def test_openais_types_allow_what_we_send(name, model):
+    body = body_of("openai", model, SPECS[name])
+
+    assert misfits(body, OpenAIWhole) == []
+
+
+@pytest.mark.parametrize(("name", "model"), cases("anthropic"))
+def test_anthropics_types_allow_what_we_send(name, model):
+    body = body_of("anthropic", model, SPECS[name])
+
+    found = misfits(body, AnthropicWhole)
+
+    # Older models take what newer ones refuse, and what the types therefore no longer have.
+    older = {"claude-sonnet-4-5", "claude-3-haiku-20240307"}
+    gone = {".temperature", ".top_k"} if name == "sampling" and model in older else set()
+    assert {text.partition(":")[0] for text in found} == gone
+
+
+@pytest.mark.parametrize(
+    ("dialect", "kind"), [("openai", OpenAIStreamed), ("anthropic", AnthropicStreamed)]
+)
+def test_streams_are_asked_for_as_the_types_say(dialect, kind):
+    body = body_of(dialect, MODELS[dialect][0], SPECS["text"], stream=True)
+
+    assert misfits(body, kind) == []
+
+
+GEMINI_FIELDS: dict[str, Any] = {
+    "systemInstruction": genai_types.Content,
+    "toolConfig": genai_types.ToolConfig,
+    "generationConfig": genai_types.GenerationConfig,
+}
+
+
+@pytest.mark.parametrize(("name", "model"), cases("gemini"))
+def test_geminis_types_allow_what_we_send(name, model):
+    body = body_of("gemini", model, SPECS[name])
+
+    for content in body.pop("contents"):
+        genai_types.Content.model_validate(content)
+    for tool in body.pop("tools", []):
+        genai_types.Tool.model_validate(tool)
+    tier = body.pop("serviceTier", None)
+    assert tier is None or tier in {value.value for value in genai_types.ServiceTier}
+    for key, value in body.items():
+        GEMINI_FIELDS[key].model_validate(value)
+
+
+def test_the_check_finds_what_is_wrong():
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "text", "txt": "Hi"}]}],
+        "temperature": "hot",
+        "reasoning_effort": "huge",
+        "invented": 1,
+    }
+
+    found = sorted(text.partition(":")[0] for text in misfits(body, OpenAIWhole))
+
+    assert found == [
+        ".invented",
+        ".messages[0].content[0].text",
+        ".messages[0].content[0].txt",
+        ".reasoning_effort",
+        ".temperature",
+    ]
