@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,10 +81,9 @@ async def test_a_fault_is_hidden_before_content_and_told_once_after_it(
 ):
     each, together = Tally(), Tally()
     try:
-        async with fleet(kind, count) as found, callers(found.service) as asking:
-            await _ask_all(found, asking, kind, count, each, models=count, at_once=64)
-        async with fleet(kind, 1) as found, callers(found.service) as asking:
-            await _ask_all(found, asking, kind, count, together, models=1, at_once=4)
+        async with fleet(kind, count + 1) as found, callers(found.service) as asking:
+            await _ask_all(found, asking, kind, range(count), each, at_once=64)
+            await _ask_all(found, asking, kind, [count] * count, together, at_once=4)
     finally:
         rows.add(kind.name, *each.cells(), *together.cells())
 
@@ -100,12 +99,14 @@ async def _ask_all(
     found: Fleet,
     asking: Callers,
     kind: Kind,
-    count: int,
+    models: Sequence[int],
     tally: Tally,
     *,
-    models: int,
     at_once: int,
 ) -> None:
+    """A request for each of `models`."""
+    for upstream in found.broken.values():
+        upstream.asks.clear()
     wires = list(WIRES)
     turns = asyncio.Semaphore(at_once)
 
@@ -118,11 +119,11 @@ async def _ask_all(
         if kind.waits and kind.after_content and way not in STREAMS:
             patience = Patience(30.0, PATIENCE_S)
         async with turns:
-            outcome = await asking.ask(way, route(wire, number % models), f"say {mark}", patience)
+            outcome = await asking.ask(way, route(wire, models[number]), f"say {mark}", patience)
         _check(kind, way, mark, outcome, tally)
 
     async with asyncio.TaskGroup() as group:
-        for number in range(count):
+        for number in range(len(models)):
             group.create_task(one(number))
     seen = {name: len(upstream.asks) for name, upstream in found.broken.items()}
     if kind.listens == "requests":

@@ -1,6 +1,6 @@
 """Behind the gateway, mock providers that others wrote: what they speak is understood, and their faults are hidden."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,7 +29,9 @@ COLUMNS = ("mock, dialect", "plain answers", "tool rounds", "faults", "requests,
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PATIENCE_S = 0.5
 PAIRS = [(mock, dialect) for mock in MOCKS for dialect in mock.paths]
-OF = {"all": WAYS, "streams": STREAMS, "whole": tuple(way for way in WAYS if way not in STREAMS)}
+WHOLE = tuple(way for way in WAYS if way not in STREAMS)
+OF = {"all": WAYS, "streams": STREAMS, "whole": WHOLE}
+SHORT = {"all": ("gRPC stream", "REST unary"), "streams": ("gRPC stream",), "whole": WHOLE}
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +44,16 @@ def mock(
 
 
 @pytest.mark.parametrize(
+    "ways",
+    [pytest.param(SHORT, id="short"), pytest.param(OF, id="long", marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize(
     ("mock", "dialect"),
     [pytest.param(mock, dialect, id=f"{mock.name}-{dialect}") for mock, dialect in PAIRS],
     indirect=["mock"],
 )
 async def test_a_mock_is_understood_and_its_faults_are_hidden(
-    mock: MockServer, dialect: str, tables: Tables
+    mock: MockServer, dialect: str, ways: Mapping[str, Sequence[str]], tables: Tables
 ):
     row = tables.table(TITLE, COLUMNS)
 
@@ -62,7 +68,7 @@ async def test_a_mock_is_understood_and_its_faults_are_hidden(
                 await _tool_round(mock, dialect, client, is_stream=is_stream)
         requests = 0
         for number, trouble in enumerate(mock.troubles, start=1):
-            for position, way in enumerate(OF[trouble.of]):
+            for position, way in enumerate(ways[trouble.of]):
                 mock.arrange(dialect, trouble)
                 prompt = f"{mock.prompt(trouble)} mark-{number}-{position}"
                 outcome = await asking.ask(way, f"route-{number}", prompt)
