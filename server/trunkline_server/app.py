@@ -9,13 +9,12 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import grpc
-import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from trunkline_server.accounts.static_keys import StaticKey, StaticKeys
@@ -44,8 +43,8 @@ from trunkline_server.edges.grpc.local import LocalChannel
 from trunkline_server.edges.grpc.methods import Method, methods
 from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, set_health
 from trunkline_server.edges.rest.app import Page, RestApp, json_page
-from trunkline_server.edges.rest.connection import Connection
 from trunkline_server.edges.rest.openai import OpenAIShim
+from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.local_model.process import (
     MODEL_ID,
     LocalModel,
@@ -69,8 +68,6 @@ NANOS: Final = 1_000_000_000
 LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
 FLUSH_S: Final = 0.5
-KEEP_ALIVE_S: Final = 75
-BACKLOG: Final = 2048
 
 
 @dataclass(slots=True)
@@ -345,8 +342,7 @@ class Service:
         await self._grpc.start()
         await set_health(self._health, True)
         rest = RestApp([OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)], self._pages())
-        self._http = HttpServer(rest, server)
-        self.http_address = await self._http.start()
+        self._http, self.http_address = await _start_http(rest, server)
         if self.parts.local is not None and self.settings.local.preload:
             await self.parts.local.start()
         self.is_ready = True
@@ -395,13 +391,13 @@ class Service:
         await self._grpc.stop(0)
         await stopping
         if self._http is not None:
-            await self._http.close()
+            await self._http.finish(FLUSH_S)
 
     async def close(self) -> None:
         """Release what is left."""
         await self._grpc.stop(0)
         if self._http is not None:
-            await self._http.close()
+            await self._http.finish(0)
         if self.parts.local is not None:
             await self.parts.local.stop()
         await self.transport.__aexit__()
@@ -416,82 +412,27 @@ class Service:
         await asyncio.wait([task, hurry])
 
 
-class HttpServer:
-    """uvicorn, with its start and its end in our hands."""
-
-    def __init__(self, app: RestApp, server: ServerSettings) -> None:
-        self._settings = server
-        self._socket: socket.socket | None = None
-        self._task: asyncio.Task[None] | None = None
-        config = uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(server.drain_s) + 1,
-            ssl_certfile=server.tls_cert_file or None,
-            ssl_keyfile=server.tls_key_file or None,
-        )
-        self._server = _Uvicorn(config)
-
-    async def start(self) -> str:
-        """Listen; returns HOST:PORT."""
-        host, port = split_address(self._settings.http)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._settings.workers > 1:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-            listener.setblocking(False)
-        except OSError as error:
-            listener.close()
-            raise ConfigError(
-                [f"server.http: can't listen on {self._settings.http}: {error.strerror}"]
-            ) from error
-        self._socket = listener
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-                raise ConfigError(["the HTTP server did not start"])
-            await asyncio.sleep(0.005)
-        return f"{_host(self._settings.http)}:{listener.getsockname()[1]}"
-
-    def stop_listening(self) -> None:
-        """No new connections; what runs goes on."""
-        self._server.should_exit = True
-
-    async def finish(self, limit_s: float) -> None:
-        """End it once what runs has ended, or when `limit_s` is over."""
-        self._server.should_exit = True
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=limit_s)
-        await self.close()
-
-    async def close(self) -> None:
-        """End it now."""
-        self._server.should_exit = True
-        self._server.force_exit = True
-        task, self._task = self._task, None
-        if task is not None:
-            await task
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Any:
-        """Signals are ours: they start a drain, of which this server is one part."""
-        yield
+async def _start_http(app: RestApp, server: ServerSettings) -> tuple[HttpServer, str]:
+    """Listen; returns the server and HOST:PORT."""
+    host, port = split_address(server.http)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if server.workers > 1:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            [f"server.http: can't listen on {server.http}: {error.strerror}"]
+        ) from error
+    tls = None
+    if server.tls_cert_file:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(server.tls_cert_file, server.tls_key_file)
+    http = HttpServer(app, tls)
+    await http.start(listener)
+    return http, f"{_host(server.http)}:{listener.getsockname()[1]}"
 
 
 def _host(address: str) -> str:
@@ -591,14 +532,13 @@ async def serve_shim(server: ServerSettings, target: str, announce: Callable[[st
             "/metrics": exposition,
         }
         shim = OpenAIShim(channel, heartbeat_s=server.heartbeat_s)
-        http = HttpServer(RestApp([shim], pages), server)
+        http, address = await _start_http(RestApp([shim], pages), server)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         try:
-            announce(await http.start())
+            announce(address)
             await asked.wait()
             log.info("draining")
-            http.stop_listening()
         finally:
             await http.finish(server.drain_s)
             flush()

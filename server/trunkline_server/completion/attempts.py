@@ -157,9 +157,7 @@ class Hop:
                     while not answer.is_complete:
                         until_s = clock() + idle_s
                         try:
-                            batch = await answer.read(
-                                min(deadline_s, until_s)
-                            )
+                            batch = await answer.read(min(deadline_s, until_s))
                         except (UpstreamError, TimeoutError) as error:
                             is_settled = True
                             raise self._interrupted(attempt, answer, error) from error

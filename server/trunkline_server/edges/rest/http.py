@@ -1,32 +1,19 @@
-"""What every REST dialect needs of HTTP: a request, a response, a stream, and errors in between.
-
-Raw ASGI: each layer between the socket and the dialect would cost more than the translation itself.
-"""
+"""What every REST dialect needs of HTTP: a request, a response, a stream, and errors in between."""
 
 import asyncio
 import math
 import re
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 
 from trunkline_server.core.validation import MAX_REQUEST_BYTES
 from trunkline_server.edges.status import Refusal, refusal
 
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-Scope = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
-BODY_TIMEOUT_S: Final = 30.0
 # As JSON a request may be this much larger than its limit as a message: media travels as base64.
 MAX_BODY_BYTES: Final = MAX_REQUEST_BYTES
 MAX_HEADER_BYTES: Final = 16 * 1024
@@ -37,9 +24,7 @@ FORWARDED: Final[Mapping[bytes, str]] = {
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
 }
-
-
-REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}\Z")
 
 
 class Refused(Exception):
@@ -50,79 +35,65 @@ class Refused(Exception):
         self.refusal = refused
 
 
-class Gone(Exception):
-    """The client went away before its request was complete."""
+class Exchange(Protocol):
+    """The connection's side of one request: where its response goes."""
+
+    def write_head(self, status: int, headers: Headers, length: int | None) -> None:
+        """Status and headers. `length` None: the body comes in pieces until `end`."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
+        """The last piece, which may be empty."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait while the client reads too slowly."""
+        ...
 
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request."""
+    """One HTTP request, whole. Header names are in lower case."""
 
-    scope: Scope
-    receive: Receive
-    send: Send
-    request_id: str
+    method: str
+    path: str
+    headers: Headers
+    body: bytes
+    exchange: Exchange
+    request_id: str = ""
     metadata: list[tuple[str, str]] = field(default_factory=list)
 
-    @property
-    def method(self) -> str:
-        """In upper case."""
-        return str(self.scope["method"])
-
-    async def body(self) -> bytes:
-        """All of it.
-
-        Raises:
-            Refused: too long, too slow, or compressed; Gone.
-        """
-        message = await self.receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            body: bytes = message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
-                raise Refused(_too_large())
-            return body
-        chunks = []
-        size = 0
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    if message["type"] == "http.disconnect":
-                        raise Gone
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > MAX_BODY_BYTES:
-                        raise Refused(_too_large())
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks)
-                    message = await self.receive()
-        except TimeoutError as error:
-            raise Refused(Refusal("INVALID_REQUEST", "the body did not arrive in time")) from error
-
-    async def respond(
-        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        content_type: bytes = b"application/json",
     ) -> None:
-        """One JSON response."""
+        """The whole response."""
         head = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
+            (b"content-type", content_type),
             (b"x-request-id", self.request_id.encode()),
             *headers,
         ]
-        await self.send({"type": "http.response.start", "status": status, "headers": head})
-        await self.send({"type": "http.response.body", "body": body})
+        self.exchange.write_head(status, head, len(body))
+        self.exchange.end(body)
 
 
-def _too_large() -> Refusal:
+def too_large() -> Refusal:
+    """The body is over its limit."""
     return Refusal("PAYLOAD_TOO_LARGE", f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
-def request_id_of(scope: Scope, mint: Callable[[], str]) -> str:
+def request_id_of(headers: Headers, mint: Callable[[], str]) -> str:
     """The caller's own where it is a good one. Known before all else, so that every response carries it."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id":
-            text: str = value.decode("latin-1")
-            return text if REQUEST_ID.match(text) else mint()
+            return value.decode("ascii") if REQUEST_ID.match(value) else mint()
     return mint()
 
 
@@ -133,9 +104,7 @@ def read_headers(request: Request) -> list[tuple[str, str]]:
         Refused.
     """
     metadata = [("x-request-id", request.request_id)]
-    size = 0
-    for name, value in request.scope["headers"]:
-        size += len(name) + len(value)
+    for name, value in request.headers:
         if name in FORWARDED:
             text = value.decode("latin-1").strip()
             # What gRPC can't carry as text would fail later and far from its cause.
@@ -153,12 +122,6 @@ def read_headers(request: Request) -> list[tuple[str, str]]:
                     "INVALID_REQUEST", "a compressed body is not accepted", field="content-encoding"
                 )
             )
-        elif name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
-            raise Refused(_too_large())
-    if size > MAX_HEADER_BYTES:
-        raise Refused(
-            Refusal("INVALID_REQUEST", f"headers are larger than {MAX_HEADER_BYTES} bytes")
-        )
     return metadata
 
 
@@ -170,44 +133,39 @@ class EventStream:
     """
 
     def __init__(self, request: Request, heartbeat_s: float) -> None:
-        self._send = request.send
+        self._exchange = request.exchange
         self._request_id = request.request_id.encode()
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._written_at_s = self._loop.time()
         self._timer = self._loop.call_later(heartbeat_s, self._wake)
-        self._beat: asyncio.Task[None] | None = None
         self._head: Headers = []
         self.is_open = False
 
     def set_head(self, headers: Headers) -> None:
         """What the head will say; before the first write."""
-        if not self.is_open:
-            self._head = headers
+        self._head = headers
 
     async def write(self, data: bytes) -> None:
         """Bytes of one or more events. The head goes first."""
         self._written_at_s = self._loop.time()
-        if self._beat is not None:
-            await self._settle_beat()
         if not self.is_open:
-            await self._open()
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            self._open()
+        self._exchange.write(data)
+        await self._exchange.drain()
 
-    async def end(self, data: bytes = b"") -> None:
+    def end(self, data: bytes = b"") -> None:
         """The last bytes."""
-        await self.close()
+        self.close()
         if not self.is_open:
-            await self._open()
-        await self._send({"type": "http.response.body", "body": data})
+            self._open()
+        self._exchange.end(data)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """No more heartbeats."""
         self._timer.cancel()
-        if self._beat is not None:
-            await self._settle_beat()
 
-    async def _open(self) -> None:
+    def _open(self) -> None:
         self.is_open = True
         head = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -215,27 +173,16 @@ class EventStream:
             (b"x-request-id", self._request_id),
             *self._head,
         ]
-        await self._send({"type": "http.response.start", "status": 200, "headers": head})
+        self._exchange.write_head(200, head, None)
 
     def _wake(self) -> None:
-        quiet_s = self._loop.time() - self._written_at_s
-        if quiet_s >= self._heartbeat_s - 0.01:
-            # One that still waits for a slow reader is enough; one that failed is for the next write to tell.
-            if self._beat is None or (self._beat.done() and self._beat.exception() is None):
-                self._beat = self._loop.create_task(self._write_comment())
-            quiet_s = 0.0
-        self._timer = self._loop.call_later(self._heartbeat_s - quiet_s, self._wake)
-
-    async def _write_comment(self) -> None:
-        self._written_at_s = self._loop.time()
-        if not self.is_open:
-            await self._open()
-        await self._send({"type": "http.response.body", "body": b": hb\n\n", "more_body": True})
-
-    async def _settle_beat(self) -> None:
-        beat, self._beat = self._beat, None
-        if beat is not None:
-            await beat
+        now_s = self._loop.time()
+        if now_s - self._written_at_s >= self._heartbeat_s - 0.01:
+            self._written_at_s = now_s
+            if not self.is_open:
+                self._open()
+            self._exchange.write(b": hb\n\n")
+        self._timer = self._loop.call_at(self._written_at_s + self._heartbeat_s, self._wake)
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:

@@ -94,7 +94,7 @@ class OpenAIShim:
         return encode({"error": error_object(refused)})
 
     async def _chat(self, request: Request) -> None:
-        chat = read_chat_request(await request.body())
+        chat = read_chat_request(request.body)
         if chat.stream:
             complete = CompleteRequest()
             write_spec(chat, complete.spec)
@@ -105,7 +105,7 @@ class OpenAIShim:
         call = self._completions.CompleteUnary(unary, metadata=request.metadata)
         completion = (await call).completion
         headers = response_headers(await call.initial_metadata())
-        await request.respond(200, encode(_whole(completion)), headers)
+        request.respond(200, encode(_whole(completion)), headers)
 
     async def _stream(self, request: Request, chat: ChatRequest, complete: CompleteRequest) -> None:
         stream = EventStream(request, self._heartbeat_s)
@@ -118,15 +118,15 @@ class OpenAIShim:
                         stream.set_head(response_headers(await call.initial_metadata()))
                     if data := chunks.encode(batch):
                         await stream.write(data)
-            await stream.end(b"data: [DONE]\n\n")
+            stream.end(b"data: [DONE]\n\n")
         except grpc.aio.AioRpcError as error:
-            await stream.close()
+            stream.close()
             if not stream.is_open:
                 raise
             # Too late for a status: the error goes into the stream, which then ends without [DONE].
-            await stream.end(b"data: %b\n\n" % self.error(refusal_of(error)))
+            stream.end(b"data: %b\n\n" % self.error(refusal_of(error)))
         finally:
-            await stream.close()
+            stream.close()
 
     async def _list(self, request: Request) -> None:
         models: list[Model] = []
@@ -140,20 +140,18 @@ class OpenAIShim:
             token = page.next_page_token
             if not token:
                 break
-        await request.respond(
+        request.respond(
             200, encode({"object": "list", "data": [_model(model) for model in models]})
         )
 
     async def _get(self, request: Request) -> None:
-        name = request.scope["path"].removeprefix(f"{MODELS}/")
+        name = request.path.removeprefix(f"{MODELS}/")
         call = self._catalog.GetModel(GetModelRequest(model_id=name), metadata=request.metadata)
-        await request.respond(200, encode(_model((await call).model)))
+        request.respond(200, encode(_model((await call).model)))
 
 
 async def _wrong_method(request: Request) -> None:
-    raise Refused(
-        Refusal("NOT_FOUND", f"no such path: {request.method} {request.scope['path'][:128]}")
-    )
+    raise Refused(Refusal("NOT_FOUND", f"no such path: {request.method} {request.path[:128]}"))
 
 
 def error_object(refused: Refusal) -> dict[str, Any]:
