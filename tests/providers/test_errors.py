@@ -1,0 +1,162 @@
+"""What every refusal means: one golden table over all dialects."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.providers.readings import ANSWERS, RECORDINGS
+from trunkline_server.core.failure import Failure
+from trunkline_server.providers.registry import DIALECTS
+
+
+def openai(code: str | None, kind: str = "invalid_request_error", **more: Any) -> dict[str, Any]:
+    return {"error": {"message": "words", "type": kind, "param": None, "code": code, **more}}
+
+
+def anthropic(kind: str, message: str = "words", **details: str) -> dict[str, Any]:
+    error: dict[str, Any] = {"type": kind, "message": message}
+    return {"type": "error", "error": {**error, "details": details} if details else error}
+
+
+def gemini(number: int, status: str, *details: dict[str, Any]) -> dict[str, Any]:
+    error = {"code": number, "message": "words", "status": status, "details": list(details)}
+    return {"error": error}
+
+
+DAILY = {
+    "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+    "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}],
+}
+BAD_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+LATER = {"retry-after": "7"}
+HTML = b"<html><h1>Bad gateway</h1></html>"
+
+# A body is a recording's name, a value or bytes as they stand.
+TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failure]] = [
+    # OpenAI
+    ("openai", 429, LATER, "rate_limited", Failure.THROTTLED),
+    ("openai", 429, {}, "insufficient_quota", Failure.EXHAUSTED),
+    ("openai", 429, {}, openai("credit_balance_exhausted"), Failure.EXHAUSTED),
+    ("openai", 429, {}, openai("billing_hard_limit_reached"), Failure.EXHAUSTED),
+    ("openai", 429, {}, openai("billing_not_active", "billing_not_active"), Failure.EXHAUSTED),
+    ("openai", 429, {}, HTML, Failure.THROTTLED),
+    ("openai", 402, {}, b"", Failure.EXHAUSTED),
+    ("openai", 400, {}, "context_length", Failure.CONTEXT_LENGTH),
+    ("openai", 400, {}, "invalid_request", Failure.CALLER),
+    ("openai", 400, {}, "unsupported_value", Failure.CAPABILITY),
+    ("openai", 400, {}, openai("unsupported_parameter"), Failure.CAPABILITY),
+    ("openai", 400, {}, openai("content_policy_violation"), Failure.POLICY),
+    ("openai", 400, {}, openai("invalid_prompt"), Failure.POLICY),
+    ("openai", 400, {}, openai(None), Failure.CALLER),
+    ("openai", 413, {}, openai(None), Failure.CONTEXT_LENGTH),
+    ("openai", 422, {}, openai(None), Failure.CALLER),
+    ("openai", 401, {}, "invalid_key", Failure.CREDENTIAL),
+    ("openai", 403, {}, openai("unsupported_country_region_territory"), Failure.CREDENTIAL),
+    ("openai", 404, {}, "model_not_found", Failure.MODEL_MISSING),
+    ("openai", 408, {}, b"", Failure.SERVER),
+    ("openai", 409, {}, b"", Failure.SERVER),
+    ("openai", 424, {}, b"", Failure.SERVER),
+    ("openai", 500, {}, "server_error", Failure.SERVER),
+    ("openai", 502, {}, HTML, Failure.SERVER),
+    ("openai", 503, {}, b'{"error": "overloaded"}', Failure.SERVER),
+    ("openai", 522, {}, HTML, Failure.SERVER),
+    ("openai", 529, {}, b"", Failure.SERVER),
+    ("openai", 302, {}, HTML, Failure.PROTOCOL),
+    # A prompt that is quoted in a message proves nothing.
+    ("openai", 400, {}, openai(None, message="no: 'Incorrect API key provided'"), Failure.CALLER),
+    ("openai", 400, {}, openai(None, message="429 insufficient_quota"), Failure.CALLER),
+    # Azure
+    ("azure", 400, {}, "content_filter", Failure.POLICY),
+    ("azure", 429, {"retry-after-ms": "9000"}, "rate_limited", Failure.THROTTLED),
+    ("azure", 401, {}, "invalid_key", Failure.CREDENTIAL),
+    ("azure", 404, {}, "no_deployment", Failure.MODEL_MISSING),
+    # Mistral
+    ("mistral", 400, {}, "invalid_model", Failure.MODEL_MISSING),
+    ("mistral", 400, {}, "call_id", Failure.CALLER),
+    ("mistral", 400, {}, "too_long", Failure.CONTEXT_LENGTH),
+    ("mistral", 401, {}, "invalid_key", Failure.CREDENTIAL),
+    ("mistral", 422, {}, "validation", Failure.CALLER),
+    ("mistral", 429, {}, "rate_limited", Failure.THROTTLED),
+    # Groq
+    ("groq", 400, {}, "tool_use_failed", Failure.MODEL_FAULT),
+    ("groq", 400, {}, "failed_generation", Failure.MODEL_FAULT),
+    ("groq", 400, {}, "decommissioned", Failure.MODEL_MISSING),
+    ("groq", 413, {}, openai("rate_limit_exceeded", "tokens"), Failure.THROTTLED),
+    ("groq", 429, LATER, "rate_limited", Failure.THROTTLED),
+    ("groq", 498, {}, "capacity", Failure.SERVER),
+    # OpenRouter
+    ("openrouter", 402, {}, "no_credits", Failure.EXHAUSTED),
+    ("openrouter", 403, {}, "moderation", Failure.POLICY),
+    ("openrouter", 502, {}, "provider_down", Failure.SERVER),
+    ("openrouter", 200, {}, "error_in_200", Failure.SERVER),
+    ("openrouter", 200, {}, {"error": {"code": 429, "message": "x"}}, Failure.THROTTLED),
+    ("openrouter", 200, {}, {"error": {"code": "401", "message": "x"}}, Failure.CREDENTIAL),
+    # vLLM, llama.cpp, Ollama
+    ("vllm", 400, {}, "too_long", Failure.CONTEXT_LENGTH),
+    ("vllm", 400, {}, "too_long_flat", Failure.CONTEXT_LENGTH),
+    ("vllm", 404, {}, "model_not_found", Failure.MODEL_MISSING),
+    ("llamacpp", 400, {}, "too_long", Failure.CONTEXT_LENGTH),
+    ("llamacpp", 503, {}, "loading", Failure.SERVER),
+    ("ollama", 404, {}, "not_pulled", Failure.MODEL_MISSING),
+    # DeepSeek, xAI
+    ("deepseek", 402, {}, "no_balance", Failure.EXHAUSTED),
+    ("deepseek", 400, {}, "no_reasoning", Failure.CALLER),
+    ("xai", 400, {}, "invalid_key", Failure.CREDENTIAL),
+    ("xai", 429, {}, "no_credits", Failure.THROTTLED),
+    # Anthropic
+    ("anthropic", 429, LATER, "rate_limited", Failure.THROTTLED),
+    ("anthropic", 429, {}, "spend_limit", Failure.EXHAUSTED),
+    ("anthropic", 529, {}, "overloaded", Failure.SERVER),
+    ("anthropic", 400, {}, "too_long", Failure.CONTEXT_LENGTH),
+    ("anthropic", 400, {}, anthropic("invalid_request_error"), Failure.CALLER),
+    ("anthropic", 401, {}, anthropic("authentication_error"), Failure.CREDENTIAL),
+    ("anthropic", 402, {}, anthropic("billing_error"), Failure.EXHAUSTED),
+    ("anthropic", 403, {}, anthropic("permission_error"), Failure.CREDENTIAL),
+    ("anthropic", 404, {}, anthropic("not_found_error"), Failure.MODEL_MISSING),
+    ("anthropic", 413, {}, anthropic("request_too_large"), Failure.CONTEXT_LENGTH),
+    ("anthropic", 500, {}, anthropic("api_error"), Failure.SERVER),
+    ("anthropic", 504, {}, anthropic("timeout_error"), Failure.SERVER),
+    ("anthropic", 502, {}, HTML, Failure.SERVER),
+    # Gemini
+    ("gemini", 429, {}, "rate_limited", Failure.THROTTLED),
+    ("gemini", 429, {}, "quota_per_day", Failure.EXHAUSTED),
+    ("gemini", 429, {}, gemini(429, "RESOURCE_EXHAUSTED", DAILY), Failure.EXHAUSTED),
+    ("gemini", 503, {}, "unavailable", Failure.SERVER),
+    ("gemini", 400, {}, "invalid_key", Failure.CREDENTIAL),
+    ("gemini", 400, {}, gemini(400, "INVALID_ARGUMENT", BAD_KEY), Failure.CREDENTIAL),
+    ("gemini", 400, {}, "invalid_argument", Failure.CALLER),
+    ("gemini", 400, {}, "context_length", Failure.CONTEXT_LENGTH),
+    ("gemini", 403, {}, gemini(403, "PERMISSION_DENIED"), Failure.CREDENTIAL),
+    ("gemini", 404, {}, "model_not_found", Failure.MODEL_MISSING),
+    ("gemini", 500, {}, gemini(500, "INTERNAL"), Failure.SERVER),
+    ("gemini", 504, {}, gemini(504, "DEADLINE_EXCEEDED"), Failure.SERVER),
+]
+
+
+def body_of(dialect: str, body: str | bytes | dict[str, Any]) -> bytes:
+    if isinstance(body, str):
+        return (RECORDINGS / dialect / f"{body}.json").read_bytes()
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(("dialect", "status", "headers", "body", "failure"), TABLE)
+def test_a_refusal_means(dialect, status, headers, body, failure):
+    data = body_of(dialect, body)
+
+    error = DIALECTS[dialect].translator.decode_error(status, headers, data)
+
+    assert error.failure is failure
+
+
+def test_every_recorded_refusal_is_in_the_table():
+    told = {(dialect, body) for dialect, _, _, body, _ in TABLE if isinstance(body, str)}
+
+    recorded = {
+        (path.parent.name, path.stem)
+        for path in Path(RECORDINGS).glob("*/*.json")
+        if path.stem not in ANSWERS and not path.stem.startswith("blocked_")
+    }
+
+    assert recorded - told == set()
