@@ -209,8 +209,9 @@ class Completions:
                             if progress.route is None:
                                 progress.route = _route(plan, hop)
                                 record.time_to_first_token_s = loop.time() - started_s
-                                batch = _preamble(progress.route, hop, options, head) + batch
                                 progress.has_content = True
+                                if not whole:
+                                    batch = _preamble(progress.route, hop, options, head) + batch
                             if not whole:
                                 yield _asked_for(batch, options)
                     # settle

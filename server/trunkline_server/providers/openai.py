@@ -161,11 +161,13 @@ class OpenAITranslator:
     ) -> "OpenAIDecoder":
         """For one response, streamed or whole."""
         spec = prompt.spec
+        # Where more than one can't be asked for, one is all that comes.
+        is_single = "candidate_count" in self.deviations.unsupported
         events = AnswerEvents(
             family=candidate.family,
             model=candidate.model,
             shows_reasoning=spec.reasoning.include,
-            choices=spec.sampling.candidate_count or 1,
+            choices=1 if is_single else spec.sampling.candidate_count or 1,
             mint_id=mint_id,
             facts=facts,
         )
@@ -263,6 +265,8 @@ class _Request:
         content = written["content"]
         if self.deviations.names:
             written["name"] = name
+        elif isinstance(content, list) and content[0]["type"] == "text":
+            content[0]["text"] = f"{name}: {content[0]['text']}"
         elif isinstance(content, list):
             content.insert(0, {"type": "text", "text": f"{name}:"})
         elif content:

@@ -372,38 +372,38 @@ class OpenAIDecoder:
             usage.get("completion_tokens", 0)
         ):
             return
-        prompt = usage.get("prompt_tokens_details")
-        prompt = prompt if isinstance(prompt, dict) else {}
-        completion = usage.get("completion_tokens_details")
-        completion = completion if isinstance(completion, dict) else {}
         input_tokens = count_of(usage["prompt_tokens"])
         output_tokens = count_of(usage.get("completion_tokens", 0))
-        reasoning_tokens = count_of(completion.get("reasoning_tokens"))
-        # xAI counts reasoning beside the completion, and only its total gives that away.
-        total = input_tokens + output_tokens + reasoning_tokens
-        if reasoning_tokens and count_of(usage.get("total_tokens")) == total:
-            output_tokens += reasoning_tokens
+        counts = Usage()
+        if completion := _counts(usage.get("completion_tokens_details")):
+            reasoning_tokens = completion.get("reasoning_tokens", 0)
+            # xAI counts reasoning beside the completion, and only its total gives that away.
+            total = input_tokens + output_tokens + reasoning_tokens
+            if reasoning_tokens and usage.get("total_tokens") == total:
+                output_tokens += reasoning_tokens
+            counts.reasoning_tokens = min(reasoning_tokens, output_tokens)
+            counts.output_audio_tokens = min(completion.get("audio_tokens", 0), output_tokens)
         # DeepSeek has its own name for what was found in the cache; others keep it outside of the details.
-        cached = (
-            count_of(prompt.get("cached_tokens"))
-            or count_of(usage.get("prompt_cache_hit_tokens"))
-            or count_of(usage.get("cached_tokens"))
+        cached = count_of(usage.get("prompt_cache_hit_tokens")) or count_of(
+            usage.get("cached_tokens")
         )
-        self._events.usage(
-            Usage(
-                input_tokens=input_tokens,
-                output_tokens=output_tokens,
-                total_tokens=input_tokens + output_tokens,
-                cached_input_tokens=min(cached, input_tokens),
-                cache_write_input_tokens=min(
-                    count_of(prompt.get("cache_write_tokens")), input_tokens
-                ),
-                reasoning_tokens=min(reasoning_tokens, output_tokens),
-                input_audio_tokens=min(count_of(prompt.get("audio_tokens")), input_tokens),
-                output_audio_tokens=min(count_of(completion.get("audio_tokens")), output_tokens),
-                input_image_tokens=min(count_of(prompt.get("image_tokens")), input_tokens),
-            )
-        )
+        if prompt := _counts(usage.get("prompt_tokens_details")):
+            cached = prompt.get("cached_tokens", 0) or cached
+            counts.cache_write_input_tokens = min(prompt.get("cache_write_tokens", 0), input_tokens)
+            counts.input_audio_tokens = min(prompt.get("audio_tokens", 0), input_tokens)
+            counts.input_image_tokens = min(prompt.get("image_tokens", 0), input_tokens)
+        counts.cached_input_tokens = min(cached, input_tokens)
+        counts.input_tokens = input_tokens
+        counts.output_tokens = output_tokens
+        counts.total_tokens = input_tokens + output_tokens
+        self._events.usage(counts)
+
+
+def _counts(details: Any) -> dict[str, int]:
+    """The counts among the details that are more than 0; absurd ones are left out."""
+    if not isinstance(details, dict):
+        return {}
+    return {name: int(value) for name, value in details.items() if value and is_count(value)}
 
 
 def _words(detail: dict[str, Any]) -> str:

@@ -171,12 +171,14 @@ SERVICES: Final[Mapping[str, Service]] = {
     "openrouter": Service(
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
+        capabilities=ALL - {Capability.MULTIPLE_CHOICES},
         deviations=Deviations(
             max_tokens="max_tokens",
             developer_role=False,
             top_k=True,
             file_urls=True,
             efforts=(Efforts(ANY_MODEL, {"max": "xhigh"}),),
+            unsupported=frozenset({"candidate_count"}),
             reasoning_object=True,
             keeps="reasoning_details",
             extra={"usage": {"include": True}},
