@@ -1,8 +1,11 @@
 """What no client should send: each gets the error of the table, all four fields, and no upstream hears of it."""
 
+import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import httpx
@@ -620,3 +623,114 @@ async def test_every_known_option_reaches_the_upstream(gateway, http):
 
     assert response.status_code == 200, response.text
     assert gateway.exchanges(FREE)[-1].json == {"model": FREE, "messages": HELLO, **options}
+
+
+FULL: Final[dict[str, Any]] = {
+    "model": FREE,
+    "messages": [
+        {"role": "system", "content": "x", "name": "n"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "x"},
+                {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "low"}},
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+                {"type": "file", "file": {"file_data": "data:a/b;base64,AAAA", "filename": "f"}},
+            ],
+        },
+        {"role": "assistant", "content": "x", "refusal": "x", "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "x"}]},
+    ],
+    "stream_options": {"include_usage": True},
+    "temperature": 1,
+    "n": 1,
+    "stop": ["x"],
+    "logit_bias": {"1": 1},
+    "logprobs": True,
+    "top_logprobs": 1,
+    "seed": 1,
+    "max_tokens": 1,
+    "tools": [tool(parameters={"type": "object"}, description="x", strict=True)],
+    "tool_choice": {
+        "type": "allowed_tools",
+        "allowed_tools": {
+            "mode": "auto",
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+    },
+    "response_format": schema({"type": "object"}),
+    "reasoning_effort": "low",
+    "metadata": {"a": "b"},
+    "user": "u",
+    "service_tier": "auto",
+    "modalities": ["text"],
+    "x": {"y": 1},
+    "trunkline": {
+        "intent": {"language": "de", "region": "eu", "optimize_for": "cost"},
+        "constraints": {
+            "allowed_providers": ["free"],
+            "max_attempts": 1,
+            "first_token_timeout_s": 5,
+            "idle_timeout_s": 5,
+        },
+        "labels": {"a": "b"},
+        "session_id": "s",
+        "top_k": 1,
+        "reasoning_budget_tokens": 1,
+        "include_reasoning": True,
+        "unsupported": "warn",
+    },
+}
+ODD: Final = (
+    None, True, 0, -1, 1e308, 2**31, 10**400, "", "x", "\x00", "\ud800", "~" * 70_000, "é\u2028", [], {}, [None],
+    ["\ud800"], {"": {}}, {"\ud800": 1}, [[]] * 2000,
+)  # fmt: skip
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """Copies of a value in which one place, at any depth, holds something odd or is missing."""
+    yield from ODD
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield {k: v for k, v in value.items() if k != key}
+            for odd in changed(inner):
+                yield {**value, key: odd}
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield value[:index] + value[index + 1 :]
+            for odd in changed(inner):
+                yield [*value[:index], odd, *value[index + 1 :]]
+
+
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+async def test_no_change_of_a_good_request_is_our_fault(gateway, http, stride):
+    gateway.steps = hello
+    for streams in (False, True):
+        response = await http.post(CHAT, content=json.dumps({**FULL, "stream": streams}))
+        assert response.status_code == 200, response.text
+    # Every other one of each place asks for a stream.
+    bodies = [
+        json.dumps({**body, "stream": True} if index % 2 and isinstance(body, dict) else body)
+        for index, body in enumerate(islice(changed(FULL), 0, None, stride))
+    ]
+    seen: Counter[int] = Counter()
+
+    async def ask(own: list[str]) -> None:
+        for body in own:
+            response = await http.post(CHAT, content=body)
+            told = f"{response.text[:2000]} to {body[:5000]}"
+            seen[response.status_code] += 1
+            if response.status_code == 200:
+                if response.headers["content-type"] != "application/json":
+                    assert response.text.endswith("data: [DONE]\n\n"), told
+                continue
+            assert response.status_code in (400, 404, 501), told
+            error = response.json()["error"]
+            assert set(error) == {"message", "type", "param", "code"}, told
+            assert error["type"] == "invalid_request_error", told
+            assert "spec." not in error["message"], told
+
+    await asyncio.gather(*(ask(bodies[start::32]) for start in range(32)))
+
+    assert seen.total() == len(bodies) > 2_000 // stride
+    assert min(seen[200], seen[400]) > 200 // stride
