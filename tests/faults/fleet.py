@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.kinds import FAULTY, HEALTHY, PATIENCE_S, Kind
+from tests.faults.kinds import FAULTY, HEALTHY, Kind
 from tests.faults.upstreams import (
     FaultyUpstream,
     black_hole,
@@ -38,11 +38,8 @@ def route(wire: str, number: int) -> str:
 
 
 @asynccontextmanager
-async def fleet(
-    kind: Kind, models: int, *, first_token_s: float | None = None
-) -> AsyncIterator[Fleet]:
+async def fleet(kind: Kind, models: int) -> AsyncIterator[Fleet]:
     """Three faulty providers and three healthy ones, one of each dialect, and `models` routes over each pair."""
-    patience_s = PATIENCE_S if kind.waits else first_token_s
     async with AsyncExitStack() as stack:
         urls: dict[str, str] = {}
         broken: dict[str, FaultyUpstream] = {}
@@ -51,7 +48,7 @@ async def fleet(
             urls[wire.name] = await _enter(stack, kind, wire, broken)
             well[wire.name] = await stack.enter_async_context(healthy(wire, HEALTHY))
         sections = _sections(urls, {name: found.url for name, found in well.items()}, models)
-        if patience_s is not None:
+        if (patience_s := kind.patience_s) is not None:
             for entry in sections["models"]:
                 if entry["provider"].startswith(FAULTY):
                     entry |= {"first_token_timeout_s": patience_s, "idle_timeout_s": patience_s}

@@ -13,7 +13,7 @@ from tests.support.upstream import END, Hang, Pause, Reset, chunk, head
 FAULTY: Final = "faulty"  # The provider that fails, and
 HEALTHY: Final = "healthy"  # the one that answers after it.
 
-PATIENCE_S: Final = 0.3  # For the first token and between tokens, where silence is the fault.
+SILENCE_S: Final = 0.3  # As long as silence is borne where it is the fault.
 
 UNREACHABLE: Final = "PROVIDER_UNREACHABLE"
 LOST: Final = "PROVIDER_CONNECTION_LOST"
@@ -36,7 +36,7 @@ class Kind:
             nothing, and its own answer is the right one.
         listens: how the faulty upstream can be reached: `requests`, `resets`, `silence`, `nobody`, `hole`, or
             `bad certificate`.
-        waits: the fault is silence, so only a timer ends it.
+        patience_s: for the first token and between tokens, where only a timer ends the fault.
         after_content: streams fail when content has been sent.
         known: what the gateway still gets wrong about it.
     """
@@ -45,7 +45,7 @@ class Kind:
     script: Callable[[Ask], Iterable[Step]] = lambda ask: ()
     reasons: frozenset[str] = frozenset()
     listens: str = "requests"
-    waits: bool = False
+    patience_s: float | None = None
     after_content: bool = False
     known: str = ""
 
@@ -174,10 +174,10 @@ def _any_of(*reasons: str) -> frozenset[str]:
 KINDS: Final[tuple[Kind, ...]] = (
     # The connection
     Kind("connection refused", reasons=_any_of(UNREACHABLE), listens="nobody"),
-    Kind("SYN into a black hole", reasons=_any_of(SLOW), listens="hole", waits=True),
+    Kind("SYN into a black hole", reasons=_any_of(SLOW), listens="hole", patience_s=SILENCE_S),
     Kind("accept, then RST", reasons=_any_of(UNREACHABLE, LOST), listens="resets"),
     Kind("TLS: bad certificate", reasons=_any_of(UNREACHABLE), listens="bad certificate"),
-    Kind("TLS: stalled handshake", reasons=_any_of(SLOW), listens="silence", waits=True),
+    Kind("TLS: stalled handshake", reasons=_any_of(SLOW), listens="silence", patience_s=SILENCE_S),
     Kind("RST instead of headers", lambda ask: [Reset()], _any_of(LOST)),
     Kind("FIN instead of headers", lambda ask: [Fin()], _any_of(LOST)),
     Kind("RST after headers", _head_then(Reset()), _any_of(LOST)),
@@ -185,11 +185,11 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("FIN without a terminator", _opened_then(Fin()), _any_of(LOST)),
     Kind("end without an answer", _opened_then(END), _any_of(LOST, PROTOCOL)),
     # Silence
-    Kind("stall before headers", lambda ask: [Hang()], _any_of(SLOW), waits=True),
-    Kind("stall after headers", _head_then(Hang()), _any_of(SLOW), waits=True),
-    Kind("stall after the opening", _opened_then(Hang()), _any_of(SLOW), waits=True),
-    Kind("trickle of 1 byte a second", _trickle, _any_of(SLOW), waits=True),
-    Kind("pings only", _pings, _any_of(SLOW), waits=True),
+    Kind("stall before headers", lambda ask: [Hang()], _any_of(SLOW), patience_s=SILENCE_S),
+    Kind("stall after headers", _head_then(Hang()), _any_of(SLOW), patience_s=SILENCE_S),
+    Kind("stall after the opening", _opened_then(Hang()), _any_of(SLOW), patience_s=SILENCE_S),
+    Kind("trickle of 1 byte a second", _trickle, _any_of(SLOW), patience_s=SILENCE_S),
+    Kind("pings only", _pings, _any_of(SLOW), patience_s=SILENCE_S),
     # Statuses
     Kind("429, Retry-After in seconds", _refused(429, "retry-after: 2"), _any_of(THROTTLED)),
     Kind("429, Retry-After as a date", _limited_until, _any_of(THROTTLED)),
@@ -206,7 +206,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("malformed JSON", _malformed, _any_of(PROTOCOL)),
     Kind("HTML in a 200", _html, _any_of(PROTOCOL)),
     Kind("HTML in a 200, typed as asked for", _html_inside, _any_of(PROTOCOL, LOST)),
-    Kind("a line without end", _endless_line, _any_of(PROTOCOL), waits=True),
+    Kind("a line without end", _endless_line, _any_of(PROTOCOL), patience_s=10),
     Kind("the final chunk twice", _finish_twice),
     Kind("the final chunk twice, its text too", _end_twice, known="Gemini's text comes twice"),
     Kind("usage missing", _ends_with(None)),
@@ -229,7 +229,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         "stall after N tokens",
         _begun_then(Hang()),
         _any_of(INTERRUPTED, SLOW),
-        waits=True,
+        patience_s=SILENCE_S,
         after_content=True,
     ),
     Kind(
@@ -248,7 +248,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         "a line without end after N tokens",
         _endless_line_later,
         _any_of(PROTOCOL),
-        waits=True,
+        patience_s=10,
         after_content=True,
     ),
 )

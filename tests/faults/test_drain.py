@@ -1,6 +1,7 @@
 """SIGTERM: what runs goes on, nobody new is let in, and whoever takes too long is told why."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,16 +11,18 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.faults.callers import Callers, Outcome, response_of
+from tests.faults.callers import Callers, Outcome, response_of, spec
 from tests.faults.gateway import Gateway, gateway
 from tests.faults.tables import Tables
-from tests.faults.upstreams import STREAM_HEAD, Ask, FaultyUpstream, Step, faulty
+from tests.faults.upstreams import STREAM_HEAD, Ask, FaultyUpstream, Step, faulty, healthy
 from tests.faults.waiting import until
 from tests.faults.wires import WIRES, said
 from tests.support.service import model, provider
 from tests.support.upstream import END, Pause, chunk
+from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
 
 STREAMS = 100
 WAYS = ("gRPC stream", "SSE")
@@ -217,3 +220,39 @@ async def test_streams_that_take_too_long_are_told_so(tmp_path: Path, tables: Ta
     assert (complete, told) == (0, STREAMS)
     assert code == 0
     assert exit_s < 3 + 1 + 1
+
+
+@pytest.mark.xfail(
+    reason="grpc.aio cancels calls that come on a connection that is being closed", strict=False
+)
+async def test_whoever_comes_too_late_is_told_so(tmp_path: Path):
+    endings: list[grpc.StatusCode] = []
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        healthy(WIRES["openai"], "well") as upstream,
+        gateway(
+            tmp_path,
+            server={"drain_s": 10, "lb_grace_s": 0},
+            providers=[provider("p", upstream.url)],
+            models=[model("m", "p")],
+        ) as running,
+        grpc.aio.insecure_channel(running.grpc_address, options) as channel,
+    ):
+        asking = Callers(channel, running.http_address)
+
+        async def one() -> None:
+            """Asks until it is refused."""
+            try:
+                while True:
+                    asked = CompleteUnaryRequest(spec=spec("m", "say mark-1"))
+                    await asking.stub.CompleteUnary(asked, timeout=10)
+            except grpc.aio.AioRpcError as error:
+                endings.append(error.code())
+
+        asked = [asyncio.create_task(one()) for _ in range(40)]
+        await until(lambda: len(upstream.asks) > 80, "all callers at work")
+        running.terminate()
+        await asyncio.gather(*asked)
+        assert await running.exit_code(20) == 0
+
+    assert Counter(endings) == {grpc.StatusCode.UNAVAILABLE: 40}

@@ -122,7 +122,7 @@ class FaultyUpstream:
         gone = asyncio.ensure_future(reader.read(1))
         try:
             for step in self._script(ask):
-                if gone.done():
+                if gone.done() or writer.transport.is_closing():
                     break
                 if isinstance(step, bytes):
                     writer.write(step)
@@ -135,7 +135,7 @@ class FaultyUpstream:
                 else:
                     limit_s = step.seconds if isinstance(step, Pause) else None
                     await asyncio.wait([gone], timeout=limit_s)
-            if gone.done():
+            if gone.done() or writer.transport.is_closing():
                 self._closed(ask)
                 return False
             return True
