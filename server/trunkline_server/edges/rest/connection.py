@@ -105,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._is_chunked = False
         self._has_body = True
         self._has_head = False
+        self._has_ended = False
         self._late_at_s = self._loop.time() + HEAD_TIMEOUT_S
 
     # asyncio.Protocol
@@ -213,6 +214,7 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         request, self._keeps_alive = self._waiting.popleft()
         self._has_head = False
+        self._has_ended = False
         self._has_body = request.method != "HEAD"
         self._late_at_s = float("inf")
         self._task = self._loop.create_task(self._serve(request))
@@ -230,7 +232,9 @@ class Connection(asyncio.Protocol):
             self._after()
 
     def _after(self) -> None:
-        if not self._keeps_alive or self._connections.is_draining or not self._has_head:
+        if not self._has_ended:
+            self.abort()  # A response that was not finished must not look as if it had been.
+        elif not self._keeps_alive or self._connections.is_draining:
             self._close()
         elif self._waiting:
             self._next()
@@ -240,7 +244,10 @@ class Connection(asyncio.Protocol):
     # Exchange: the response
 
     def write_head(self, status: int, headers: Headers, length: int | None) -> None:
-        """Status and headers."""
+        """Status and headers. A second head in one response would be read as its body: that ends the connection."""
+        if self._has_head:
+            self.abort()
+            return
         self._has_head = True
         self._is_chunked = length is None
         lines = [_STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d \r\n" % status]
@@ -264,6 +271,7 @@ class Connection(asyncio.Protocol):
 
     def end(self, data: bytes = b"") -> None:
         """The last piece."""
+        self._has_ended = True
         if not self._has_body:
             return
         if not self._is_chunked:
@@ -312,6 +320,7 @@ class Connection(asyncio.Protocol):
             return
         self._late_at_s = self._loop.time() + BODY_TIMEOUT_S
         self._has_body = True
+        self._has_head = False
         self._connections.refuse(Request("", "", [], b"", self, "none"), refused)
         if refused.reason == "INVALID_REQUEST":
             self._close()
