@@ -681,7 +681,7 @@ FULL: Final[dict[str, Any]] = {
         "unsupported": "warn",
     },
 }
-ODD: Final = (
+ODD: Final[tuple[Any, ...]] = (
     None, True, 0, -1, 1e308, 2**31, 10**400, "", "x", "\x00", "\ud800", "~" * 70_000, "é\u2028", [], {}, [None],
     ["\ud800"], {"": {}}, {"\ud800": 1}, [[]] * 2000,
 )  # fmt: skip
