@@ -8,7 +8,7 @@ def main() -> int:
     """Run the command line; exit code 2 when only the client is installed."""
     if (
         importlib.util.find_spec("trunkline_server") is None
-        or importlib.util.find_spec("uvloop") is None
+        or importlib.util.find_spec("httptools") is None
     ):
         print('the command needs the service: pip install "trunkline[server]"', file=sys.stderr)
         return 2
