@@ -442,11 +442,8 @@ def _host(address: str) -> str:
 def _add_port(server: grpc.aio.Server, settings: ServerSettings) -> int | None:
     try:
         if settings.tls_cert_file:
-            with (
-                open(settings.tls_key_file, "rb") as key,
-                open(settings.tls_cert_file, "rb") as cert,
-            ):
-                credentials = grpc.ssl_server_credentials([(key.read(), cert.read())])
+            pair = (_read_file(settings.tls_key_file), _read_file(settings.tls_cert_file))
+            credentials = grpc.ssl_server_credentials([pair])
             port = server.add_secure_port(settings.grpc, credentials)
         else:
             port = server.add_insecure_port(settings.grpc)
@@ -505,7 +502,22 @@ async def serve(settings: Settings, parts: Parts, announce: Callable[[Service], 
     flush()
 
 
-async def serve_shim(server: ServerSettings, target: str, announce: Callable[[str], None]) -> None:
+def _read_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError([f"{path} can't be read: {error.strerror}"]) from error
+
+
+async def serve_shim(
+    server: ServerSettings,
+    target: str,
+    announce: Callable[[str], None],
+    *,
+    tls: bool,
+    ca_file: str | None,
+) -> None:
     """The REST edge alone, against a remote service."""
     log = configure(server.log_level)
     loop = asyncio.get_running_loop()
@@ -517,7 +529,13 @@ async def serve_shim(server: ServerSettings, target: str, announce: Callable[[st
         # The service has retried whatever there is to retry, and clients of this edge do it too.
         ("grpc.enable_retries", 0),
     ]
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
+    if tls:
+        roots = _read_file(ca_file) if ca_file else None
+        credentials = grpc.ssl_channel_credentials(roots)
+        new_channel = grpc.aio.secure_channel(target, credentials, options=options)
+    else:
+        new_channel = grpc.aio.insecure_channel(target, options=options)
+    async with new_channel as channel:
 
         def ready() -> tuple[int, bytes, bytes]:
             state = channel.get_state(try_to_connect=True)

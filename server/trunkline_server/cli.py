@@ -86,6 +86,8 @@ def _serving(commands: Any) -> None:
         "--target", required=True, metavar="HOST:PORT", help="the service's gRPC address"
     )
     shim.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8080")
+    shim.add_argument("--tls", action="store_true", help="the service speaks TLS")
+    shim.add_argument("--ca-file", metavar="FILE", help="who signed its certificate")
     shim.set_defaults(run=_shim)
 
 
@@ -187,7 +189,8 @@ def _shim(arguments: argparse.Namespace) -> int:
     def announce(address: str) -> None:
         print(f"trunkline: HTTP on {address}, service at {arguments.target}", flush=True)
 
-    _run(lambda: serve_shim(server, arguments.target, announce))
+    tls = arguments.tls or arguments.ca_file is not None
+    _run(lambda: serve_shim(server, arguments.target, announce, tls=tls, ca_file=arguments.ca_file))
     return 0
 
 
