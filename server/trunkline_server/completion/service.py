@@ -201,6 +201,7 @@ class Completions:
                         f"{completion_id}.0",
                     )
                     progress.hop = hop
+                    buffers_calls = options.buffer_tool_arguments
                     fold = Fold() if whole or options.include_final_messages else None
                     async with aclosing(hop.batches()) as batches:
                         async for batch in batches:
@@ -212,8 +213,10 @@ class Completions:
                                 progress.has_content = True
                                 if not whole:
                                     batch = _preamble(progress.route, hop, options, head) + batch
+                            if buffers_calls:
+                                batch = [e for e in batch if not e.HasField("tool_call_delta")]
                             if not whole:
-                                yield _asked_for(batch, options)
+                                yield batch
                     # settle
                     progress.usage = _usage(spec, hop)
                     completion = _completion(
@@ -335,12 +338,6 @@ def _preamble(route: Route, hop: Hop, options: StreamOptions, head: CompleteResp
         ]
     events.append(CompleteResponse(route_selected=RouteSelected(route=route)))
     return events
-
-
-def _asked_for(batch: Batch, options: StreamOptions) -> Batch:
-    if not options.buffer_tool_arguments:
-        return batch
-    return [event for event in batch if not event.HasField("tool_call_delta")]
 
 
 def _route(plan: Plan, hop: Hop) -> Route:

@@ -173,7 +173,7 @@ class OpenAIDecoder:
         self._keeps_details = keeps == "reasoning_details"
         self._kept: dict[int, _Thoughts] = {}
         self._keys: dict[tuple[int, int], object] = {}
-        self._is_done = False
+        self.is_done = False  # [DONE] has come.
         self._knows_model = False
 
     @property
@@ -189,11 +189,6 @@ class OpenAIDecoder:
     def output_chars(self) -> int:
         """Characters of the answer so far, reasoning included."""
         return self._events.output_chars
-
-    @property
-    def is_done(self) -> bool:
-        """[DONE] has come."""
-        return self._is_done
 
     @property
     def is_finished(self) -> bool:
@@ -225,7 +220,7 @@ class OpenAIDecoder:
         self._chunk(chunk)
         if not self._events.is_finished:
             raise UpstreamError(Failure.PROTOCOL, "a choice without an end")
-        self._is_done = True
+        self.is_done = True
         return self._events.take()
 
     def _decoded(self, data: bytes) -> _Chunk:
@@ -240,10 +235,10 @@ class OpenAIDecoder:
         return chunk
 
     def _data(self, data: bytes) -> None:
-        if self._is_done:
+        if self.is_done:
             return
         if data == b"[DONE]":
-            self._is_done = True
+            self.is_done = True
             return
         if data:
             self._chunk(self._decoded(data))

@@ -387,7 +387,15 @@ class HttpResponse:
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait(until_s)
+            # What `_wait` does, without a coroutine of its own: this runs once for each chunk of each stream.
+            self._until_s = until_s
+            if self._timer is None or until_s < self._timer_at_s:
+                self._arm(until_s)
+            waiter = self.waiter = self._loop.create_future()
+            try:
+                await waiter
+            finally:
+                self.waiter = None
         data = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         self.chunks.clear()
         self._total_bytes += self.buffered_bytes
@@ -511,19 +519,21 @@ class HttpResponse:
             self.waiter.set_result(None)
 
     async def _wait(self, until_s: float) -> None:
-        # One timer serves all reads: renewing it is an assignment, as long as the instant only moves away.
         self._until_s = until_s
-        timer = self._timer
-        if timer is None or until_s < self._timer_at_s:
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(until_s, self._expire)
-            self._timer_at_s = until_s
+        if self._timer is None or until_s < self._timer_at_s:
+            self._arm(until_s)
         waiter = self.waiter = self._loop.create_future()
         try:
             await waiter
         finally:
             self.waiter = None
+
+    def _arm(self, until_s: float) -> None:
+        # One timer serves all reads: renewing it is an assignment, as long as the instant only moves away.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(until_s, self._expire)
+        self._timer_at_s = until_s
 
     def _expire(self) -> None:
         self._timer = None

@@ -281,8 +281,13 @@ class Connection(asyncio.Protocol):
         else:
             self._write(b"0\r\n\r\n")
 
+    @property
+    def is_slow(self) -> bool:
+        """Is more buffered than the client takes?"""
+        return self._drained is not None
+
     async def drain(self) -> None:
-        """Wait while the client reads too slowly."""
+        """Wait until it is not."""
         if self._drained is not None:
             await self._drained
 

@@ -50,8 +50,13 @@ class Exchange(Protocol):
         """The last piece, which may be empty."""
         ...
 
+    @property
+    def is_slow(self) -> bool:
+        """Is more buffered than the client takes?"""
+        ...
+
     async def drain(self) -> None:
-        """Wait while the client reads too slowly."""
+        """Wait until it is not."""
         ...
 
 
@@ -146,13 +151,21 @@ class EventStream:
         """What the head will say; before the first write."""
         self._head = headers
 
-    async def write(self, data: bytes) -> None:
+    @property
+    def is_slow(self) -> bool:
+        """Does the client read more slowly than we write? Then `drain` before the next write."""
+        return self._exchange.is_slow
+
+    async def drain(self) -> None:
+        """Wait for the client."""
+        await self._exchange.drain()
+
+    def write(self, data: bytes) -> None:
         """Bytes of one or more events. The head goes first."""
         self._written_at_s = self._loop.time()
         if not self.is_open:
             self._open()
         self._exchange.write(data)
-        await self._exchange.drain()
 
     def end(self, data: bytes = b"") -> None:
         """The last bytes."""

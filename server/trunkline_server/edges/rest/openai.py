@@ -117,7 +117,9 @@ class OpenAIShim:
                     if not stream.is_open:
                         stream.set_head(response_headers(await call.initial_metadata()))
                     if data := chunks.encode(batch):
-                        await stream.write(data)
+                        stream.write(data)
+                        if stream.is_slow:
+                            await stream.drain()
             stream.end(b"data: [DONE]\n\n")
         except grpc.aio.AioRpcError as error:
             stream.close()
