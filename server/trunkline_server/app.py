@@ -515,8 +515,8 @@ async def serve_shim(
     target: str,
     announce: Callable[[str], None],
     *,
-    tls: bool,
-    ca_file: str | None,
+    tls: bool = False,
+    ca_file: str | None = None,
 ) -> None:
     """The REST edge alone, against a remote service."""
     log = configure(server.log_level)

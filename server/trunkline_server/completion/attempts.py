@@ -350,7 +350,9 @@ class Hop:
     def _end(
         self, attempt: Try, failure: Failure | None, retry_after_s: float | None = None
     ) -> None:
-        self.upstream.circuits.end(attempt.candidate, self._loop.time(), failure, retry_after_s)
+        self.upstream.circuits.end(
+            attempt.candidate, self._loop.time(), attempt.started_s, failure, retry_after_s
+        )
 
     def _record(self, attempt: Try, error: UpstreamError | None) -> None:
         duration_s = self._loop.time() - attempt.started_s

@@ -15,7 +15,7 @@ class Circuits:
         self._random = random
         self._breakers: dict[str, Breaker] = {}
         self._budgets: dict[str, RetryBudget] = {}
-        self._panicking: set[str] = set()
+        self._panicking: dict[str, float] = {}  # When that attempt began.
 
     def breaker(self, candidate: Candidate) -> Breaker:
         """The candidate's own."""
@@ -38,7 +38,11 @@ class Circuits:
 
     def least_bad(self, candidates: Sequence[Candidate], now_s: float) -> Candidate | None:
         """When all are open or cooling: the one whose time is up first, unless it is being tried already."""
-        free = [c for c in candidates if c.key not in self._panicking]
+        free = [
+            c
+            for c in candidates
+            if c.key not in self._panicking and not self.breaker(c).is_on_trial
+        ]
         return min(free, key=lambda c: self.breaker(c).available_at_s(now_s), default=None)
 
     def shortest_wait_s(self, candidates: Sequence[Candidate], now_s: float) -> float:
@@ -49,26 +53,28 @@ class Circuits:
         """An attempt starts."""
         breaker = self.breaker(candidate)
         if not breaker.allows(now_s):
-            self._panicking.add(candidate.key)
+            self._panicking[candidate.key] = now_s
         breaker.begin(now_s)
 
     def end(
         self,
         candidate: Candidate,
         now_s: float,
+        began_s: float,
         failure: Failure | None,
         retry_after_s: float | None = None,
     ) -> None:
         """An attempt ended: None for success, `Failure.DEADLINE` for anything that says nothing about the candidate."""
-        self._panicking.discard(candidate.key)
+        if self._panicking.get(candidate.key) == began_s:
+            del self._panicking[candidate.key]
         breaker = self.breaker(candidate)
         if failure is None:
-            breaker.succeed(now_s)
+            breaker.succeed(now_s, began_s)
             return
         consequence = CONSEQUENCES[failure]
         if consequence.cools and retry_after_s:
             breaker.cool(now_s + retry_after_s, now_s)
         if consequence.opens or consequence.trips:
-            breaker.fail(now_s, at_once=consequence.opens)
+            breaker.fail(now_s, began_s, at_once=consequence.opens)
         else:
-            breaker.neutral(now_s)
+            breaker.neutral(now_s, began_s)

@@ -3,7 +3,8 @@
 Closed, it counts. Five failures in a row, or half of at least twenty outcomes within thirty seconds, or one refused
 credential, open it for thirty seconds times the number of recent openings, at most five minutes, plus up to a fifth of
 jitter. Then it is half open: one request at a time is let through, and three successes close it. A cooldown is apart
-from that: a provider that said Retry-After is left alone until then, and nothing is held against it.
+from that: a provider that said Retry-After is left alone until then, and nothing is held against it. An attempt that
+began before the opening says nothing new, however late it ends.
 
 Source of the numbers: Envoy outlier detection (consecutive_5xx 5, base_ejection_time 30 s, max 300 s), scaled down to
 the two to four providers of a route, where Envoy's percentages never trigger.
@@ -67,13 +68,20 @@ class Breaker:
             return True
         return now_s >= self._open_until_s and not self._trial_under_way
 
+    @property
+    def is_on_trial(self) -> bool:
+        """Is the one attempt under way that an open circuit lets through?"""
+        return self._trial_under_way
+
     def begin(self, now_s: float) -> None:
         """An attempt starts."""
         if self._open_until_s is not None:
             self._trial_under_way = True
 
-    def succeed(self, now_s: float) -> None:
+    def succeed(self, now_s: float, began_s: float) -> None:
         """An attempt served its answer."""
+        if self._is_straggler(began_s):
+            return
         self._consecutive = 0
         self._trial_under_way = False
         self._record(now_s, False)
@@ -82,14 +90,16 @@ class Breaker:
             if self._half_open_successes >= SUCCESSES_TO_CLOSE:
                 self._close()
 
-    def fail(self, now_s: float, *, at_once: bool = False) -> None:
+    def fail(self, now_s: float, began_s: float, *, at_once: bool = False) -> None:
         """An attempt failed in a way that counts. `at_once` opens whatever the counts say."""
+        if self._is_straggler(began_s):
+            return
         self._trial_under_way = False
         self._consecutive += 1
         self._record(now_s, True)
         half_open = self._open_until_s is not None and now_s >= self._open_until_s
         if self._open_until_s is not None and not half_open:
-            return  # A straggler of before the opening says nothing new.
+            return  # It was asked for want of a better one: no reason to stay open for longer.
         if (
             at_once
             or half_open
@@ -98,9 +108,10 @@ class Breaker:
         ):
             self._open(now_s)
 
-    def neutral(self, now_s: float) -> None:
+    def neutral(self, now_s: float, began_s: float) -> None:
         """An attempt ended without saying anything about the candidate: cancelled, or the caller's fault."""
-        self._trial_under_way = False
+        if not self._is_straggler(began_s):
+            self._trial_under_way = False
 
     def cool(self, until_s: float, now_s: float) -> None:
         """Leave the candidate alone until then. A later instant wins over an earlier one, never the reverse."""
@@ -110,6 +121,9 @@ class Breaker:
         """Share of failed outcomes in the window, 0 to 1."""
         self._expire(now_s)
         return self._failures / len(self._outcomes) if self._outcomes else 0.0
+
+    def _is_straggler(self, began_s: float) -> bool:
+        return self._open_until_s is not None and began_s < self._last_opening_s
 
     def _record(self, now_s: float, failed: bool) -> None:
         self._expire(now_s)

@@ -31,7 +31,8 @@ class RetryBudget:
         current = self._slice(now_s)
         oldest = current[0] - SLICES
         firsts = sum(s[1] for s in self._slices if s[0] > oldest)
-        retries = sum(s[2] for s in self._slices if s[0] > oldest)
+        # The oldest slice is only partly over. What it earned is gone, but what it spent still counts.
+        retries = sum(s[2] for s in self._slices if s[0] >= oldest)
         if retries + 1 > FLOOR + EARN * firsts:
             return False
         current[2] += 1
