@@ -1,0 +1,136 @@
+"""How breakers, cooldowns and budgets of several candidates combine."""
+
+import pytest
+
+from trunkline_server.completion.circuits import Circuits
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.failure import CONSEQUENCES, Failure
+
+NOW_S = 1_000.0
+A = Candidate("a", "m", "m")
+B = Candidate("b", "m", "m")
+
+
+def new_circuits() -> Circuits:
+    """Without jitter."""
+    return Circuits(lambda: 0.0)
+
+
+def attempt(
+    circuits: Circuits,
+    candidate: Candidate,
+    now_s: float,
+    failure: Failure | None,
+    retry_after_s: float | None = None,
+) -> None:
+    """One that begins and ends at once."""
+    circuits.begin(candidate, now_s)
+    circuits.end(candidate, now_s, now_s, failure, retry_after_s)
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_a_failure_counts_as_its_consequence_says(failure):
+    circuits = new_circuits()
+    consequence = CONSEQUENCES[failure]
+
+    for _ in range(5):
+        attempt(circuits, A, NOW_S, failure)
+
+    assert circuits.allows(A, NOW_S) is not (consequence.trips or consequence.opens)
+    assert circuits.allows(B, NOW_S)
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_one_failure_opens_only_what_its_consequence_opens(failure):
+    circuits = new_circuits()
+
+    attempt(circuits, A, NOW_S, failure)
+
+    assert circuits.allows(A, NOW_S) is not CONSEQUENCES[failure].opens
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_retry_after_cools_only_where_the_consequence_says_so(failure):
+    circuits = new_circuits()
+
+    attempt(circuits, A, NOW_S, failure, retry_after_s=2.0)
+
+    consequence = CONSEQUENCES[failure]
+    assert circuits.allows(A, NOW_S + 1) is not (consequence.cools or consequence.opens)
+    assert circuits.allows(A, NOW_S + 2) is not consequence.opens
+
+
+def test_in_panic_the_one_whose_time_is_up_first_is_asked():
+    circuits = new_circuits()
+    attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
+    attempt(circuits, B, NOW_S - 10, Failure.CREDENTIAL)
+
+    found = circuits.least_bad([A, B], NOW_S)
+
+    assert found is B
+    assert circuits.shortest_wait_s([A, B], NOW_S) == 20.0
+
+
+@pytest.mark.parametrize("failure", [Failure.CREDENTIAL, Failure.THROTTLED])
+def test_in_panic_each_is_asked_once_at_a_time(failure):
+    circuits = new_circuits()
+    for candidate in (A, B):
+        attempt(circuits, candidate, NOW_S, failure, retry_after_s=30.0)
+
+    asked = []
+    while (candidate := circuits.least_bad([A, B], NOW_S + 1)) is not None:
+        circuits.begin(candidate, NOW_S + 1)
+        asked.append(candidate)
+
+    assert asked == [A, B]
+    circuits.end(B, NOW_S + 2, NOW_S + 1, failure)
+    assert circuits.least_bad([A, B], NOW_S + 2) is B
+
+
+def test_an_attempt_that_began_before_the_panic_does_not_end_it():
+    circuits = new_circuits()
+    circuits.begin(A, NOW_S - 1)
+    attempt(circuits, A, NOW_S, Failure.THROTTLED, retry_after_s=30.0)
+    circuits.begin(A, NOW_S + 1)
+
+    circuits.end(A, NOW_S + 2, NOW_S - 1, None)
+
+    assert circuits.least_bad([A], NOW_S + 2) is None
+
+
+def test_a_trial_under_way_is_not_joined_in_panic():
+    circuits = new_circuits()
+    attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
+    circuits.begin(A, NOW_S + 30)
+
+    found = circuits.least_bad([A], NOW_S + 31)
+
+    assert found is None
+
+
+def test_a_panic_attempt_that_serves_leaves_the_breaker_to_its_time():
+    circuits = new_circuits()
+    attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
+
+    attempt(circuits, A, NOW_S + 1, None)
+
+    assert not circuits.allows(A, NOW_S + 29)
+    assert circuits.allows(A, NOW_S + 30)
+
+
+def test_candidates_of_one_provider_share_a_retry_budget_and_no_breaker():
+    circuits = new_circuits()
+    other = Candidate("a", "n", "n")
+
+    attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
+
+    assert circuits.budget(A) is circuits.budget(other)
+    assert circuits.budget(A) is not circuits.budget(B)
+    assert circuits.allows(other, NOW_S)
+
+
+def test_who_was_never_asked_can_be_asked_now():
+    circuits = new_circuits()
+
+    assert circuits.shortest_wait_s([A, B], NOW_S) == 0.0
+    assert circuits.allows(A, NOW_S)
