@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -125,12 +126,14 @@ def _add(part: Part, kind: str, said: Any) -> None:
             part.CopyFrom(said.part)
 
 
+@cache
 def candidate(dialect: str) -> Candidate:
     """A model of a dialect."""
     model = MODELS.get(dialect, "m-1")
     return Candidate(provider=dialect, id=model, model=model, family=dialect)
 
 
+@cache
 def spec(choices: int = 1) -> CompletionSpec:
     """Asks for reasoning, so that nothing stays hidden."""
     return CompletionSpec(

@@ -17,7 +17,7 @@ from trunkline_server.providers.translator import Decoder
 
 # One of each translator, and those whose rows change what is read.
 READERS = ["anthropic", "deepseek", "gemini", "openai", "openrouter"]
-bounded = settings(max_examples=150, deadline=None, database=None)
+bounded = settings(max_examples=60, deadline=None, database=None)
 readers = pytest.mark.parametrize("dialect", READERS)
 
 
