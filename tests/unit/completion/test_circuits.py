@@ -78,9 +78,9 @@ def test_in_panic_each_is_asked_once_at_a_time(failure):
         attempt(circuits, candidate, NOW_S, failure, retry_after_s=30.0)
 
     asked = []
-    while (candidate := circuits.least_bad([A, B], NOW_S + 1)) is not None:
-        circuits.begin(candidate, NOW_S + 1)
-        asked.append(candidate)
+    while (least_bad := circuits.least_bad([A, B], NOW_S + 1)) is not None:
+        circuits.begin(least_bad, NOW_S + 1)
+        asked.append(least_bad)
 
     assert asked == [A, B]
     circuits.end(B, NOW_S + 2, NOW_S + 1, failure)

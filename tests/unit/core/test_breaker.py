@@ -320,16 +320,18 @@ class BreakerAgainstModel(RuleBasedStateMachine):
             self.breaker.fail(self.now_s, began_s, at_once=outcome == "refused")
         if self.open_until_s is not None and began_s < self.openings[-1]:
             return
-        was_half_open = self.open_until_s is not None
+        was = self.state
         self.trial = None
         if outcome == "neutral":
             return
         self.history.append(Ended(self.now_s, outcome != "ok"))
         if outcome == "ok":
-            self.proven += was_half_open
+            self.proven += was is State.HALF_OPEN
             if self.proven == 3:
                 self.open_until_s, self.proven, self.history = None, 0, []
-        elif was_half_open or outcome == "refused" or self.is_too_bad():
+        elif was is State.HALF_OPEN or (
+            was is State.CLOSED and (outcome == "refused" or self.is_too_bad())
+        ):
             self.opens()
 
     @rule(seconds=st.sampled_from([0.5, 10.0, 50.0, 7200.0]))
@@ -362,4 +364,4 @@ class BreakerAgainstModel(RuleBasedStateMachine):
 
 
 TestBreakerAgainstModel = BreakerAgainstModel.TestCase
-TestBreakerAgainstModel.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestBreakerAgainstModel.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)
