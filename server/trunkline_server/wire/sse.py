@@ -57,6 +57,8 @@ class SSEDecoder:
     def finish(self) -> Sequence[bytes]:
         """The payload of a last event that ended with a line but without the empty one after it."""
         block, self._rest = self._rest, b""
+        if self._held_cr:  # No LF came after it, so it was a line end by itself.
+            block, self._held_cr = block + b"\n", False
         if not block.endswith(b"\n"):
             return ()
         payload = _payload(block)
