@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 MAX_S = 3600.0
@@ -27,7 +28,9 @@ def retry_after_s(headers: Mapping[str, str], wall_time_s: float) -> float | Non
     if seconds is not None:
         return seconds
     try:
-        at_s = parsedate_to_datetime(value).timestamp()
+        date = parsedate_to_datetime(value)
+        # The oldest of the three forms has no zone. It means UTC, never where we happen to run.
+        at_s = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
     # A date in the past says that the wait is over already.
