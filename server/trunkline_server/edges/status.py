@@ -21,11 +21,10 @@ from trunkline_server.core.errors import (
 )
 
 DOMAIN: Final = "trunkline"
-MAX_MESSAGE_CHARS: Final = 512
+MAX_MESSAGE_BYTES: Final = 512
 MAX_METADATA_CHARS: Final = 128
-MAX_STATUS_BYTES: Final = (
-    3_000  # Trailers carry it as base64, and the message twice: about 4 KiB in all.
-)
+# Trailers carry it as base64, and the message twice. Together they stay under 4 KiB: from 8 KiB on clients lose them.
+MAX_STATUS_BYTES: Final = 2_500
 NEVER_RETRY_MS: Final = -1
 
 Code = grpc.StatusCode
@@ -128,7 +127,7 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
     reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
     row = STATUSES[reason]
     text = error.message if isinstance(error, TrunklineError) else "internal error"
-    status = status_pb2.Status(code=row.grpc_code.value[0], message=text[:MAX_MESSAGE_CHARS])
+    status = status_pb2.Status(code=row.grpc_code.value[0], message=_shortened(text))
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     info.metadata["retryable"] = "true" if row.retryable else "false"
     if isinstance(error, TrunklineError):
@@ -152,6 +151,17 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
                 break
         status.details.add().Pack(bad)
     return status
+
+
+def _shortened(text: str) -> str:
+    """The beginning that fits: on its way all but printable ASCII takes three bytes for each of its own."""
+    sent_bytes = 0
+    for i, letter in enumerate(text[:MAX_MESSAGE_BYTES]):
+        is_plain = " " <= letter <= "~" and letter != "%"
+        sent_bytes += 1 if is_plain else 3 * len(letter.encode())
+        if sent_bytes > MAX_MESSAGE_BYTES:
+            return text[:i]
+    return text[:MAX_MESSAGE_BYTES]
 
 
 def trailers(

@@ -1,0 +1,217 @@
+"""The one table from error to what callers see, and the way back."""
+
+import base64
+from collections.abc import Iterator
+from itertools import groupby
+from urllib.parse import quote
+
+import pytest
+from google.rpc import error_details_pb2
+
+from trunkline.v1.completion_pb2 import Attempt
+from trunkline_server.core import errors
+from trunkline_server.core.errors import (
+    AllProvidersFailed,
+    AllProvidersThrottled,
+    FieldViolation,
+    InvalidRequest,
+    ModelNotFound,
+    NotSupported,
+    Overloaded,
+    PayloadTooLarge,
+    TrunklineError,
+    UpstreamError,
+)
+from trunkline_server.core.failure import Failure
+from trunkline_server.edges.status import (
+    REASONS_BY_CODE,
+    STATUSES,
+    Code,
+    Refusal,
+    refusal,
+    status_message,
+    trailers,
+)
+
+ID = "req_01ARYZ6S41TSV4RRFFQ69G5FAV"
+MAX_BYTES = 4096
+
+
+def leaves(kind: type[TrunklineError]) -> Iterator[type[TrunklineError]]:
+    """Classes without subclasses, and those above them that can be raised too."""
+    for below in kind.__subclasses__():
+        yield below
+        yield from leaves(below)
+
+
+# An attempt's own error never reaches an edge; the two families are never raised.
+RAISED = [
+    kind
+    for kind in leaves(TrunklineError)
+    if kind not in (UpstreamError, errors.RequestError, errors.ServiceError)
+]
+
+
+def made(kind: type[TrunklineError]) -> TrunklineError:
+    """One of this class."""
+    return kind("spec.x", "is wrong") if issubclass(kind, InvalidRequest) else kind("it is wrong")
+
+
+def read_back(error: BaseException) -> Refusal:
+    """What the other side of a call makes of an error."""
+    status = status_message(error, ID)
+    code = next(code for code in Code if code.value[0] == status.code)
+    return refusal(code, status.message, dict(trailers(status, error)))
+
+
+@pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
+def test_every_error_has_a_row(kind):
+    assert kind.reason in STATUSES
+
+
+def test_every_row_has_an_http_status_that_goes_with_its_code():
+    by_code: dict[Code, set[int]] = {}
+    for row in STATUSES.values():
+        by_code.setdefault(row.grpc_code, set()).add(row.http_status)
+
+    assert by_code == {
+        Code.INVALID_ARGUMENT: {400, 413},
+        Code.FAILED_PRECONDITION: {400, 402},
+        Code.UNAUTHENTICATED: {401},
+        Code.PERMISSION_DENIED: {403},
+        Code.NOT_FOUND: {404},
+        Code.ALREADY_EXISTS: {409},
+        Code.ABORTED: {409, 502},
+        Code.RESOURCE_EXHAUSTED: {429},
+        Code.UNIMPLEMENTED: {501},
+        Code.UNAVAILABLE: {502, 503},
+        Code.INTERNAL: {500, 502},
+        Code.DEADLINE_EXCEEDED: {504},
+        Code.CANCELLED: {499},
+    }
+
+
+@pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
+def test_a_status_is_read_back_as_the_error_that_it_was(kind):
+    error = made(kind)
+    field = "spec.x" if isinstance(error, InvalidRequest) else None
+
+    assert read_back(error) == Refusal(kind.reason, error.message, ID, field)
+
+
+def test_a_field_and_a_wait_are_read_back():
+    refused = NotSupported("not served yet", field="spec.persona")
+    waits = Overloaded(retry_after_s=1.25)
+
+    assert read_back(refused) == Refusal("UNIMPLEMENTED", "not served yet", ID, "spec.persona")
+    assert read_back(waits) == Refusal("OVERLOADED", waits.message, ID, retry_after_s=1.25)
+
+
+def test_a_bug_says_nothing_of_itself():
+    found = read_back(ValueError("canary"))
+
+    assert found == Refusal("INTERNAL_ERROR", "internal error", ID)
+    assert b"canary" not in status_message(ValueError("canary"), ID).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(code, REASONS_BY_CODE.get(code, "INTERNAL_ERROR")) for code in Code],
+    ids=lambda value: getattr(value, "name", value),
+)
+@pytest.mark.parametrize("packed", [None, b"\xff\xff", b""], ids=["none", "damaged", "empty"])
+def test_a_status_without_our_details_is_known_by_its_code(code, reason, packed):
+    metadata = {} if packed is None else {"grpc-status-details-bin": packed}
+
+    found = refusal(code, "as they say", metadata)
+
+    message = "internal error" if reason == "INTERNAL_ERROR" else "as they say"
+    assert found == Refusal(reason, message)
+    assert found.status is STATUSES[reason]
+
+
+def test_a_reason_that_is_not_ours_is_passed_over():
+    status = status_message(ModelNotFound("no"), ID)
+    info = error_details_pb2.ErrorInfo(reason="SOMETHING_NEW", domain="elsewhere")
+    status.details[0].Pack(info)
+    metadata = {"grpc-status-details-bin": status.SerializeToString()}
+
+    assert refusal(Code.NOT_FOUND, "no", metadata).reason == "NOT_FOUND"
+
+
+def test_violations_are_told_by_field():
+    violations = [FieldViolation("spec.a", "too long"), FieldViolation("spec.b[1]", "unknown")]
+
+    status = status_message(InvalidRequest(violations), ID)
+
+    bad = error_details_pb2.BadRequest()
+    assert status.details[-1].Unpack(bad)
+    assert [(v.field, v.description) for v in bad.field_violations] == [
+        ("spec.a", "too long"),
+        ("spec.b[1]", "unknown"),
+    ]
+
+
+LONG = {"ascii": "x", "quoted": "%", "two bytes": "é", "four bytes": "🙂", "control": "\x00"}
+
+
+@pytest.mark.parametrize("letter", LONG.values(), ids=LONG)
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda letter: InvalidRequest([FieldViolation(letter * 4000, letter * 4000)] * 8),
+        lambda letter: InvalidRequest([FieldViolation(letter * 60, letter * 60)] * 8),
+        lambda letter: PayloadTooLarge(letter * 4000, letter * 4000),
+        lambda letter: ModelNotFound(letter * 4000, nearest=letter * 4000),
+        lambda letter: NotSupported(letter * 4000, field=letter * 4000),
+        lambda letter: AllProvidersFailed(
+            letter * 4000, attempts=[Attempt(id=letter * 4000)] * 5, provider=letter * 4000
+        ),
+    ],
+    ids=["violations", "shorter violations", "a field", "a name", "a part", "attempts"],
+)
+def test_the_largest_error_stays_under_4_kib_as_it_travels(error, letter):
+    status = status_message(error(letter), "r" * 64)
+
+    packed = status.SerializeToString()
+    as_sent = len(quote(status.message, safe="!\"#$&'()*+,/:;<=>?@[\\]^`{|}~ "))
+    assert as_sent + len(base64.b64encode(packed)) <= MAX_BYTES
+    assert len(status.message) > 20
+
+
+@pytest.mark.parametrize(
+    ("error", "pushback"),
+    [
+        (AllProvidersFailed(), "-1"),
+        (Overloaded(retry_after_s=1.0), "1000"),
+        (AllProvidersThrottled(retry_after_s=0.0004), "1"),
+        (AllProvidersThrottled(), None),
+        (ModelNotFound("no"), None),
+    ],
+    ids=lambda value: getattr(value, "reason", value),
+)
+def test_clients_are_told_when_to_come_again(error, pushback):
+    status = status_message(error, ID)
+
+    found = dict(trailers(status, error))
+
+    assert found.pop("grpc-status-details-bin") == status.SerializeToString()
+    assert found == ({} if pushback is None else {"grpc-retry-pushback-ms": pushback})
+
+
+def test_only_the_texts_of_requests_are_shown():
+    error = UpstreamError(Failure.SERVER, "canary " * 100)
+
+    assert len(error.message) == 300
+    assert UpstreamError.reason not in STATUSES
+
+
+def test_reasons_are_the_names_of_their_classes_in_snake_case_or_shared_on_purpose():
+    shared = {
+        reason: sorted(kind.__name__ for kind in kinds)
+        for reason, kinds in groupby(sorted(RAISED, key=lambda k: k.reason), lambda k: k.reason)
+    }
+
+    assert shared["RATE_LIMITED"] == ["AllProvidersThrottled"]
+    assert shared["UNIMPLEMENTED"] == ["NotSupported"]
+    assert all(len(kinds) == 1 for kinds in shared.values())
