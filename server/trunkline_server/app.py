@@ -23,6 +23,7 @@ from trunkline_server.completion.attempts import Upstream
 from trunkline_server.completion.circuits import Circuits
 from trunkline_server.completion.service import Completions
 from trunkline_server.config import (
+    EMBEDDED_NAMES,
     ConfigError,
     ModelSettings,
     ProviderSettings,
@@ -105,12 +106,34 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         )
         for route in settings.routes
     ]
+    _check_routes(settings, parts)
     for key in settings.keys:
         value = secret(environment, key.key_env, key.key_file)
         if not value:
             raise ConfigError([f"keys: {key.id!r}: the variable {key.key_env} is not set"])
         parts.keys.append(StaticKey(key.id, value))
     return parts
+
+
+def _check_routes(settings: Settings, parts: Parts) -> None:
+    """Names in routes are known, and a route that nobody can serve is told of.
+
+    Raises:
+        ConfigError.
+    """
+    catalog = Catalog(parts.candidates, ())
+    configured = {
+        name for m in settings.models or () for name in (m.id, *m.aliases, f"{m.provider}/{m.id}")
+    }
+    for route in parts.routes:
+        names = (*route.candidates, *route.fallbacks)
+        for name in names:
+            if not catalog.deployments(name) and name not in configured | EMBEDDED_NAMES:
+                nearest = catalog.nearest(name)
+                hint = f"; did you mean {nearest!r}?" if nearest else ""
+                raise ConfigError([f"routes: {route.id!r} names the unknown model {name!r}{hint}"])
+        if not any(catalog.deployments(name) for name in names):
+            parts.missing.append(f"route {route.id}: none of its models is enabled")
 
 
 def _providers(settings: Settings, environment: Mapping[str, str]) -> list[ProviderSettings]:
@@ -137,7 +160,7 @@ def _add_provider(
     base_url = provider.base_url or dialect.base_url
     if not base_url:
         raise ConfigError([f"providers: {provider.id!r} needs a base_url"])
-    variable = provider.api_key_env or ("" if provider.api_key_file else dialect.key_variable)
+    variable = provider.api_key_env or _usual_variable(provider, dialect)
     key = secret(environment, variable, provider.api_key_file)
     if not key and (provider.api_key_env or (dialect.key_variable and not provider.base_url)):
         parts.missing.append(
@@ -155,12 +178,22 @@ def _add_provider(
     parts.candidates += [_candidate(model, provider, dialect, name) for model in models]
 
 
+def _usual_variable(provider: ProviderSettings, dialect: Dialect) -> str:
+    """Where the key usually is; nowhere for an address that is not the vendor's own, which must not get that key."""
+    is_elsewhere = provider.base_url and dialect.base_url
+    if provider.api_key_file:
+        return ""
+    if is_elsewhere and urlsplit(provider.base_url).hostname != urlsplit(dialect.base_url).hostname:
+        return ""
+    return dialect.key_variable
+
+
 def _translator(provider: ProviderSettings, dialect: Dialect) -> Translator:
     """Azure's path carries a version that the operator may choose."""
     translator = dialect.translator
     if not provider.api_version:
         return translator
-    if not isinstance(translator, OpenAITranslator):
+    if not isinstance(translator, OpenAITranslator) or dialect is not DIALECTS["azure"]:
         raise ConfigError([f"providers: {provider.id!r}: only Azure has an api_version"])
     return translator.with_api_version(provider.api_version)
 
@@ -344,7 +377,10 @@ class Service:
         rest = RestApp([OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)], self._pages())
         self._http, self.http_address = await _start_http(rest, server)
         if self.parts.local is not None and self.settings.local.preload:
-            await self.parts.local.start()
+            try:
+                await self.parts.local.start()
+            except LocalModelUnavailable as error:
+                raise ConfigError([f"local.preload: {error}"]) from error
         self.is_ready = True
 
     def _pages(self) -> dict[str, Page]:

@@ -26,6 +26,8 @@ MAX_SECRET_CHARS: Final = 4096
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}\Z")
 PROVIDER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
+EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"})
+
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
@@ -298,7 +300,9 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
     for model in settings.models or ():
         if not ID.match(model.id):
             yield f"models: {model.id!r} is no id: letters, digits and . _ : @ / - only"
-        if model.provider not in providers and model.provider != "local":
+        if model.provider == "local":
+            yield f"models: {model.id!r}: the embedded model is configured by [local], and always there as 'local'"
+        elif model.provider not in providers:
             nearest = difflib.get_close_matches(model.provider, providers, 1, 0.4)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             yield f"models: {model.id!r} names the unknown provider {model.provider!r}{hint}"
@@ -329,7 +333,7 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
 
 def _references(where: str, used: list[str], known: set[str]) -> Iterator[str]:
     for name in used:
-        if name not in known and not name.startswith("local"):
+        if name not in known and name not in EMBEDDED_NAMES:
             nearest = difflib.get_close_matches(name, known, 1, 0.4)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             yield f"{where} names the unknown model {name!r}{hint}"
@@ -345,6 +349,8 @@ def _server_problems(settings: Settings) -> Iterator[str]:
     for field in ("grpc", "http"):
         address = getattr(server, field)
         if field == "grpc" and address.startswith("unix:"):
+            if server.workers > 1:
+                yield "server.workers: a Unix socket can't be shared, so only 1 with server.grpc at unix:"
             continue
         try:
             split_address(address)

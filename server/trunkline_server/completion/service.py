@@ -248,6 +248,8 @@ class Completions:
             raise
         except Exception:
             record.reason = "INTERNAL_ERROR"
+            if progress.has_content and not whole:
+                yield [_interrupted(spec, progress)]
             raise
         finally:
             self._settle(record, progress, spec, loop.time())

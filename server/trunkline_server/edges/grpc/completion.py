@@ -13,7 +13,6 @@ from trunkline.v1.completion_service_pb2 import (
     PreviewRouteResponse,
 )
 from trunkline_server.completion.service import Call, Completions
-from trunkline_server.core.errors import TrunklineError
 from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error
 from trunkline_server.edges.grpc.pacing import Batch, check, needs_pacing, paced
 from trunkline_server.edges.status import status_message
@@ -53,7 +52,7 @@ class CompletionServicer:
                             interrupted = batch
                         elif batch:
                             yield batch
-                except TrunklineError as error:
+                except Exception as error:
                     if interrupted:
                         status = status_message(error, call.request_id)
                         interrupted[-1].interrupted.error.CopyFrom(status)
