@@ -69,7 +69,7 @@ def places(wire: Wire, mark: str, *, is_stream: bool) -> tuple[int, int, int]:
 @pytest.mark.parametrize("way", ["gRPC stream", "SSE", "gRPC unary", "REST unary"])
 @pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
 @pytest.mark.parametrize(
-    "step", [pytest.param(53, id="short"), pytest.param(1, id="long", marks=pytest.mark.slow)]
+    "step", [pytest.param(97, id="short"), pytest.param(1, id="long", marks=pytest.mark.slow)]
 )
 async def test_a_cut_is_never_taken_for_an_end(
     wire: Wire, way: str, end: str, step: int, tables: Tables

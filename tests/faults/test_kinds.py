@@ -27,7 +27,7 @@ COLUMNS = (
     "one error",
     "met it",
 )
-WHOLE_S = 1.5
+WHOLE_S = 1.0
 # Seven of ten are gRPC streams; the others share the rest.
 WAYS = ("gRPC stream",) * 7 + ("gRPC unary", "SSE", "REST unary")
 
