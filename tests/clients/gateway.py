@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final, NoReturn
 
 import pytest
@@ -89,24 +90,24 @@ async def shim(target: str, *program: str) -> AsyncIterator[str]:
     arguments = program or (
         "-m", "trunkline", "shim", "--target", target, "--http", "127.0.0.1:0",
     )  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            line = (await process.stdout.readline()).decode()
-        assert line.startswith("trunkline: HTTP on 127.0.0.1:"), line
-        yield "http://" + line.split()[3].rstrip(",")
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(LIMIT_S):
-            await process.communicate()
-    assert process.returncode == 0
+    with TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                line = (await process.stdout.readline()).decode()
+            if line.startswith("trunkline: HTTP on 127.0.0.1:"):
+                yield "http://" + line.split()[3].rstrip(",")
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(LIMIT_S):
+                await process.communicate()
+        log.seek(0)
+        told = f"{process.returncode}: {line}{log.read().decode()}"
+        assert process.returncode == 0, told
 
 
 async def run(*command: str | Path) -> tuple[int, bytes, bytes]:
