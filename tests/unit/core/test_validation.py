@@ -126,11 +126,34 @@ def seconds(value: float) -> Duration:
     return Duration(seconds=int(value), nanos=round(value % 1 * 1e9))
 
 
+Make = Callable[[Any], CompletionSpec]
+
+
+def text_of(field: str) -> Make:
+    """Requests whose field has so many letters."""
+    return lambda n: spec(**{field: "x" * n})
+
+
+def option(field: str) -> Make:
+    """Requests with this value."""
+    return lambda value: sampling(**{field: value})
+
+
+def names_in(field: str) -> Make:
+    """Requests with so many names."""
+    return lambda n: constraints(**{field: ["x"] * n})
+
+
+def timeout(field: str) -> Make:
+    """Requests with so many seconds."""
+    return lambda value: constraints(**{field: seconds(value)})
+
+
 # Name: how a request of that size is made, the largest that is good, one that is not, and the field that is blamed.
-LIMITS: dict[str, tuple[Callable[[Any], CompletionSpec], Any, Any, str]] = {
+LIMITS: dict[str, tuple[Make, Any, Any, str]] = {
     "model": (lambda n: spec(model="m" * n), 256, 257, "spec.model"),
     **{
-        field: (lambda n, f=field: spec(**{f: "x" * n}), 256, 257, f"spec.{field}")
+        field: (text_of(field), 256, 257, f"spec.{field}")
         for field in ("end_user_id", "session_id", "service_tier", "mode")
     },
     "messages": (lambda n: spec(messages=[HI] * n), 10_000, 10_001, "spec.messages"),
@@ -263,7 +286,7 @@ LIMITS: dict[str, tuple[Callable[[Any], CompletionSpec], Any, Any, str]] = {
     ),
     **{
         f"{field} {word}": (
-            lambda value, f=field: sampling(**{f: value}),
+            option(field),
             good,
             bad,
             f"spec.sampling.{field}",
@@ -438,7 +461,7 @@ LIMITS: dict[str, tuple[Callable[[Any], CompletionSpec], Any, Any, str]] = {
     ),
     **{
         field: (
-            lambda n, f=field: constraints(**{f: ["x"] * n}),
+            names_in(field),
             128,
             129,
             f"spec.constraints.{field}",
@@ -455,7 +478,7 @@ LIMITS: dict[str, tuple[Callable[[Any], CompletionSpec], Any, Any, str]] = {
     ),
     **{
         f"{field} {word}": (
-            lambda value, f=field: constraints(**{f: seconds(value)}),
+            timeout(field),
             good,
             bad,
             f"spec.constraints.{field}",
