@@ -66,8 +66,10 @@ class Catalog:
         for candidate in candidates:
             for name in dict.fromkeys((candidate.id, *candidate.aliases, candidate.key)):
                 self._by_name[name] = (*self._by_name.get(name, ()), candidate)
+        known = frozenset(self._by_name)
+        for candidate in candidates:
             upstream_name = f"{candidate.provider}/{candidate.model}"
-            if upstream_name != candidate.key:
+            if upstream_name not in known:  # Otherwise it names another one that is called so here.
                 self._by_name[upstream_name] = (*self._by_name.get(upstream_name, ()), candidate)
         self._selections: dict[str, Selection] = {}
 
