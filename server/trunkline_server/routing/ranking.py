@@ -6,6 +6,7 @@ score; ties keep the order of the configuration.
 Source of the weights: https://docs.speko.dev/concepts/routing, read 2026-11-01.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -53,7 +54,8 @@ def weighted(
 
     def key(candidate: Candidate) -> float:
         weight = weights.get(candidate.key, 0.0)
-        return -(draw.random() ** (1 / weight)) if weight > 0 else 1.0
+        # The logarithm of the paper's key, which would be 0 for most draws with a weight far below 1.
+        return -math.log(1.0 - draw.random()) / weight if weight > 0 else math.inf
 
     return tuple(sorted(candidates, key=key))
 
