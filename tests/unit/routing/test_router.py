@@ -1,0 +1,265 @@
+"""Who may answer a request: filters, order, and what is said when nobody may."""
+
+from typing import Any
+
+import pytest
+
+from trunkline.v1.completion_spec_pb2 import (
+    CompletionSpec,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    OptimizeFor,
+    ResponseFormat,
+    RoutingConstraints,
+    RoutingIntent,
+    SamplingOptions,
+    Tool,
+    ToolOptions,
+)
+from trunkline.v1.message_pb2 import Media, Message, Part, Role, ToolCall, ToolResult
+from trunkline_server.core.candidate import Candidate, Capability, Exclusion, Price
+from trunkline_server.core.errors import CapabilityUnsupported, NoEligibleProvider
+from trunkline_server.routing.catalog import Catalog, Route, Strategy
+from trunkline_server.routing.router import MAX_CANDIDATES, Router, required
+
+ALL = frozenset(Capability)
+PICTURE = Part(image=Media(url="https://x.test/a.png"))
+
+
+def candidate(provider: str, name: str = "m", **more: Any) -> Candidate:
+    """A deployment."""
+    return Candidate(provider, name, name, **more)
+
+
+def spec(*parts: Part, **fields: Any) -> CompletionSpec:
+    """A request."""
+    message = Message(role=Role.ROLE_USER, parts=parts or [Part(text="hi")])
+    return CompletionSpec(**{"model": "m", "messages": [message], **fields})
+
+
+def router(*candidates: Candidate, routes: tuple[Route, ...] = ()) -> Router:
+    """Over these."""
+    return Router(Catalog(candidates, routes))
+
+
+A, B = candidate("a"), candidate("b")
+
+
+@pytest.mark.parametrize(
+    ("request_", "needs"),
+    [
+        (spec(), []),
+        (spec(PICTURE), [(Capability.VISION, "spec.messages[0].parts[0].image")]),
+        (
+            spec(Part(text="hi"), Part(audio=Media(file_id="f"))),
+            [(Capability.AUDIO_INPUT, "spec.messages[0].parts[1].audio")],
+        ),
+        (
+            spec(Part(video=Media(file_id="f"))),
+            [(Capability.VIDEO_INPUT, "spec.messages[0].parts[0].video")],
+        ),
+        (
+            spec(Part(document=Media(file_id="f"))),
+            [(Capability.DOCUMENTS, "spec.messages[0].parts[0].document")],
+        ),
+        (
+            spec(Part(tool_call=ToolCall(id="c"))),
+            [(Capability.TOOLS, "spec.messages[0].parts[0].tool_call")],
+        ),
+        (
+            spec(Part(tool_result=ToolResult(parts=[Part(text="x"), PICTURE]))),
+            [
+                (Capability.TOOLS, "spec.messages[0].parts[0].tool_result"),
+                (Capability.VISION, "spec.messages[0].parts[0].tool_result"),
+            ],
+        ),
+        (
+            spec(tool_options=ToolOptions(tools=[Tool(name="f")])),
+            [(Capability.TOOLS, "spec.tool_options.tools")],
+        ),
+        (
+            spec(response_format=ResponseFormat(json_schema=JsonSchemaFormat())),
+            [(Capability.STRUCTURED_OUTPUT, "spec.response_format.json_schema")],
+        ),
+        (spec(response_format=ResponseFormat(json_object=JsonObjectFormat())), []),
+        (
+            spec(sampling=SamplingOptions(candidate_count=2, logprobs=True)),
+            [
+                (Capability.MULTIPLE_CHOICES, "spec.sampling.candidate_count"),
+                (Capability.LOGPROBS, "spec.sampling.logprobs"),
+            ],
+        ),
+        (spec(sampling=SamplingOptions(candidate_count=1, seed=1, top_k=5)), []),
+    ],
+    ids=range(12),
+)
+def test_a_request_needs_what_it_could_not_be_answered_without(request_, needs):
+    assert required(request_) == needs
+
+
+def test_who_can_do_it_is_asked_and_the_other_is_named_with_the_field():
+    blind = candidate("a", capabilities=ALL - {Capability.VISION})
+
+    plan = router(blind, B).plan(spec(PICTURE), "req_1")
+
+    assert plan.candidates == (B,)
+    field = "spec.messages[0].parts[0].image"
+    assert plan.excluded == (Exclusion(blind, "has no vision", field),)
+
+
+def test_log_probabilities_are_left_to_the_policy():
+    without = candidate("a", capabilities=ALL - {Capability.LOGPROBS})
+
+    plan = router(without).plan(spec(sampling=SamplingOptions(logprobs=True)), "req_1")
+
+    assert plan.candidates == (without,)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "kept", "reason"),
+    [
+        ({"allowed_providers": ["b"]}, B, "not an allowed provider"),
+        ({"denied_providers": ["a"]}, B, "a denied provider"),
+        ({"allowed_models": ["b/m"]}, B, "not an allowed model"),
+    ],
+    ids=["allowed", "denied", "models"],
+)
+def test_a_constraint_removes_whom_it_names(constraints, kept, reason):
+    plan = router(A, B).plan(spec(constraints=RoutingConstraints(**constraints)), "req_1")
+
+    assert plan.candidates == (kept,)
+    assert plan.excluded == (Exclusion(A, reason),)
+
+
+@pytest.mark.parametrize("name", ["m", "a/m", "alias"])
+def test_an_allowed_model_is_known_by_each_of_its_names(name):
+    named = candidate("a", aliases=("alias",))
+
+    found = router(named).plan(
+        spec(constraints=RoutingConstraints(allowed_models=["x", name])), "req_1"
+    )
+
+    assert found.candidates == (named,)
+
+
+def test_what_could_cost_more_than_the_maximum_is_left_out():
+    dear = candidate("a", price=Price(10**9, 10**9))
+    cheap = candidate("b", price=Price(1, 1))
+    unknown = candidate("c")
+    request = spec(
+        constraints=RoutingConstraints(max_cost_nanos=50_000),
+        sampling=SamplingOptions(max_output_tokens=100),
+    )
+
+    plan = router(dear, cheap, unknown).plan(request, "req_1")
+
+    worst_nanos = (request.ByteSize() // 3 + 100) * 1_000
+    assert plan.candidates == (cheap,)
+    assert plan.excluded == (
+        Exclusion(dear, f"could cost {worst_nanos} nanos"),
+        Exclusion(unknown, "its price is unknown and a maximum cost was given"),
+    )
+
+
+def test_filters_hold_for_fallbacks_too():
+    first = candidate("a", fallbacks=("n",))
+    second = candidate("b", "n")
+
+    plan = router(first, second).plan(
+        spec(constraints=RoutingConstraints(denied_providers=["b"])), "req_1"
+    )
+
+    assert plan.candidates == (first,)
+    assert plan.excluded == (Exclusion(second, "a denied provider"),)
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked"),
+    [("", ["a", "c"]), ("auto", ["a", "c"]), ("fast", ["b", "c"]), ("deep", ["c"])],
+)
+def test_a_mode_asks_its_candidates_and_those_of_no_mode(mode, asked):
+    several = router(
+        candidate("a", modes=("auto",)), candidate("b", modes=("fast",)), candidate("c")
+    )
+
+    plan = several.plan(spec(model="", mode=mode), "req_1")
+
+    assert [c.provider for c in plan.candidates] == asked
+    assert plan.resolved_mode == ("" if mode == "auto" else mode)
+
+
+def test_a_pinned_model_answers_in_any_mode():
+    only = candidate("a", modes=("fast",))
+
+    plan = router(only).plan(spec(mode="deep"), "req_1")
+
+    assert plan.candidates == (only,)
+    assert plan.pinned
+
+
+def test_deployments_are_ranked_and_the_embedded_model_stays_last():
+    poor = candidate("a", scores={"accuracy": 0.1})
+    good = candidate("b", scores={"accuracy": 0.9})
+    embedded = candidate("local", embedded=True, scores={"accuracy": 1.0})
+
+    plan = router(embedded, poor, good).plan(spec(model="auto"), "req_1")
+
+    assert plan.candidates == (good, poor, embedded)
+    assert set(plan.scores) == {"a/m", "b/m"}
+
+
+def test_the_intent_decides_the_order():
+    poor = candidate("a", scores={"accuracy": 0.1, "latency": 1.0})
+    good = candidate("b", scores={"accuracy": 0.9, "latency": 0.0})
+    intent = RoutingIntent(optimize_for=OptimizeFor.OPTIMIZE_FOR_LATENCY)
+
+    plan = router(good, poor).plan(spec(intent=intent), "req_1")
+
+    assert plan.candidates == (poor, good)
+
+
+def test_a_weighted_route_draws_by_the_id_of_the_request():
+    canary = Route("canary", ("m", "n"), Strategy.WEIGHTED, weights=(1.0, 1.0))
+    both = router(A, candidate("b", "n"), routes=(canary,))
+
+    def plan(request_id: str) -> list[str]:
+        found = both.plan(spec(model="canary"), request_id)
+        return [c.provider for c in found.candidates]
+
+    orders = {tuple(plan(f"req_{number}")) for number in range(40)}
+    assert orders == {("a", "b"), ("b", "a")}
+    assert plan("req_7") == plan("req_7")
+
+
+def test_a_plan_is_no_longer_than_anyone_would_wait_for():
+    many = [candidate(f"p{number}") for number in range(MAX_CANDIDATES + 1)]
+
+    plan = router(*many).plan(spec(), "req_1")
+
+    assert plan.candidates == tuple(many[:MAX_CANDIDATES])
+
+
+def test_when_nobody_can_do_it_the_field_is_blamed():
+    blind = candidate("a", capabilities=ALL - {Capability.VISION})
+
+    with pytest.raises(CapabilityUnsupported) as caught:
+        router(blind).plan(spec(PICTURE), "req_1")
+
+    assert caught.value.message == "spec.messages[0].parts[0].image: a/m has no vision"
+
+
+def test_when_constraints_leave_nobody_they_are_blamed():
+    blind = candidate("b", capabilities=ALL - {Capability.VISION})
+    request = spec(PICTURE, constraints=RoutingConstraints(denied_providers=["a"]))
+
+    with pytest.raises(NoEligibleProvider) as caught:
+        router(A, blind).plan(request, "req_1")
+
+    assert caught.value.message == "no candidate is left: a/m is a denied provider"
+
+
+def test_without_any_provider_that_is_said():
+    with pytest.raises(NoEligibleProvider) as caught:
+        router().plan(spec(model="auto"), "req_1")
+
+    assert caught.value.message == "no provider is enabled"
