@@ -166,7 +166,7 @@ def load(
     for dotted, value in flags.items():
         if value is not None:
             section, key = dotted.split(".")
-            tree.setdefault(section, {})[key] = value
+            _set(tree, section, key, value)
     try:
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
@@ -209,7 +209,7 @@ def split_address(address: str) -> tuple[str, int]:
         ConfigError.
     """
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not re.match(r"[0-9]{1,5}\Z", port) or int(port) > 65535:
         raise ConfigError([f"{address!r} is no HOST:PORT"])
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -286,7 +286,13 @@ def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> 
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        tree.setdefault(section.lower(), {})[key.lower()] = value
+        _set(tree, section.lower(), key.lower(), value)
+
+
+def _set(tree: dict[str, Any], section: str, key: str, value: Any) -> None:
+    table = tree.setdefault(section, {})
+    if isinstance(table, dict):  # Otherwise the check of types says what is wrong with it.
+        table[key] = value
 
 
 def _inconsistencies(settings: Settings) -> Iterator[str]:
