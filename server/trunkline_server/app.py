@@ -69,6 +69,10 @@ NANOS: Final = 1_000_000_000
 LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
 FLUSH_S: Final = 0.5
+NOTICE_S: Final = (
+    1.0  # How long calls on open gRPC connections are refused before those are told to close.
+)
+LATECOMERS_S: Final = 0.1  # For calls that were on their way when the last one ended.
 
 
 @dataclass(slots=True)
@@ -413,10 +417,14 @@ class Service:
             else (0.0 if is_local else LB_GRACE_S)
         )
         await self._wait(asyncio.sleep(grace_s), grace_s)
-        stopping = asyncio.create_task(self._grpc.stop(server.drain_s + FLUSH_S))
+        # Whoever comes now is told to go elsewhere. Once the gRPC server stops, its library cancels such calls without
+        # a word, so it stops a moment later.
+        self.admission.close()
         if self._http is not None:
             self._http.stop_listening()
-        self.admission.close()
+        await self._wait(self.admission.wait_until_idle(), NOTICE_S)
+        await self._wait(asyncio.sleep(LATECOMERS_S), LATECOMERS_S)
+        stopping = asyncio.create_task(self._grpc.stop(server.drain_s + FLUSH_S))
         await self._wait(self.admission.wait_until_idle(), max(0.0, server.drain_s - TERMINAL_S))
         expelled = self.admission.expel()
         if expelled:

@@ -38,7 +38,6 @@ class Kind:
             `bad certificate`.
         patience_s: for the first token and between tokens, where only a timer ends the fault.
         after_content: streams fail when content has been sent.
-        known: what the gateway still gets wrong about it.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Kind:
     listens: str = "requests"
     patience_s: float | None = None
     after_content: bool = False
-    known: str = ""
 
 
 def _opened(ask: Ask) -> bytes:
@@ -208,7 +206,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("HTML in a 200, typed as asked for", _html_inside, _any_of(PROTOCOL, LOST)),
     Kind("a line without end", _endless_line, _any_of(PROTOCOL), patience_s=10),
     Kind("the final chunk twice", _finish_twice),
-    Kind("the final chunk twice, its text too", _end_twice, known="Gemini's text comes twice"),
+    Kind("the final chunk twice, its text too", _end_twice),
     Kind("usage missing", _ends_with(None)),
     Kind("usage zero", _ends_with(Counts(0, 0))),
     Kind("usage absurd: negative", _ends_with(Counts(-9, -12))),

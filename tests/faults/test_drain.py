@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.faults.callers import Callers, Outcome, response_of, spec
@@ -222,9 +221,6 @@ async def test_streams_that_take_too_long_are_told_so(tmp_path: Path, tables: Ta
     assert exit_s < 3 + 1 + 1
 
 
-@pytest.mark.xfail(
-    reason="grpc.aio cancels calls that come on a connection that is being closed", strict=False
-)
 async def test_whoever_comes_too_late_is_told_so(tmp_path: Path):
     endings: list[grpc.StatusCode] = []
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]

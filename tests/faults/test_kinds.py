@@ -68,14 +68,7 @@ def _parameters(item: pytest.Item) -> Mapping[str, Any]:
 )
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(
-            kind,
-            id=kind.name,
-            marks=[pytest.mark.xfail(reason=kind.known, strict=True)] if kind.known else [],
-        )
-        for kind in KINDS
-    ],
+    [pytest.param(kind, id=kind.name) for kind in KINDS],
 )
 async def test_a_fault_is_hidden_before_content_and_told_once_after_it(
     kind: Kind, count: int, rows: Table

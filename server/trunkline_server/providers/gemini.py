@@ -726,6 +726,8 @@ class GeminiDecoder:
         self._ends: dict[int, str] = {}
         self._thoughts: dict[int, list[str]] = {}
         self._knows_model = False
+        self._last_end = b""
+        self._chunks_with_end = 0
 
     @property
     def progressed(self) -> bool:
@@ -797,8 +799,13 @@ class GeminiDecoder:
 
     def _data(self, data: bytes) -> None:
         if data and data != b"[DONE]":  # Relays that also speak OpenAI's dialect write it here too.
+            if data == self._last_end and self._chunks_with_end == 1:
+                return  # The last chunk once more. Where every chunk has an end, equal ones are equal text.
             for chunk in self._decoded(_decode_chunk, data):
                 self._chunk(chunk)
+                if any(candidate.finish_reason for candidate in chunk.candidates or ()):
+                    self._last_end = data
+                    self._chunks_with_end += 1
 
     def _chunk(self, chunk: _Chunk) -> None:
         if chunk.error:
