@@ -168,7 +168,7 @@ async def test_streams_that_run_finish_and_the_process_exits_0(tmp_path: Path, t
         not_serving_s = await found.terminate()
         assert set(await found.serving()) == {health_pb2.HealthCheckResponse.NOT_SERVING}
         pages = [await found.page("/readyz"), await found.page("/livez")]
-        await asyncio.sleep(since_s + 0.8 - monotonic())
+        await asyncio.sleep(since_s + 1.5 - monotonic())
         late = await found.knock()
         late_page = await found.page("/v1/models")
         outcomes, exit_s = await ended(found, since_s, 20)
