@@ -17,7 +17,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import trunkline
 from trunkline import Client, TrunklineError
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
-from trunkline_server.config import ConfigError, ServerSettings, Settings, load
+from trunkline_server.config import ConfigError, Settings, load
 from trunkline_server.doctor import diagnose
 from trunkline_server.workers import supervise
 
@@ -85,7 +85,8 @@ def _serving(commands: Any) -> None:
     shim.add_argument(
         "--target", required=True, metavar="HOST:PORT", help="the service's gRPC address"
     )
-    shim.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8080")
+    shim.add_argument("--config", metavar="FILE", help="of which [server] counts here")
+    shim.add_argument("--http", metavar="HOST:PORT", help="default: 127.0.0.1:8080")
     shim.add_argument("--tls", action="store_true", help="the service speaks TLS")
     shim.add_argument("--ca-file", metavar="FILE", help="who signed its certificate")
     shim.set_defaults(run=_shim)
@@ -184,13 +185,17 @@ def _program() -> str:
 
 
 def _shim(arguments: argparse.Namespace) -> int:
-    server = ServerSettings(http=arguments.http)
+    settings, _ = _settings(arguments)
 
     def announce(address: str) -> None:
         print(f"trunkline: HTTP on {address}, service at {arguments.target}", flush=True)
 
     tls = arguments.tls or arguments.ca_file is not None
-    _run(lambda: serve_shim(server, arguments.target, announce, tls=tls, ca_file=arguments.ca_file))
+    _run(
+        lambda: serve_shim(
+            settings.server, arguments.target, announce, tls=tls, ca_file=arguments.ca_file
+        )
+    )
     return 0
 
 

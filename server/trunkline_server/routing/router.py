@@ -143,9 +143,9 @@ def _constraint(candidate: Candidate, spec: CompletionSpec) -> Exclusion | None:
     if constraints.HasField("max_cost_nanos"):
         worst = _worst_cost_nanos(candidate, spec)
         if worst is None:
-            return Exclusion(candidate, "its price is unknown and a maximum cost was given")
+            return Exclusion(candidate, "without a known price, and a maximum cost was given")
         if worst > constraints.max_cost_nanos:
-            return Exclusion(candidate, f"could cost {worst} nanos")
+            return Exclusion(candidate, f"too dear: it could cost {worst} nanos")
     return None
 
 

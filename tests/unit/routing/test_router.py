@@ -156,8 +156,8 @@ def test_what_could_cost_more_than_the_maximum_is_left_out():
     worst_nanos = (request.ByteSize() // 3 + 100) * 1_000
     assert plan.candidates == (cheap,)
     assert plan.excluded == (
-        Exclusion(dear, f"could cost {worst_nanos} nanos"),
-        Exclusion(unknown, "its price is unknown and a maximum cost was given"),
+        Exclusion(dear, f"too dear: it could cost {worst_nanos} nanos"),
+        Exclusion(unknown, "without a known price, and a maximum cost was given"),
     )
 
 

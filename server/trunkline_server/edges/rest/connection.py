@@ -89,19 +89,22 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._waiting: deque[tuple[Request, bool, bool]] = deque()
+        self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         # The request that is arriving
         self._url = b""
         self._headers: Headers = []
         self._header_bytes = 0
+        self._unread_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._is_arriving = False
         self._is_refused = False
         # The response that is being written
         self._keeps_alive = True
+        self._knows_chunks = True
         self._is_chunked = False
         self._has_body = True
         self._has_head = False
@@ -139,12 +142,33 @@ class Connection(asyncio.Protocol):
             drained.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(Refusal("INVALID_REQUEST", "an upgrade of the protocol is not served"))
+        except httptools.HttpParserUpgrade as pause:
+            self._without_upgrade(data[pause.args[0] :])
         except httptools.HttpParserError:
             self._refuse(Refusal("INVALID_REQUEST", "the request is no HTTP"))
+        if self._unread_bytes > MAX_HEADER_BYTES:
+            # The parser keeps the header that it is in the middle of, however long that gets.
+            self._refuse_headers()
+
+    def _without_upgrade(self, rest: bytes) -> None:
+        """An offer of another protocol is passed over. The parser stops for it before the body, so another one goes on,
+        with a head that makes no offer."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(Refusal("INVALID_REQUEST", "this is no proxy"))
+            return
+        version = self._parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self._url, version)]
+        for name, value in self._headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                lines.append(b"%b: %b" % (name, value))
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
 
     # httptools callbacks
 
@@ -159,10 +183,12 @@ class Connection(asyncio.Protocol):
             self._late_at_s = self._loop.time() + HEAD_TIMEOUT_S
 
     def on_url(self, url: bytes) -> None:
+        self._unread_bytes = 0
         self._url += url
         self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._unread_bytes = 0
         self._count_header(len(name) + len(value))
         self._headers.append((name.lower(), value))
 
@@ -181,8 +207,11 @@ class Connection(asyncio.Protocol):
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._unread_bytes = 0
         self._body_bytes += len(body)
-        if self._is_refused:
+        if self._task is not None and self._waiting_bytes + self._body_bytes > MAX_BODY_BYTES:
+            self.abort()
+        elif self._is_refused:
             if self._body_bytes > MAX_DISCARDED_BYTES:
                 self.abort()
         elif self._body_bytes > MAX_BODY_BYTES:
@@ -192,8 +221,11 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_arriving = False
+        self._unread_bytes = 0
         if self._is_refused:
             self._close()
+            return
+        if self._parser.should_upgrade():
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         path = self._url.partition(b"?")[0].decode("latin-1")
@@ -201,9 +233,11 @@ class Connection(asyncio.Protocol):
             path = unquote(path)
         method = self._parser.get_method().decode("ascii")
         request = Request(method, path, self._headers, body, self)
-        keeps_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
+        knows_chunks = self._parser.get_http_version() != "1.0"
+        keeps_alive = self._parser.should_keep_alive() and knows_chunks
         self._body = []
-        self._waiting.append((request, keeps_alive))
+        self._waiting.append((request, keeps_alive, knows_chunks))
+        self._waiting_bytes += len(body)
         if self._task is None:
             self._next()
         elif len(self._waiting) > MAX_PIPELINED:
@@ -212,7 +246,8 @@ class Connection(asyncio.Protocol):
     # One request after the other
 
     def _next(self) -> None:
-        request, self._keeps_alive = self._waiting.popleft()
+        request, self._keeps_alive, self._knows_chunks = self._waiting.popleft()
+        self._waiting_bytes -= len(request.body)
         self._has_head = False
         self._has_ended = False
         self._has_body = request.method != "HEAD"
@@ -249,15 +284,14 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._has_head = True
-        self._is_chunked = length is None
+        self._is_chunked = length is None and self._knows_chunks
         lines = [_STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
             lines.append(b"%b: %b\r\n" % (name, value))
-        lines.append(
-            b"transfer-encoding: chunked\r\n"
-            if length is None
-            else b"content-length: %d\r\n" % length
-        )
+        if length is not None:
+            lines.append(b"content-length: %d\r\n" % length)
+        elif self._knows_chunks:  # Otherwise the end of the connection is that of the body.
+            lines.append(b"transfer-encoding: chunked\r\n")
         if not self._keeps_alive or self._connections.is_draining:
             self._keeps_alive = False
             lines.append(b"connection: close\r\n")
@@ -307,10 +341,13 @@ class Connection(asyncio.Protocol):
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
-        if self._header_bytes > MAX_HEADER_BYTES and not self._is_refused:
-            self._refuse(
-                Refusal("INVALID_REQUEST", f"headers are larger than {MAX_HEADER_BYTES} bytes")
-            )
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse_headers()
+
+    def _refuse_headers(self) -> None:
+        self._refuse(
+            Refusal("INVALID_REQUEST", f"headers are larger than {MAX_HEADER_BYTES} bytes")
+        )
 
     def _refuse(self, refused: Refusal) -> None:
         """Answer a request that can't be handed on, and read no other. What still comes of it is thrown away."""
@@ -336,6 +373,8 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         if self._transport is not None:
+            # What is buffered goes out first, but nobody waits for ever for a client that does not read it.
+            self._late_at_s = self._loop.time() + WRITE_STALL_S
             self._transport.close()
 
     def abort(self) -> None:
