@@ -142,6 +142,8 @@ class Connection(asyncio.Protocol):
             drained.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused and self._task is not None:
+            return  # The connection ends with the response that is being written.
         self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
