@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trunkline.v1.completion_event_pb2 import CompleteResponse
-from trunkline.v1.completion_pb2 import Attempt
+from trunkline.v1.completion_pb2 import Attempt, FinishReason
 from trunkline_server.completion.circuits import Circuits
 from trunkline_server.core.attempts import attempt_message
 from trunkline_server.core.candidate import Candidate, Plan
@@ -24,6 +24,7 @@ from trunkline_server.core.errors import (
     ContentBlocked,
     ContextLengthExceeded,
     DeadlineExceeded,
+    ProvidersUnavailable,
     StreamInterrupted,
     TrunklineError,
     UpstreamError,
@@ -46,6 +47,7 @@ MAX_ATTEMPTS: Final = 5
 BACKOFF_BASE_S: Final = 0.25
 BACKOFF_MAX_S: Final = 4.0
 THROTTLE_WAIT_S: Final = 2.0
+CLOCK_S: Final = 0.005  # A timer may fire a little early.
 THROTTLE_WAIT_SHARE: Final = 0.2  # Of the time that is left.
 
 Batch = list[CompleteResponse]
@@ -235,8 +237,9 @@ class Hop:
             return False
         self._retries[candidate.key] = done + 1
         if wait_s:
-            await asyncio.sleep(wait_s)
-        return True
+            await asyncio.sleep(wait_s + CLOCK_S)
+        # Its breaker may have opened by the very failure, or by another request's in the meantime.
+        return self.upstream.circuits.allows(candidate, self._loop.time())
 
     # one attempt
 
@@ -311,6 +314,10 @@ class Hop:
         usage = answer.facts.usage
         if usage is not None and usage.output_tokens:
             return
+        # A filter, a refusal or a limit says why there is nothing: that is an answer, and asking the next provider the
+        # same would be shopping around.
+        if any(finished.finish_reason not in _SILENT for finished in answer.facts.finishes):
+            return
         raise UpstreamError(
             Failure.PROTOCOL, "an answer without content", http_status=answer.facts.http_status
         )
@@ -381,15 +388,23 @@ class Hop:
             )
         )
 
+    def _nobody_asked(self) -> TrunklineError:
+        waiting = [c for c in self.plan.candidates if c.key not in self._tried]
+        if self.refused is not None and not waiting:
+            return CapabilityUnsupported(self.refused.field, self.refused.message)
+        now_s = self._loop.time()
+        circuits = self.upstream.circuits
+        wait_s = max(1.0, circuits.shortest_wait_s(waiting, now_s))
+        if circuits.all_cool(waiting, now_s):
+            return AllProvidersThrottled(retry_after_s=wait_s)
+        return ProvidersUnavailable(retry_after_s=wait_s)
+
     def _verdict(self) -> TrunklineError:
         """What the caller is told when nobody answered."""
         failures = self._failures
         kinds = {error.failure for error in failures}
         if not failures:
-            if self.refused is not None:
-                return CapabilityUnsupported(self.refused.field, self.refused.message)
-            wait_s = self.upstream.circuits.shortest_wait_s(self.plan.candidates, self._loop.time())
-            return AllProvidersThrottled(retry_after_s=max(wait_s, 1.0))
+            return self._nobody_asked()
         last = failures[-1]
         if Failure.DEADLINE in kinds or self.deadline.remaining_s(self._loop.time()) <= 0:
             return DeadlineExceeded(attempts=self.attempts)
@@ -412,6 +427,15 @@ class Hop:
         return AllProvidersFailed(attempts=self.attempts)
 
 
+# Ends that promise content.
+_SILENT: Final = frozenset(
+    {
+        FinishReason.FINISH_REASON_STOP,
+        FinishReason.FINISH_REASON_STOP_SEQUENCE,
+        FinishReason.FINISH_REASON_TOOL_CALLS,
+        FinishReason.FINISH_REASON_OTHER,
+    }
+)
 _CONTENT: Final = frozenset(
     {
         "text_delta",

@@ -37,13 +37,22 @@ class Circuits:
         return breaker is None or breaker.allows(now_s)
 
     def least_bad(self, candidates: Sequence[Candidate], now_s: float) -> Candidate | None:
-        """When all are open or cooling: the one whose time is up first, unless it is being tried already."""
+        """When none is allowed: the open one whose time is up first, unless it is being tried already.
+
+        One that asked to be left alone is left alone all the same.
+        """
         free = [
             c
             for c in candidates
-            if c.key not in self._panicking and not self.breaker(c).is_on_trial
+            if c.key not in self._panicking
+            and not self.breaker(c).is_on_trial
+            and not self.breaker(c).is_cooling(now_s)
         ]
         return min(free, key=lambda c: self.breaker(c).available_at_s(now_s), default=None)
+
+    def all_cool(self, candidates: Sequence[Candidate], now_s: float) -> bool:
+        """Did every one of them ask to be left alone?"""
+        return all(self.breaker(c).is_cooling(now_s) for c in candidates)
 
     def shortest_wait_s(self, candidates: Sequence[Candidate], now_s: float) -> float:
         """Seconds until one of them may be asked again."""

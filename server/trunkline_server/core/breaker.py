@@ -60,6 +60,10 @@ class Breaker:
         """The instant from which the candidate may be asked again; `now_s` or earlier means now."""
         return max(self._open_until_s or 0.0, self._cool_until_s)
 
+    def is_cooling(self, now_s: float) -> bool:
+        """Did the provider ask to be left alone, until an instant that is still to come?"""
+        return self._cool_until_s > now_s
+
     def allows(self, now_s: float) -> bool:
         """May an attempt start now? Changes nothing."""
         if self._cool_until_s > now_s:

@@ -9,7 +9,7 @@
     │       (ContextLengthExceeded, ContentBlocked)
     ├── ServiceError              ours, or all of the upstreams'; the caller sees reason and request id
     │   ├── Overloaded, Draining
-    │   ├── AllProvidersFailed, AllProvidersThrottled
+    │   ├── AllProvidersFailed, AllProvidersThrottled, ProvidersUnavailable
     │   ├── UpstreamTimeout, DeadlineExceeded
     │   └── StreamInterrupted     failed after content was sent
     └── UpstreamError             one attempt failed; the next may not. Never reaches an edge.
@@ -166,6 +166,13 @@ class AllProvidersThrottled(ServiceError):
     reason = "RATE_LIMITED"
 
     message = "all providers are rate limited"
+
+
+class ProvidersUnavailable(ServiceError):
+    """Nobody was asked: every candidate has failed lately and is left alone for now."""
+
+    reason = "UNAVAILABLE"
+    message = "all providers are unavailable for now"
 
 
 class UpstreamTimeout(ServiceError):

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 import jsonschema_rs
@@ -26,6 +27,7 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
 from trunkline_server.core.errors import (
+    MAX_VIOLATIONS,
     EmptyPrompt,
     FieldViolation,
     InvalidRequest,
@@ -36,6 +38,7 @@ from trunkline_server.core.errors import (
 MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
 MAX_MESSAGES: Final = 10_000
 MAX_PARTS: Final = 1_000
+MAX_TOTAL_PARTS: Final = 20_000
 MAX_NAME_CHARS: Final = 256
 MAX_TOOLS: Final = 128
 MAX_DESCRIPTION_CHARS: Final = 16 * 1024
@@ -70,7 +73,8 @@ def check_spec(spec: CompletionSpec) -> None:
         raise PayloadTooLarge("spec", f"larger than {MAX_REQUEST_BYTES} bytes")
     if not spec.messages and not spec.system_prompt:
         raise EmptyPrompt("spec.messages", "at least one message is needed")
-    violations = list(_spec(spec))
+    # As many as are shown: a request that is wrong a million times is not read to its end.
+    violations = list(islice(_spec(spec), MAX_VIOLATIONS))
     if violations:
         raise InvalidRequest(violations)
     if not any(_has_content(message) for message in spec.messages):
@@ -81,33 +85,33 @@ def check_spec(spec: CompletionSpec) -> None:
 def json_depth_is_bounded(text: str | bytes, limit: int = MAX_JSON_DEPTH) -> bool:
     """Does JSON text nest at most `limit` levels? Text that is no JSON may give either answer.
 
-    Bounded work: counting brackets is one pass in C, and only text with more of them than levels is looked at closer,
-    token by token, which stops at the first level too many or after a million tokens.
+    Every step is one pass in C: counting brackets tells for most texts; else strings and all that is no bracket are
+    taken out, and then one level of nesting after the other, from the inside. Text with more strings or brackets than
+    any request needs is refused unread.
     """
-    brackets: tuple[str, str] | tuple[bytes, bytes] = (
-        ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    )
-    if text.count(brackets[0]) + text.count(brackets[1]) <= limit:  # type: ignore[arg-type]
-        return True
     data = text.encode() if isinstance(text, str) else text
-    depth = 0
-    for count, token in enumerate(_TOKENS.finditer(data)):
-        first = data[token.start()]
-        if first in b"[{":
-            depth += 1
-            if depth > limit:
-                return False
-        elif first != 0x22:
-            depth -= 1
-        if count > MAX_JSON_TOKENS:
-            return False
-    return True
+    opening = data.count(b"[") + data.count(b"{")
+    if opening <= limit:
+        return True
+    if data.count(b'"') > MAX_JSON_QUOTES:
+        return False
+    brackets = _STRING.sub(b"", data).translate(_AS_SQUARE, _NO_BRACKETS)
+    if len(brackets) > MAX_JSON_BRACKETS:
+        return False
+    for _ in range(limit):
+        if not brackets:
+            return True
+        brackets = brackets.replace(b"[]", b"")
+    return not brackets
 
 
-MAX_JSON_TOKENS: Final = 1_000_000
-# A string without an end is a token too, and nothing in it is read twice: otherwise every quote in it would be tried
-# as the start of another one, which takes seconds for a few kilobytes.
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+MAX_JSON_BRACKETS: Final = 400_000
+MAX_JSON_QUOTES: Final = 4_000_000
+# A string without an end counts as one, and nothing in it is read twice: otherwise every quote in it would be tried as
+# the start of another one, which takes seconds for a few kilobytes.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def _spec(spec: CompletionSpec) -> Violations:
@@ -161,6 +165,7 @@ def _provider_options(spec: CompletionSpec, _: object) -> Violations:
 def _labels(spec: CompletionSpec, _: object) -> Violations:
     if len(spec.labels) > MAX_LABELS:
         yield FieldViolation("spec.labels", f"at most {MAX_LABELS}")
+        return
     for name, value in spec.labels.items():
         if not name or len(name) > MAX_LABEL_CHARS or len(value) > MAX_LABEL_CHARS:
             yield FieldViolation(
@@ -171,6 +176,9 @@ def _labels(spec: CompletionSpec, _: object) -> Violations:
 def _messages(spec: CompletionSpec, _: object) -> Violations:
     if len(spec.messages) > MAX_MESSAGES:
         yield FieldViolation("spec.messages", f"at most {MAX_MESSAGES}")
+        return
+    if sum(len(message.parts) for message in spec.messages) > MAX_TOTAL_PARTS:
+        yield FieldViolation("spec.messages", f"at most {MAX_TOTAL_PARTS} parts in all")
         return
     calls: set[str] = set()
     answered: set[str] = set()
@@ -270,11 +278,13 @@ def _sampling(_: CompletionSpec, options: SamplingOptions) -> Violations:
     yield from _within("top_logprobs", options, 0, MAX_TOP_LOGPROBS)
     if len(options.stop) > MAX_STOP:
         yield FieldViolation("spec.sampling.stop", f"at most {MAX_STOP}")
+        return
     for i, stop in enumerate(options.stop):
         if not 1 <= len(stop) <= MAX_STOP_CHARS:
             yield FieldViolation(f"spec.sampling.stop[{i}]", f"1 to {MAX_STOP_CHARS} characters")
     if len(options.logit_bias) > MAX_LOGIT_BIAS:
         yield FieldViolation("spec.sampling.logit_bias", f"at most {MAX_LOGIT_BIAS}")
+        return
     for token, bias in options.logit_bias.items():
         if not -100 <= bias <= 100:
             yield FieldViolation(f"spec.sampling.logit_bias[{token[:32]!r}]", "-100 to 100")
@@ -308,6 +318,9 @@ def _tool_options(_: CompletionSpec, options: ToolOptions) -> Violations:
         yield FieldViolation("spec.tool_options.choice.tool_name", "names no tool of this request")
     elif chosen == "mode" and choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED and not names:
         yield FieldViolation("spec.tool_options.choice.mode", "REQUIRED needs tools")
+    if len(choice.allowed_tool_names) > MAX_TOOLS:
+        yield FieldViolation("spec.tool_options.choice.allowed_tool_names", f"at most {MAX_TOOLS}")
+        return
     for i, name in enumerate(choice.allowed_tool_names):
         if name not in names:
             yield FieldViolation(

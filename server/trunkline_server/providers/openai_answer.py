@@ -14,7 +14,7 @@ from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import FinishReason, TokenLogprob, Usage
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
-from trunkline_server.providers.answer import AnswerEvents, count_of, is_count
+from trunkline_server.providers.answer import MAX_TOKENS, AnswerEvents, count_of, is_count
 from trunkline_server.wire.sse import MalformedStream, SSEDecoder
 
 FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
@@ -375,7 +375,7 @@ class OpenAIDecoder:
             # xAI counts reasoning beside the completion, and only its total gives that away.
             total = input_tokens + output_tokens + reasoning_tokens
             if reasoning_tokens and usage.get("total_tokens") == total:
-                output_tokens += reasoning_tokens
+                output_tokens = min(output_tokens + reasoning_tokens, MAX_TOKENS)
             counts.reasoning_tokens = min(reasoning_tokens, output_tokens)
             counts.output_audio_tokens = min(completion.get("audio_tokens", 0), output_tokens)
         # DeepSeek has its own name for what was found in the cache; others keep it outside of the details.

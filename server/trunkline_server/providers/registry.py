@@ -1,5 +1,6 @@
 """All providers: which dialects there are, and how an attempt is opened at one of them."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,12 +103,17 @@ class Provider:
         """Where it is; None for one that is started when it is needed."""
         return self._address
 
-    async def address(self) -> tuple[Endpoint, str, bytes]:
-        """Endpoint, base path and the header lines that every request carries."""
+    async def address(self, until_s: float) -> tuple[Endpoint, str, bytes]:
+        """Endpoint, base path and the header lines that every request carries.
+
+        Raises:
+            TimeoutError: the embedded model did not start until then. It goes on starting.
+        """
         if self._address is not None:
             return self._address.endpoint, self._address.base_path, self._lines
         assert self._start is not None
-        started = await self._start()
+        async with asyncio.timeout_at(until_s):
+            started = await self._start()
         return started.endpoint, started.base_path, _static_lines(started)
 
 
@@ -149,7 +155,7 @@ class Upstreams:
         provider = self._providers[candidate.provider]
         translator = provider.translator
         request = translator.encode(candidate, prompt)
-        endpoint, base_path, lines = await provider.address()
+        endpoint, base_path, lines = await provider.address(until_s)
         head = b"POST %b HTTP/1.1\r\n%b" % ((base_path + request.path).encode("ascii"), lines)
         if request.headers:
             head += b"\r\n" + header_lines(request.headers)
@@ -259,6 +265,14 @@ class UpstreamAnswer:
                 self.is_complete = True
                 return decoder.finish()
             raise _lost(error) from error
+        except (ValueError, TypeError, OverflowError) as error:
+            # What a dialect's decoder did not foresee is still the provider's doing, and the next one may do better.
+            raise UpstreamError(
+                Failure.PROTOCOL,
+                f"undecodable: {type(error).__name__}",
+                http_status=200,
+                upstream_request_id=self.facts.upstream_request_id,
+            ) from error
         except UpstreamError as error:
             error.http_status = error.http_status or 200
             error.upstream_request_id = self.facts.upstream_request_id

@@ -21,6 +21,8 @@ class SSEDecoder:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
         self._started = False
         self._held_cr = False
 
@@ -40,8 +42,16 @@ class SSEDecoder:
             chunk = start.removeprefix(BOM)
         if self._held_cr or b"\r" in chunk:
             chunk = self._normalise(chunk)
-        data = self._rest + chunk if self._rest else chunk
-        end = data.rfind(b"\n\n")
+        if b"\n" not in chunk:
+            # Nothing ends here. The pieces of a long line are joined once, when it does.
+            self._hold(chunk)
+            return ()
+        if self._pieces:
+            data = b"".join([self._rest, *self._pieces, chunk])
+            self._pieces.clear()
+        else:
+            data = self._rest + chunk if self._rest else chunk
+        end = data.rfind(b"\n\n", max(0, len(self._rest) - 1))
         if end < 0:
             self._keep(data)
             return ()
@@ -56,7 +66,8 @@ class SSEDecoder:
 
     def finish(self) -> Sequence[bytes]:
         """The payload of a last event that ended with a line but without the empty one after it."""
-        block, self._rest = self._rest, b""
+        block, self._rest = b"".join([self._rest, *self._pieces]), b""
+        self._pieces.clear()
         if self._held_cr:  # No LF came after it, so it was a line end by itself.
             block, self._held_cr = block + b"\n", False
         if not block.endswith(b"\n"):
@@ -73,7 +84,17 @@ class SSEDecoder:
             chunk = chunk[:-1]
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
+    def _hold(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._pieces_bytes += len(piece)
+        if (
+            self._pieces_bytes > MAX_LINE_BYTES
+            or self._pieces_bytes + len(self._rest) > MAX_EVENT_BYTES
+        ):
+            raise MalformedStream("an event is too long")
+
     def _keep(self, rest: bytes) -> None:
+        self._pieces_bytes = 0
         if len(rest) > MAX_LINE_BYTES and (
             len(rest) > MAX_EVENT_BYTES or len(rest) - rest.rfind(b"\n") > MAX_LINE_BYTES
         ):

@@ -71,11 +71,20 @@ def test_in_panic_the_one_whose_time_is_up_first_is_asked():
     assert circuits.shortest_wait_s([A, B], NOW_S) == 20.0
 
 
-@pytest.mark.parametrize("failure", [Failure.CREDENTIAL, Failure.THROTTLED])
-def test_in_panic_each_is_asked_once_at_a_time(failure):
+def test_whoever_asked_to_be_left_alone_is_not_asked_even_in_panic():
+    circuits = new_circuits()
+    attempt(circuits, A, NOW_S, Failure.THROTTLED, retry_after_s=30.0)
+
+    assert circuits.least_bad([A], NOW_S + 29) is None
+    assert circuits.all_cool([A], NOW_S + 29)
+    assert circuits.allows(A, NOW_S + 30)
+
+
+def test_in_panic_each_is_asked_once_at_a_time():
+    failure = Failure.CREDENTIAL
     circuits = new_circuits()
     for candidate in (A, B):
-        attempt(circuits, candidate, NOW_S, failure, retry_after_s=30.0)
+        attempt(circuits, candidate, NOW_S, failure)
 
     asked = []
     while (least_bad := circuits.least_bad([A, B], NOW_S + 1)) is not None:

@@ -24,7 +24,7 @@ from trunkline.v1.completion_spec_pb2 import (
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
 from trunkline_server.core.validation import MAX_JSON_DEPTH, json_depth_is_bounded
 from trunkline_server.edges.rest.http import Refused
-from trunkline_server.edges.rest.openai_state import read_call_id
+from trunkline_server.edges.rest.openai_state import StateReader
 from trunkline_server.edges.status import Refusal
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -280,7 +280,9 @@ def read_chat_request(body: bytes) -> ChatRequest:
         except UnicodeDecodeError as error:
             raise _refused("the body is no valid UTF-8") from error
     if not json_depth_is_bounded(body):
-        raise _refused(f"the body nests deeper than {MAX_JSON_DEPTH} levels")
+        raise _refused(
+            f"the body nests deeper than {MAX_JSON_DEPTH} levels, or holds too many values"
+        )
     try:
         chat = _decode(body)
         fields = _decode_fields(body)
@@ -314,8 +316,9 @@ def write_spec(chat: ChatRequest, spec: CompletionSpec) -> None:
     try:
         if chat.model:
             spec.model = chat.model
+        states = StateReader()
         for index, message in enumerate(chat.messages):
-            _message(message, index, spec.messages.add())
+            _message(message, index, spec.messages.add(), states)
         _sampling(chat, spec)
         if chat.tools or chat.tool_choice or chat.parallel_tool_calls is not None:
             _tools(chat, spec)
@@ -337,7 +340,7 @@ def _refused(message: str, field: str | None = None) -> Refused:
     return Refused(Refusal("INVALID_REQUEST", message, field=field))
 
 
-def _message(message: MessageIn, index: int, written: Message) -> None:
+def _message(message: MessageIn, index: int, written: Message, states: StateReader) -> None:
     role = ROLES.get(message.role)
     content = message.content
     if (
@@ -355,11 +358,11 @@ def _message(message: MessageIn, index: int, written: Message) -> None:
         raise _refused(f"must be one of {', '.join(ROLES)}", f"{where}.role")
     written.role = role
     if role == Role.ROLE_TOOL:
-        _tool_result(message, where, written)
+        _tool_result(message, where, written, states)
         return
     if message.name:
         written.name = message.name
-    calls = [_call(call, written) for call in message.tool_calls or ()]
+    calls = [_call(call, written, states) for call in message.tool_calls or ()]
     if message.reasoning_content and not written.parts:
         written.parts.add().reasoning.text = message.reasoning_content
     if isinstance(content, str):
@@ -378,9 +381,9 @@ def _message(message: MessageIn, index: int, written: Message) -> None:
 _PLAIN: Final = frozenset({Role.ROLE_SYSTEM, Role.ROLE_DEVELOPER, Role.ROLE_USER})
 
 
-def _call(call: ToolCallIn, written: Message) -> Part:
+def _call(call: ToolCallIn, written: Message, states: StateReader) -> Part:
     """The call's part; the reasoning that its id carries goes into the message before everything else."""
-    call_id, reasoning, state = read_call_id(call.id)
+    call_id, reasoning, state = states.read(call.id)
     written.parts.extend(reasoning)
     part = Part()
     part.tool_call.id = call_id
@@ -391,12 +394,12 @@ def _call(call: ToolCallIn, written: Message) -> Part:
     return part
 
 
-def _tool_result(message: MessageIn, where: str, written: Message) -> None:
+def _tool_result(message: MessageIn, where: str, written: Message, states: StateReader) -> None:
     call_id = message.tool_call_id or (message.name if message.role == "function" else None)
     if not call_id:
         raise _refused("is needed", f"{where}.tool_call_id")
     result = written.parts.add().tool_result
-    result.tool_call_id = read_call_id(call_id)[0]
+    result.tool_call_id = states.read(call_id)[0]
     if message.name:
         result.tool_name = message.name
     if isinstance(message.content, str):
