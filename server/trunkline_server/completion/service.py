@@ -240,6 +240,9 @@ class Completions:
                 except asyncio.CancelledError:
                     if ticket.was_expelled():
                         raise Draining(retry_after_s=1.0) from None
+                    if call.timeout_s is not None and loop.time() - started_s >= call.timeout_s:
+                        # The gRPC library ends a call that is out of time by cancelling it, sometimes before we do.
+                        record.reason = DeadlineExceeded.reason
                     raise
         except TrunklineError as error:
             record.reason = error.reason
