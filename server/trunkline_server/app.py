@@ -69,6 +69,7 @@ NANOS: Final = 1_000_000_000
 LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
 FLUSH_S: Final = 0.5
+REPORT_S: Final = 1.0
 NOTICE_S: Final = 0.1  # Calls on open gRPC connections are refused before those are told to close.
 LATECOMERS_S: Final = 0.1  # For calls that were on their way when the last one ended.
 
@@ -334,6 +335,7 @@ class Service:
         )
         self._http: HttpServer | None = None
         self._hurry = asyncio.Event()
+        self._reporter: asyncio.TimerHandle | None = None
 
     @property
     def channel(self) -> LocalChannel:
@@ -371,7 +373,10 @@ class Service:
             ConfigError: an address is taken or can't be listened on.
         """
         server = self.settings.server
-        IN_FLIGHT.set_function(lambda: self.admission.in_flight)
+        if server.workers > 1:
+            self._report()  # Values of several processes are read from files, so a function would not be asked.
+        else:
+            IN_FLIGHT.set_function(lambda: self.admission.in_flight)
         port = _add_port(self._grpc, server)
         self.grpc_address = server.grpc if port is None else f"{_host(server.grpc)}:{port}"
         await self._grpc.start()
@@ -384,6 +389,10 @@ class Service:
             except LocalModelUnavailable as error:
                 raise ConfigError([f"local.preload: {error}"]) from error
         self.is_ready = True
+
+    def _report(self) -> None:
+        IN_FLIGHT.set(self.admission.in_flight)
+        self._reporter = asyncio.get_running_loop().call_later(REPORT_S, self._report)
 
     def _pages(self) -> dict[str, Page]:
         def ready() -> tuple[int, bytes, bytes]:
@@ -406,6 +415,7 @@ class Service:
     async def drain(self) -> None:
         """Go down without losing a stream that ends in time: docs/reliability.md has the order."""
         server = self.settings.server
+        clock = asyncio.get_running_loop().time
         self.is_ready = False
         await set_health(self._health, False)
         is_local = is_loopback(server.grpc) and is_loopback(server.http)
@@ -415,6 +425,7 @@ class Service:
             else (0.0 if is_local else LB_GRACE_S)
         )
         await self._wait(asyncio.sleep(grace_s), grace_s)
+        until_s = clock() + server.drain_s
         # Whoever comes now is told to go elsewhere. Once the gRPC server stops, its library cancels such calls without
         # a word, so it stops a moment later.
         self.admission.close()
@@ -433,10 +444,14 @@ class Service:
         await self._grpc.stop(0)
         await stopping
         if self._http is not None:
-            await self._http.finish(FLUSH_S)
+            # Answers that are whole may still be on their way to slow readers.
+            left_s = 0.0 if self._hurry.is_set() else until_s - clock()
+            await self._http.finish(max(FLUSH_S, left_s))
 
     async def close(self) -> None:
         """Release what is left."""
+        if self._reporter is not None:
+            self._reporter.cancel()
         await self._grpc.stop(0)
         if self._http is not None:
             await self._http.finish(0)
@@ -523,8 +538,17 @@ async def running(
         yield service
 
 
-async def serve(settings: Settings, parts: Parts, announce: Callable[[Service], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. A second signal ends the drain at once."""
+async def serve(
+    settings: Settings,
+    parts: Parts,
+    announce: Callable[[Service], None],
+    *,
+    watches_parent: bool = False,
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain. A second signal ends the drain at once.
+
+    A worker `watches_parent`: its standard input ends when the parent does, however that happened.
+    """
     log = configure(settings.server.log_level)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
@@ -535,8 +559,14 @@ async def serve(settings: Settings, parts: Parts, announce: Callable[[Service], 
                 service.hurry()
             asked.set()
 
+        def parent_ended() -> None:
+            loop.remove_reader(0)
+            stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        if watches_parent:
+            loop.add_reader(0, parent_ended)
         announce(service)
         log.info("started", grpc=service.grpc_address, http=service.http_address)
         await asked.wait()

@@ -148,7 +148,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         if not arguments.worker:
             _announce(service.grpc_address, service.http_address, parts, source, started_s)
 
-    _run(lambda: serve(settings, parts, announce))
+    _run(lambda: serve(settings, parts, announce, watches_parent=arguments.worker))
     return 0
 
 

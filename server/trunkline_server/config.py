@@ -24,6 +24,7 @@ PREFIX: Final = "TRUNKLINE_"
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 MAX_SECRET_CHARS: Final = 4096
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}\Z")
+URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/\[\]@!$&'()*+,;=%-]+\Z")
 PROVIDER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"})
@@ -394,6 +395,7 @@ def _provider_problems(provider: ProviderSettings) -> Iterator[str]:
             or parts.query
             or parts.fragment
             or parts.username
+            or not URL_TEXT.match(provider.base_url)
         ):
             yield f"providers: {provider.id!r}: base_url must be http(s)://HOST[:PORT][/PATH]"
     for name, value in provider.headers.items():

@@ -65,7 +65,8 @@ def supervise(settings: Settings, config: str | None, announce: Callable[[Settin
 
 def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the parent alone, which then passes it on once.
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    # Its standard input ends with the parent, even when that is killed: then it goes down too.
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.PIPE)
 
 
 def _stop(workers: list[subprocess.Popen[bytes]], asked: list[int], limit_s: float) -> int:

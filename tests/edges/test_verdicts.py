@@ -70,7 +70,7 @@ async def test_counts_that_overflow_together_are_the_providers_failure_or_none()
     assert completion.usage.output_tokens == 1_000_000_000
 
 
-async def test_when_every_breaker_is_open_and_on_trial_callers_are_told_to_come_back():
+async def test_a_key_of_ours_that_was_refused_is_not_blamed_on_the_caller():
     failing = whole({"error": {"message": "no"}}, 401)
     async with (
         upstream(failing) as only,

@@ -139,12 +139,14 @@ class Hop:
         while candidate is not None:
             attempt = self._begin(candidate)
             answer: Answer | None = None
+            failure: UpstreamError | None = None
             is_settled = False
             try:
                 try:
                     answer, batch = await self._until_content(attempt)
                 except UpstreamError as error:
                     is_settled = True
+                    failure = error
                     self._failed(attempt, error)
                 except Unencodable as error:
                     is_settled = True
@@ -175,7 +177,7 @@ class Hop:
                 if answer is not None:
                     attempt.output_chars = answer.output_chars
                     answer.close()
-            candidate = await self._next(attempt)
+            candidate = await self._next(attempt, failure)
         raise self._verdict()
 
     # choosing
@@ -193,9 +195,8 @@ class Hop:
             return None
         return circuits.least_bad(candidates, now_s)
 
-    async def _next(self, last: Try) -> Candidate | None:
+    async def _next(self, last: Try, error: UpstreamError | None) -> Candidate | None:
         """Who is asked after a failure; None when that was the end of it."""
-        error = self._failures[-1] if self._failures else None
         self._tried.add(last.candidate.key)
         now_s = self._loop.time()
         circuits = self.upstream.circuits

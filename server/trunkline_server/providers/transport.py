@@ -306,7 +306,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         response = self._response
-        if response is None or response.is_lingering:
+        if response is None or response.is_lingering or response.is_complete:
             return
         response.chunks.append(body)
         response.has_body = True
@@ -327,7 +327,6 @@ class HttpResponse:
         "_error",
         "_has_head",
         "_has_length",
-        "_is_complete",
         "_is_paused",
         "_loop",
         "_pending_headers",
@@ -339,6 +338,7 @@ class HttpResponse:
         "chunks",
         "has_body",
         "headers",
+        "is_complete",
         "is_lingering",
         "keeps_alive",
         "received",
@@ -360,7 +360,7 @@ class HttpResponse:
         self._pending_headers = 0
         self._has_head = False
         self._has_length = False
-        self._is_complete = False
+        self.is_complete = False
         self._is_paused = False
         self.is_lingering = False
         self._error: TransportError | None = None
@@ -382,7 +382,7 @@ class HttpResponse:
         Raises: TransportError, TimeoutError.
         """
         while not self.chunks:
-            if self._is_complete:
+            if self.is_complete:
                 self._finish()
                 return b""
             if self._error is not None:
@@ -421,7 +421,7 @@ class HttpResponse:
     def close(self) -> None:
         """Done with it. A message that is not complete costs the connection, at once."""
         self._cancel_timer()
-        if self._is_complete:
+        if self.is_complete:
             self._connection.release(self)
         else:
             self._connection.abort()
@@ -429,7 +429,7 @@ class HttpResponse:
     def finish_in_background(self) -> None:
         """The answer is complete though the message may not be: give its end a moment, to keep the connection."""
         self._cancel_timer()
-        if self._is_complete:
+        if self.is_complete:
             self._connection.release(self)
             return
         self.is_lingering = True
@@ -456,6 +456,9 @@ class HttpResponse:
         if status < 200:
             self.headers = {}
             return
+        if self.is_complete:  # A second response, to a request that nobody made.
+            self.keeps_alive = False
+            return
         self.status = status
         self.received = True
         self._has_head = True
@@ -472,9 +475,11 @@ class HttpResponse:
 
     def message_complete(self, keeps_alive: bool) -> None:
         """The message is whole."""
-        if self._has_head:
-            self._is_complete = True
+        if self._has_head and not self.is_complete:
+            self.is_complete = True
             self.keeps_alive = keeps_alive
+        elif self.is_complete:
+            self.keeps_alive = False
 
     def arrived(self, count: int) -> None:
         """A read of the socket was parsed."""
@@ -485,7 +490,7 @@ class HttpResponse:
                 self.fail(BadMessage("headers are too long"))
                 self._connection.abort()
                 return
-        elif self.is_lingering and self._is_complete:
+        elif self.is_lingering and self.is_complete:
             self._finish()
             return
         self._wake()
@@ -495,8 +500,8 @@ class HttpResponse:
         if self.is_lingering:
             self._cancel_timer()
         elif self._has_head and not self._has_length:
-            self._is_complete = True
-        elif not self._is_complete:
+            self.is_complete = True
+        elif not self.is_complete:
             self.fail(
                 NotSent("closed while sending")
                 if was_writing and not self.received

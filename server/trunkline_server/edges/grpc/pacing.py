@@ -13,6 +13,7 @@ MIN_HEARTBEAT_S: Final = 0.1
 MAX_HEARTBEAT_S: Final = 300.0
 MAX_WINDOW_S: Final = 5.0
 MAX_QUEUED_BATCHES: Final = 16
+MAX_GATHERED: Final = 256  # Deltas that a window holds at most, however long it is.
 
 Batch = list[CompleteResponse]
 
@@ -101,7 +102,7 @@ async def paced(
             if isinstance(item, list) and window_s and _is_text(item):
                 until_s = loop.time() + window_s
                 gathered = list(item)
-                while isinstance(item, list) and _is_text(item):
+                while isinstance(item, list) and _is_text(item) and len(gathered) < MAX_GATHERED:
                     try:
                         async with asyncio.timeout_at(until_s):
                             item = await queue.get()

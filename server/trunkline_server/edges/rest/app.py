@@ -78,6 +78,8 @@ class RestApp:
 
     def refuse(self, request: Request, refused: Refusal, dialect: Dialect | None = None) -> None:
         """Answer with an error."""
+        if not request.request_id:
+            request.request_id = request_id_of(request.headers, self._mint_id)
         body = (dialect or self._dialects[0]).error(refused)
         request.respond(refused.status.http_status, body, error_headers(refused))
 

@@ -25,10 +25,14 @@ from trunkline_server.edges.rest.http import (
 from trunkline_server.edges.status import Refusal
 
 HEAD_TIMEOUT_S: Final = 10.0
-BODY_TIMEOUT_S: Final = 30.0
+BODY_TIMEOUT_S: Final = 30.0  # Without progress.
+MAX_BODY_S: Final = 600.0
 KEEP_ALIVE_S: Final = 75.0
 WRITE_STALL_S: Final = 60.0
 MAX_PIPELINED: Final = 16
+MAX_ARRIVING_BYTES: Final = (
+    512 * 1024 * 1024
+)  # Of bodies that are not whole yet, over all connections.
 MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024  # Of a refused body, so that its sender can read why.
 HIGH_WATER_BYTES: Final = 256 * 1024
 
@@ -51,6 +55,7 @@ class Connections:
         self.max_connections = max_connections
         self.open: set[Connection] = set()
         self.is_draining = False
+        self._arriving_bytes = 0
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -64,6 +69,17 @@ class Connections:
         self.open.discard(connection)
         if not self.open:
             self._is_empty.set()
+
+    def take_body(self, size: int) -> bool:
+        """May so much more of a body be kept in memory?"""
+        if self._arriving_bytes + size > MAX_ARRIVING_BYTES:
+            return False
+        self._arriving_bytes += size
+        return True
+
+    def release_body(self, size: int) -> None:
+        """So much of a body arrives no longer."""
+        self._arriving_bytes -= size
 
     async def wait_until_empty(self) -> None:
         """Until the last client has gone."""
@@ -98,9 +114,11 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._header_bytes = 0
         self._unread_bytes = 0
-        self._body: list[bytes] = []
+        self._body = bytearray()
         self._body_bytes = 0
+        self._has_headers = False
         self._is_arriving = False
+        self._arrives_by_s = 0.0
         self._is_refused = False
         # The response that is being written
         self._keeps_alive = True
@@ -123,6 +141,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._release_body()
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -145,6 +164,8 @@ class Connection(asyncio.Protocol):
         if self._is_refused and self._task is not None:
             return  # The connection ends with the response that is being written.
         self._unread_bytes += len(data)
+        if self._is_arriving and self._has_headers and self._task is None:
+            self._late_at_s = min(self._loop.time() + BODY_TIMEOUT_S, self._arrives_by_s)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as pause:
@@ -178,8 +199,9 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._header_bytes = 0
-        self._body = []
+        self._release_body()
         self._body_bytes = 0
+        self._has_headers = False
         self._is_arriving = True
         if self._task is None:
             self._late_at_s = self._loop.time() + HEAD_TIMEOUT_S
@@ -192,16 +214,20 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unread_bytes = 0
         self._count_header(len(name) + len(value))
-        self._headers.append((name.lower(), value))
+        # Trailers mean nothing here: what a proxy in front has checked is the head.
+        if not self._has_headers:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        self._has_headers = True
         if self._task is None:
             self._late_at_s = self._loop.time() + BODY_TIMEOUT_S
-        for name, value in self._headers:
-            if name == b"content-length" and int(value) > MAX_BODY_BYTES:
-                self._refuse(too_large())
-            elif name == b"expect" and value.lower() == b"100-continue":
-                self._invite()
+            self._arrives_by_s = self._loop.time() + MAX_BODY_S
+        headers = dict(self._headers)
+        if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+            self._refuse(too_large())
+        elif headers.get(b"expect", b"").lower() == b"100-continue":
+            self._invite()
 
     def _invite(self) -> None:
         """The client waits to be told that its body is welcome."""
@@ -218,8 +244,10 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif self._body_bytes > MAX_BODY_BYTES:
             self._refuse(too_large())
+        elif not self._connections.take_body(len(body)):
+            self._refuse(Refusal("OVERLOADED", "too many bodies are arriving", retry_after_s=1.0))
         else:
-            self._body.append(body)
+            self._body += body
 
     def on_message_complete(self) -> None:
         self._is_arriving = False
@@ -229,7 +257,8 @@ class Connection(asyncio.Protocol):
             return
         if self._parser.should_upgrade():
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        body = bytes(self._body)
+        self._release_body()
         path = self._url.partition(b"?")[0].decode("latin-1")
         if "%" in path:
             path = unquote(path)
@@ -237,13 +266,16 @@ class Connection(asyncio.Protocol):
         request = Request(method, path, self._headers, body, self)
         knows_chunks = self._parser.get_http_version() != "1.0"
         keeps_alive = self._parser.should_keep_alive() and knows_chunks
-        self._body = []
         self._waiting.append((request, keeps_alive, knows_chunks))
         self._waiting_bytes += len(body)
         if self._task is None:
             self._next()
         elif len(self._waiting) > MAX_PIPELINED:
             self.abort()
+
+    def _release_body(self) -> None:
+        self._connections.release_body(len(self._body))
+        self._body = bytearray()
 
     # One request after the other
 
@@ -357,16 +389,14 @@ class Connection(asyncio.Protocol):
             return
         self._is_refused = True
         self._keeps_alive = False
-        self._body = []
-        if (
-            self._task is not None
-        ):  # A response is being written; the refused request came after it.
-            return
+        self._release_body()
+        if self._task is not None:
+            return  # A response is being written; the refused request came after it.
         self._late_at_s = self._loop.time() + BODY_TIMEOUT_S
         self._has_body = True
         self._has_head = False
-        self._connections.refuse(Request("", "", [], b"", self, "none"), refused)
-        if refused.reason == "INVALID_REQUEST":
+        self._connections.refuse(Request("", "", self._headers, b"", self), refused)
+        if refused.reason != "PAYLOAD_TOO_LARGE":
             self._close()
 
     def _write(self, data: bytes) -> None:

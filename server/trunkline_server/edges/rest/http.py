@@ -119,6 +119,8 @@ def read_headers(request: Request) -> list[tuple[str, str]]:
                         "INVALID_REQUEST", f"the header {FORWARDED[name]} is no printable ASCII"
                     )
                 )
+            if name == b"authorization" and any(key == "authorization" for key, _ in metadata):
+                raise Refused(Refusal("INVALID_REQUEST", "the header authorization comes twice"))
             if text:
                 metadata.append((FORWARDED[name], text))
         elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
