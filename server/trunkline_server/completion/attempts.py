@@ -262,11 +262,11 @@ class Hop:
         answer: Answer | None = None
         try:
             until_s = self._patience(attempt)
+            if self.limits.refuses_drops:
+                # Before anything is sent: an answer that is thrown away would be paid for all the same.
+                self._refuse_drops(attempt.candidate)
             answer = await self.upstream.providers.open(attempt.candidate, self.prompt, until_s)
             attempt.facts = answer.facts
-            if self.limits.refuses_drops and answer.facts.warnings:
-                warning = answer.facts.warnings[0]
-                raise Unencodable(warning.field, warning.message)
             batch: Batch = []
             idle_s = self.limits.idle_timeout_s or attempt.candidate.idle_timeout_s
             while not answer.is_complete:
@@ -289,6 +289,10 @@ class Hop:
         except BaseException:
             self._close(answer)
             raise
+
+    def _refuse_drops(self, candidate: Candidate) -> None:
+        for warning in self.upstream.providers.warnings(candidate, self.prompt):
+            raise Unencodable(warning.field, warning.message)
 
     def _patience(self, attempt: Try) -> float:
         now_s = attempt.started_s
