@@ -51,7 +51,7 @@ def nested(levels: int) -> str:
 
 
 NO_JSON: Final = invalid("the body is no valid JSON")
-TOO_DEEP: Final = invalid("the body nests deeper than 64 levels")
+TOO_DEEP: Final = invalid("the body nests deeper than 64 levels, or holds too many values")
 
 # By name: a body, and the answer to it.
 BODIES: Final[Mapping[str, tuple[bytes, tuple[int, Any]]]] = {
