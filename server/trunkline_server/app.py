@@ -485,13 +485,27 @@ async def _start_http(app: RestApp, server: ServerSettings) -> tuple[HttpServer,
         raise ConfigError(
             [f"server.http: can't listen on {server.http}: {error.strerror}"]
         ) from error
-    tls = None
-    if server.tls_cert_file:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(server.tls_cert_file, server.tls_key_file)
-    http = HttpServer(app, tls)
+    http = HttpServer(app, _tls(server))
     await http.start(listener)
     return http, f"{_host(server.http)}:{listener.getsockname()[1]}"
+
+
+def _tls(server: ServerSettings) -> ssl.SSLContext | None:
+    if not server.tls_cert_file:
+        return None
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password OpenSSL would ask the terminal for one.
+        tls.load_cert_chain(server.tls_cert_file, server.tls_key_file, password="")
+    except (
+        OSError
+    ) as error:  # An SSLError too: no certificate, no key, not its key, or an encrypted one.
+        raise ConfigError(
+            [
+                f"server: {server.tls_cert_file} and {server.tls_key_file} are no certificate and its key"
+            ]
+        ) from error
+    return tls
 
 
 def _host(address: str) -> str:
@@ -500,7 +514,7 @@ def _host(address: str) -> str:
 
 def _add_port(server: grpc.aio.Server, settings: ServerSettings) -> int | None:
     try:
-        if settings.tls_cert_file:
+        if _tls(settings) is not None:  # So the files are good, which gRPC itself does not say.
             pair = (_read_file(settings.tls_key_file), _read_file(settings.tls_cert_file))
             credentials = grpc.ssl_server_credentials([pair])
             port = server.add_secure_port(settings.grpc, credentials)
