@@ -16,6 +16,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import trunkline
 from trunkline import Client, TrunklineError
+from trunkline.v1.completion_spec_pb2 import OptimizeFor, RoutingIntent
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
 from trunkline_server.config import ConfigError, Settings, load
 from trunkline_server.doctor import diagnose
@@ -130,18 +131,18 @@ def _serve(arguments: argparse.Namespace) -> int:
     started_s = time.monotonic()
     settings, source = _settings(arguments)
     parts = build(settings, os.environ)
-    if settings.server.workers > 1 and not arguments.worker:
-        return supervise(
-            settings,
-            arguments.config,
-            lambda s: _announce(s.server.grpc, s.server.http, parts, source, started_s),
-        )
     if not parts.candidates:
         raise ConfigError(
             [
                 "no model is enabled: set a provider's key, or install the extra `local`",
                 *parts.missing,
             ]
+        )
+    if settings.server.workers > 1 and not arguments.worker:
+        return supervise(
+            settings,
+            arguments.config,
+            lambda s: _announce(s.server.grpc, s.server.http, parts, source, started_s),
         )
 
     def announce(service: Service) -> None:
@@ -258,7 +259,8 @@ def _answer(client: Client, messages: list[Any], options: dict[str, Any]) -> lis
 def _route(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {"model": arguments.model}
     if arguments.optimize_for:
-        options["optimize_for"] = arguments.optimize_for
+        value = OptimizeFor.Value(f"OPTIMIZE_FOR_{arguments.optimize_for.upper()}")
+        options["intent"] = RoutingIntent(optimize_for=value)
     with _client(arguments) as client:
         preview = client.preview_route(arguments.prompt, **options)
     for position, candidate in enumerate(preview.candidates, start=1):
