@@ -25,6 +25,7 @@ DIRECTORY: Final = (
 RESTART_S: Final = (
     1.0  # Between two starts of the same worker, so that a worker that can't start does not spin.
 )
+WRONG: Final = 2  # The exit code of a command or configuration that is wrong.
 POLL_S: Final = 0.2
 SPARE_S: Final = 10.0  # After the drain, before a worker that hangs is killed.
 
@@ -45,6 +46,7 @@ def supervise(settings: Settings, config: str | None, announce: Callable[[Settin
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _: asked.append(n))
         workers = [_start(command, environment) for _ in range(server.workers)]
+        first = frozenset(workers)
         announce(
             msgspec.structs.replace(
                 settings, server=msgspec.structs.replace(server, grpc=grpc, http=http)
@@ -54,7 +56,11 @@ def supervise(settings: Settings, config: str | None, announce: Callable[[Settin
         while not asked:
             time.sleep(POLL_S)
             for i, worker in enumerate(workers):
-                if worker.poll() is not None and time.monotonic() - started_s[i] >= RESTART_S:
+                if worker.poll() == WRONG and worker in first:
+                    # It has said what is wrong with the configuration, which is so for all. A later one goes on
+                    # trying: the others still serve what was read before.
+                    asked.append(signal.SIGTERM)
+                elif worker.returncode is not None and time.monotonic() - started_s[i] >= RESTART_S:
                     print(
                         f"trunkline: a worker ended with {worker.returncode}, starting another",
                         file=sys.stderr,
@@ -82,7 +88,12 @@ def _stop(workers: list[subprocess.Popen[bytes]], asked: list[int], limit_s: flo
             for worker in workers:
                 worker.kill()
         time.sleep(0.05)
-    return max(abs(int(worker.returncode)) for worker in workers)
+    return max(_exit_code(worker) for worker in workers)
+
+
+def _exit_code(worker: subprocess.Popen[bytes]) -> int:
+    # One that had not come far enough to listen for it ends by the signal itself.
+    return 0 if worker.returncode == -signal.SIGTERM else abs(int(worker.returncode))
 
 
 def _reserve(stack: ExitStack, address: str) -> str:
