@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.clients.gateway import missing
 from tests.edges.errors import fields_of, info_of, reason_of
 from tests.edges.observed import LIMIT_S, spec, stream
 from tests.support.service import model, provider, service, service_over
@@ -31,6 +32,7 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
 from trunkline_server.app import Service
+from trunkline_server.local_model.process import default_model_path, has_engine
 
 REFUSED = whole({"error": {"message": "no", "code": "invalid_api_key"}}, 401)
 FAILING = whole({"error": {"message": "no"}}, 500)
@@ -171,6 +173,27 @@ async def test_a_pinned_model_is_replaced_by_its_own_fallbacks_alone(name):
     assert reason_of(found.error) == (grpc.StatusCode.UNAVAILABLE, "ALL_PROVIDERS_FAILED")
     assert b.exchanges
     assert c.exchanges == []
+
+
+async def test_the_embedded_model_stands_in_for_nobody_who_was_named():
+    if not has_engine() or default_model_path() is None:
+        missing("the engine or the weights are not installed: make setup")
+    async with (
+        upstream(FAILING) as a,
+        service(
+            providers=[provider("a", a.url)],
+            models=[model("m", "a")],
+            routes=[{"id": "r", "candidates": ["m"]}],
+            local={"enabled": True},
+        ) as running,
+    ):
+        auto = await preview(running, spec("auto"))
+        named = [await preview(running, spec(name)) for name in ("m", "a/m", "r")]
+        found = await stream(running, spec("m"))
+
+    assert auto == [("a/m", ""), ("local/smollm2-135m", "")]
+    assert named == [[("a/m", "")]] * 3
+    assert reason_of(found.error) == (grpc.StatusCode.UNAVAILABLE, "ALL_PROVIDERS_FAILED")
 
 
 async def test_constraints_can_turn_failover_off():
