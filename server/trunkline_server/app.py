@@ -171,7 +171,9 @@ def _add_provider(
         )
         return
     address = _address(provider, dialect, base_url, key)
-    parts.providers[provider.id] = Provider(provider.id, _translator(provider, dialect), address)
+    parts.providers[provider.id] = Provider(
+        provider.id, _translator(provider, dialect), address, stream_type=dialect.stream_type
+    )
     models = [m for m in settings.models or () if m.provider == provider.id and m.enabled]
     if settings.models is None:
         models = [

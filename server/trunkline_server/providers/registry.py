@@ -42,6 +42,7 @@ class Dialect:
     key_header: str
     keep_alive: bool = True
     headers: tuple[tuple[str, str], ...] = ()
+    stream_type: str = "text/event-stream"  # The content type of a streamed answer.
 
 
 def _of_service(service: Service) -> Dialect:
@@ -79,11 +80,16 @@ class Address:
     headers: Sequence[tuple[str, str]]
 
 
+Sign = Callable[[str, bytes], Sequence[tuple[str, str]]]
+
+
 class Provider:
     """One configured provider.
 
     Args:
         address: where it is; or a function that starts it first, for the embedded model.
+        stream_type: the content type of a streamed answer.
+        sign: header lines that depend on the request: of its path and body.
     """
 
     def __init__(
@@ -91,9 +97,14 @@ class Provider:
         provider_id: str,
         translator: Translator,
         address: Address | Callable[[], Awaitable[Address]],
+        *,
+        stream_type: str = "text/event-stream",
+        sign: Sign | None = None,
     ) -> None:
         self.id = provider_id
         self.translator = translator
+        self.stream_type = stream_type
+        self.sign = sign
         self._start = None if isinstance(address, Address) else address
         self._address = address if isinstance(address, Address) else None
         self._lines = _static_lines(address) if isinstance(address, Address) else b""
@@ -156,7 +167,10 @@ class Upstreams:
         translator = provider.translator
         request = translator.encode(candidate, prompt)
         endpoint, base_path, lines = await provider.address(until_s)
-        head = b"POST %b HTTP/1.1\r\n%b" % ((base_path + request.path).encode("ascii"), lines)
+        path = base_path + request.path
+        head = b"POST %b HTTP/1.1\r\n%b" % (path.encode("ascii"), lines)
+        if provider.sign is not None:
+            head += b"\r\n" + header_lines(provider.sign(path, request.body))
         if request.headers:
             head += b"\r\n" + header_lines(request.headers)
         if prompt.traceparent:
@@ -177,7 +191,7 @@ class Upstreams:
             raise await self._refused(translator, response, facts, until_s)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if (
-            kind not in ("text/event-stream", "application/json")
+            kind not in (provider.stream_type, "application/json")
             or headers.get("content-encoding", "identity") != "identity"
         ):
             response.close()
@@ -188,7 +202,7 @@ class Upstreams:
                 upstream_request_id=facts.upstream_request_id,
             )
         decoder = translator.decoder(candidate, prompt, facts, self._mint_id)
-        return UpstreamAnswer(response, decoder, facts, is_stream=kind == "text/event-stream")
+        return UpstreamAnswer(response, decoder, facts, is_stream=kind == provider.stream_type)
 
     async def _refused(
         self, translator: Translator, response: HttpResponse, facts: AttemptFacts, until_s: float
