@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults.kinds import FAULTY, HEALTHY, Kind
+from tests.faults.proxy import Fault, Proxy, proxy
 from tests.faults.upstreams import (
+    Ask,
     FaultyUpstream,
     black_hole,
     faulty,
@@ -19,7 +21,7 @@ from tests.faults.upstreams import (
     unknown_authority,
 )
 from tests.faults.wires import WIRES, Wire
-from tests.support.service import model, provider, service
+from tests.support.service import model, service
 from trunkline_server.app import Service
 
 
@@ -29,6 +31,7 @@ class Fleet:
 
     service: Service
     broken: Mapping[str, FaultyUpstream] = field(default_factory=dict)
+    proxies: Mapping[str, Proxy] = field(default_factory=dict)
     well: Mapping[str, FaultyUpstream] = field(default_factory=dict)
 
 
@@ -39,13 +42,14 @@ def route(wire: str, number: int) -> str:
 
 @asynccontextmanager
 async def fleet(kind: Kind, models: int) -> AsyncIterator[Fleet]:
-    """Three faulty providers and three healthy ones, one of each dialect, and `models` routes over each pair."""
+    """A faulty provider and a healthy one of each dialect, and `models` routes over each pair."""
     async with AsyncExitStack() as stack:
         urls: dict[str, str] = {}
         broken: dict[str, FaultyUpstream] = {}
+        proxies: dict[str, Proxy] = {}
         well: dict[str, FaultyUpstream] = {}
         for wire in WIRES.values():
-            urls[wire.name] = await _enter(stack, kind, wire, broken)
+            urls[wire.name] = await _enter(stack, kind, wire, broken, proxies)
             well[wire.name] = await stack.enter_async_context(healthy(wire, HEALTHY))
         sections = _sections(urls, {name: found.url for name, found in well.items()}, models)
         if (patience_s := kind.patience_s) is not None:
@@ -53,22 +57,42 @@ async def fleet(kind: Kind, models: int) -> AsyncIterator[Fleet]:
                 if entry["provider"].startswith(FAULTY):
                     entry |= {"first_token_timeout_s": patience_s, "idle_timeout_s": patience_s}
         started = await stack.enter_async_context(service(**sections))
-        yield Fleet(started, broken, well)
+        yield Fleet(started, broken, proxies, well)
 
 
 async def _enter(
-    stack: AsyncExitStack, kind: Kind, wire: Wire, broken: dict[str, FaultyUpstream]
+    stack: AsyncExitStack,
+    kind: Kind,
+    wire: Wire,
+    broken: dict[str, FaultyUpstream],
+    proxies: dict[str, Proxy],
 ) -> str:
+    """The URL of a faulty provider."""
     if kind.listens == "nobody":
         return stack.enter_context(refusing())
     if kind.listens == "hole":
         return stack.enter_context(black_hole())
-    tls = unknown_authority() if kind.listens == "bad certificate" else None
-    accepts = "requests" if tls else kind.listens
-    broken[wire.name] = await stack.enter_async_context(
-        faulty(wire, kind.script, accepts=accepts, tls=tls)
+    tls = unknown_authority() if kind.tls else None
+    upstream = await stack.enter_async_context(
+        faulty(wire, kind.script, tls=tls) if kind.script else healthy(wire, FAULTY, tls=tls)
     )
-    return broken[wire.name].url
+    broken[wire.name] = upstream
+    if kind.network is None and kind.on_accept is None:
+        return upstream.url
+    fault = kind.network
+
+    def choose(sent: bytes) -> Fault | None:
+        if fault is None:
+            return None
+        # Nothing can be read of what goes through TLS, and nothing has to be.
+        return fault(Ask(wire, "", False, "") if kind.tls else Ask.of(wire, sent))
+
+    passing = await stack.enter_async_context(
+        proxy(upstream.port, choose, on_accept=kind.on_accept)
+    )
+    passing.scheme = upstream.scheme
+    proxies[wire.name] = passing
+    return passing.url
 
 
 def _sections(urls: Mapping[str, str], well: Mapping[str, str], models: int) -> dict[str, Any]:
@@ -78,8 +102,8 @@ def _sections(urls: Mapping[str, str], well: Mapping[str, str], models: int) -> 
     for position, name in enumerate(names):
         following = names[(position + 1) % len(names)]
         found["providers"] += [
-            provider(f"{FAULTY}-{name}", urls[name], name),
-            provider(f"{HEALTHY}-{name}", well[name], name),
+            WIRES[name].provider(f"{FAULTY}-{name}", urls[name]),
+            WIRES[name].provider(f"{HEALTHY}-{name}", well[name]),
         ]
         found["models"].append(model(f"{HEALTHY}-{name}", f"{HEALTHY}-{name}"))
         for number in range(models):

@@ -18,10 +18,10 @@ import pytest
 
 from tests.faults.callers import STREAMS, WAYS, Callers, callers, chat, spec
 from tests.faults.tables import Tables
-from tests.faults.upstreams import STREAM_HEAD, Ask, FaultyUpstream, Step, faulty
+from tests.faults.upstreams import Ask, FaultyUpstream, Step, faulty, head_of
 from tests.faults.waiting import WAIT_S, until
 from tests.faults.wires import WIRES, Wire, said
-from tests.support.service import model, provider, service
+from tests.support.service import model, service
 from tests.support.upstream import Hang, Pause, chunk
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline_server.app import Service
@@ -35,10 +35,10 @@ PACE_S: Final = 0.25
 def _mid_stream(ask: Ask) -> Iterator[Step]:
     """Content without end for a stream; for a whole answer, its first half."""
     if not ask.is_stream:
-        yield STREAM_HEAD.replace(b"text/event-stream", b"application/json") + chunk('{"cho')
+        yield head_of(ask) + chunk('{"cho')
         yield Hang()
     piece = chunk(ask.wire.text(said(ask.mark, "endless")))
-    yield STREAM_HEAD + chunk(ask.wire.opening) + piece
+    yield head_of(ask) + chunk(ask.wire.opening) + piece
     yield Pause(PACE_S * random.random())  # So that the streams do not march in step.
     while True:
         yield piece
@@ -46,9 +46,7 @@ def _mid_stream(ask: Ask) -> Iterator[Step]:
 
 
 def _first_token(ask: Ask) -> list[Step]:
-    if ask.is_stream:
-        return [STREAM_HEAD + chunk(ask.wire.opening), Hang()]
-    return [STREAM_HEAD.replace(b"text/event-stream", b"application/json"), Hang()]
+    return [head_of(ask) + (chunk(ask.wire.opening) if ask.is_stream else b""), Hang()]
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _exceeds(upstream: FaultyUpstream, closings: int) -> bool:
 async def behind(phase: Phase, wire: Wire) -> AsyncIterator[tuple[Service, FaultyUpstream]]:
     """A service with one provider, at which every request stays in one phase."""
     async with faulty(wire, phase.script, accepts=phase.accepts) as upstream:
-        entry = provider("slow", upstream.url, wire.name)
+        entry = wire.provider("slow", upstream.url)
         async with service(providers=[entry], models=[model("m", "slow")]) as started:
             yield started, upstream
 
@@ -257,7 +255,7 @@ async def _all_phases() -> AsyncIterator[tuple[Service, list[FaultyUpstream]]]:
                     faulty(wire, phase.script, accepts=phase.accepts)
                 )
                 upstreams.append(upstream)
-                entries["providers"].append(provider(name, upstream.url, wire.name))
+                entries["providers"].append(wire.provider(name, upstream.url))
                 entries["models"].append(model(name, name))
         started = await stack.enter_async_context(service(**entries))
         yield started, upstreams

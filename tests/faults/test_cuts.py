@@ -1,7 +1,7 @@
 """An answer that is cut at any byte: whole, or told to be broken once, or given by the next provider. Never spliced."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -9,20 +9,16 @@ import pytest
 from tests.faults.callers import STREAMS, Outcome, Patience, callers
 from tests.faults.fleet import fleet, route
 from tests.faults.kinds import FAULTY, HEALTHY, Kind
+from tests.faults.proxy import Ending, Fault, Fin
 from tests.faults.tables import Tables
-from tests.faults.upstreams import Ask, Fin, Step, complete
-from tests.faults.wires import WIRES, Counts, Wire, in_chunks, said
-from tests.support.upstream import END, Reset
+from tests.faults.upstreams import Ask, layout
+from tests.faults.wires import WIRES, Wire, said
+from tests.support.upstream import Reset
 
 TITLE = "Answers cut at every byte"
 COLUMNS = ("dialect, way, cut", "cuts", "whole", "one error", "from the next")
 AT_ONCE = 48
-ENDS: Mapping[str, Step] = {"FIN": Fin(), "RST": Reset()}
-FINISHES = {
-    "openai": b'"finish_reason": "stop"',
-    "anthropic": b'"stop_reason": "end_turn"',
-    "gemini": b'"finishReason"',
-}
+ENDS: Mapping[str, Ending] = {"FIN": Fin(), "RST": Reset()}
 
 
 @dataclass(frozen=True)
@@ -38,31 +34,13 @@ class Place:
         return Place(int(offset), end.upper())
 
 
-def cut(ask: Ask) -> Sequence[Step]:
-    """The answer up to the place that the prompt names."""
+def cut(ask: Ask) -> Fault:
+    """At the place that the prompt names."""
     place = Place.of(ask.mark)
-    return [answer(ask)[: place.offset], ENDS[place.end]]
+    return Fault(place.offset, ENDS[place.end])
 
 
-def answer(ask: Ask) -> bytes:
-    """All of it, as it goes over the wire."""
-    (step,) = complete(ask, FAULTY)
-    assert isinstance(step, bytes)
-    return step
-
-
-CUT = Kind("cut", cut, frozenset({"any"}))
-
-
-def places(wire: Wire, mark: str, *, is_stream: bool) -> tuple[int, int, int]:
-    """Bytes of an answer up to its first content, up to its finish, and altogether."""
-    step = answer(Ask(wire, mark, is_stream, ""))
-    if not is_stream:
-        return len(step), len(step), len(step)
-    events = wire.stream(said(mark, FAULTY), Counts())
-    before = len(step) - len(in_chunks(events)) - len(END)
-    # The line end of the chunk adds nothing.
-    return before + len(in_chunks(events[:2])) - 2, step.rindex(FINISHES[wire.name]), len(step)
+CUT = Kind("cut", reasons=frozenset({"any"}), network=cut)
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -77,7 +55,8 @@ async def test_a_cut_is_never_taken_for_an_end(
     # A caller who limits silence is served from a stream of the provider, though it gets one whole answer.
     patience = Patience(30.0, 30.0) if way == "gRPC unary" else Patience()
     is_stream = way != "REST unary"
-    first, last, size = places(wire, mark_of(0, end, wire), is_stream=is_stream)
+    answer = layout(Ask(wire, mark_of(0, end, wire), is_stream, ""), FAULTY)
+    first, last, size = answer.first, answer.finish, len(answer.data)
     offsets = sorted({*range(0, size, step), first - 1, first, last, size - 1, size})
     counts = dict.fromkeys(("whole", "error", "next"), 0)
     turns = asyncio.Semaphore(AT_ONCE)

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.faults.callers import Callers, Outcome, response_of, spec
 from tests.faults.gateway import Gateway, gateway
 from tests.faults.tables import Tables
-from tests.faults.upstreams import STREAM_HEAD, Ask, FaultyUpstream, Step, faulty, healthy
+from tests.faults.upstreams import Ask, FaultyUpstream, Step, faulty, head_of, healthy
 from tests.faults.waiting import until
 from tests.faults.wires import WIRES, said
 from tests.support.service import model, provider
@@ -35,7 +35,7 @@ def paced(seconds: float) -> Callable[[Ask], Iterator[Step]]:
 
     def script(ask: Ask) -> Iterator[Step]:
         events = ask.wire.stream(said(ask.mark, "paced"))
-        yield STREAM_HEAD
+        yield head_of(ask)
         for event in events:
             yield chunk(event)
             yield Pause(seconds / len(events))

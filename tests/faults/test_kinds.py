@@ -53,7 +53,7 @@ def rows(tables: Tables, request: pytest.FixtureRequest) -> Table:
     kinds = [found["kind"] for found in given if "kind" in found]
     chosen = {kind.name for kind in kinds if isinstance(kind, Kind)}
     return tables.table(
-        "Kinds of fault, two providers, three dialects",
+        f"Kinds of fault, two providers, {len(WIRES)} dialects",
         COLUMNS,
         [name for name in NAMES if name in chosen],
     )
@@ -118,7 +118,7 @@ async def _ask_all(
         for number in range(len(models)):
             group.create_task(one(number))
     seen = {name: len(upstream.asks) for name, upstream in found.broken.items()}
-    if kind.listens == "requests":
+    if kind.gets_requests:
         # What the gateway says it did is what the faulty upstreams saw. Patience may be over before a request is read.
         assert sum(seen.values()) == tally.met or (
             kind.patience_s and sum(seen.values()) < tally.met

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -12,16 +11,9 @@ from typing import Final
 
 import trustme
 
-from tests.faults.wires import MARK, Counts, Wire, in_chunks, said
-from tests.support.upstream import END, Hang, Pause, Reset, head
-
-LINGER_NOT: Final = struct.pack("ii", 1, 0)  # Closing sends a reset.
-
-
-@dataclass(frozen=True)
-class Fin:
-    """Close in good order."""
-
+from tests.faults.proxy import LINGER_NOT, Fin
+from tests.faults.wires import MARK, Counts, Wire, in_chunks, pieces, said
+from tests.support.upstream import END, Hang, Pause, Reset, chunk, head
 
 Step = bytes | Pause | Hang | Reset | Fin
 
@@ -40,6 +32,15 @@ class Ask:
     head: str
     closed_at_s: float | None = None
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @staticmethod
+    def of(wire: Wire, request: bytes) -> "Ask":
+        """A whole request, read."""
+        head, _, body = request.partition(b"\r\n\r\n")
+        found = MARK.search(body)
+        mark = found[0].decode() if found else ""
+        text = head.decode("latin-1")
+        return Ask(wire, mark, wire.asks_for_stream(text, body), text)
 
 
 Script = Callable[[Ask], Iterable[Step]]
@@ -76,9 +77,6 @@ class FaultyUpstream:
         self.connections += 1
         self.open_sockets += 1
         try:
-            if self._accepts == "resets":
-                self._reset(writer)
-                return
             if self._accepts == "silence":  # The peer's first words are read, and never answered.
                 ask = Ask(self.wire, "", False, "")
                 self.asks.append(ask)
@@ -111,13 +109,7 @@ class FaultyUpstream:
             if line.startswith("content-length:")
         )
         body = await reader.readexactly(length)
-        found = MARK.search(body)
-        ask = Ask(
-            self.wire,
-            found[0].decode() if found else "",
-            self.wire.asks_for_stream(head, body),
-            head,
-        )
+        ask = Ask.of(self.wire, head.encode("latin-1") + body)
         self.asks.append(ask)
         gone = asyncio.ensure_future(reader.read(1))
         try:
@@ -153,7 +145,7 @@ async def faulty(
     """On a free port of loopback.
 
     Args:
-        accepts: what it does with a connection: serve `requests`, answer with `resets`, or keep `silence`.
+        accepts: what it does with a connection: serve `requests`, or keep `silence`.
     """
     upstream = FaultyUpstream(wire, script, accepts=accepts)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls, backlog=2048)
@@ -194,19 +186,71 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-STREAM_HEAD: Final = head()
 JSON_HEAD: Final = head(200, "application/json")
+
+
+def head_of(ask: Ask) -> bytes:
+    """The head of an answer, as it was asked for."""
+    return head(200, ask.wire.stream_type) if ask.is_stream else JSON_HEAD
 
 
 def complete(ask: Ask, provider: str, counts: Counts | None = Counts()) -> list[Step]:  # noqa: B008
     """The whole answer of a provider, as it was asked for."""
     text = said(ask.mark, provider)
     if ask.is_stream:
-        return [STREAM_HEAD + in_chunks(ask.wire.stream(text, counts)) + END]
-    return whole(ask.wire.whole(text, counts))
+        return [head_of(ask) + in_chunks(ask.wire.stream(text, counts)) + END]
+    return [*whole(ask.wire.whole(text, counts))]
 
 
-def whole(body: bytes, status: int = 200, *headers: str) -> list[Step]:
+@dataclass(frozen=True)
+class Layout:
+    """An answer as it goes over the wire, and places in it, counted in bytes from its beginning.
+
+    Attributes:
+        head: where its head ends.
+        opened: where what comes before content ends.
+        first: where the first content is all there.
+        begun: where the first half of the text is all there.
+        finish: from where on it may be taken for whole.
+    """
+
+    data: bytes
+    head: int
+    opened: int
+    first: int
+    begun: int
+    finish: int
+
+    @property
+    def in_chunk(self) -> int:
+        """The middle of what holds the first content."""
+        return (self.opened + self.first) // 2
+
+
+def layout(ask: Ask, provider: str) -> Layout:
+    """Of the answer that `complete` gives. One that is not streamed shows nothing before its end."""
+    (data,) = complete(ask, provider)
+    assert isinstance(data, bytes)
+    end_of_head = data.index(b"\r\n\r\n") + 4
+    size = len(data)
+    if not ask.is_stream:
+        half = end_of_head + (size - end_of_head) // 2
+        return Layout(data, end_of_head, end_of_head, size, half, size)
+    # The line end of a chunk adds nothing to what it holds.
+    chunks = [len(chunk(event)) for event in ask.wire.stream(said(ask.mark, provider))]
+    opened = end_of_head + chunks[0]
+    half = len(pieces(said(ask.mark, provider))) // 2
+    return Layout(
+        data,
+        end_of_head,
+        opened,
+        opened + chunks[1] - 2,
+        opened + sum(chunks[1 : 1 + half]),
+        data.rindex(ask.wire.finish),
+    )
+
+
+def whole(body: bytes, status: int = 200, *headers: str) -> list[bytes]:
     """A JSON response."""
     lines = [
         f"HTTP/1.1 {status} X",
@@ -218,7 +262,9 @@ def whole(body: bytes, status: int = 200, *headers: str) -> list[Step]:
 
 
 @asynccontextmanager
-async def healthy(wire: Wire, provider: str) -> AsyncIterator[FaultyUpstream]:
+async def healthy(
+    wire: Wire, provider: str, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[FaultyUpstream]:
     """An upstream that answers."""
-    async with faulty(wire, lambda ask: complete(ask, provider)) as upstream:
+    async with faulty(wire, lambda ask: complete(ask, provider), tls=tls) as upstream:
         yield upstream

@@ -1,10 +1,13 @@
-"""The three dialects as an upstream writes them: whole answers, and the pieces that faults are made of."""
+"""The dialects as an upstream writes them: whole answers, and the pieces that faults are made of.
+
+A dialect is one row of `WIRES`. All that is tested here is then tested of it too.
+"""
 
 import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.support.upstream import chunk, delta, finish, usage
@@ -41,26 +44,43 @@ class Wire:
         ping: what keeps a connection awake and says nothing.
         text: an event with a piece of the answer.
         ending: the events that end the answer, given its last piece.
+        finish: of their bytes, those from which on the answer may be taken for whole.
         error: an event that says the provider failed.
+        malformed: an event that can't be read.
+        endless: the beginning of an event that never ends.
         whole: the answer as one JSON object.
         refusal: the body of an HTTP error.
         asks_for_stream: whether a request, by its head and body, wants a stream.
+        stream_type: the content type of a stream.
+        base_path: of its URLs.
+        settings: what a provider of this dialect needs beside them.
     """
 
     name: str
     opening: bytes
     ping: bytes
     text: Callable[[str], bytes]
-    ending: Callable[[str, Counts | None], bytes]
+    ending: Callable[[str, Counts | None], list[bytes]]
+    finish: bytes
     error: bytes
     whole: Callable[[str, Counts | None], bytes]
     refusal: Callable[[int], bytes]
     asks_for_stream: Callable[[str, bytes], bool]
+    malformed: bytes = b'data: {"choices": [{"delta"\n\n'
+    endless: bytes = b"data: "
+    stream_type: str = "text/event-stream"
+    base_path: str = "/v1"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def provider(self, name: str, url: str) -> dict[str, Any]:
+        """An entry of `[[providers]]` for an upstream at this URL."""
+        entry = {"id": name, "dialect": self.name, "base_url": url + self.base_path}
+        return {**entry, **self.settings}
 
     def stream(self, text: str, counts: Counts | None = Counts()) -> list[bytes]:
         """All events of an answer."""
         *first, last = pieces(text)
-        return [self.opening, *(self.text(piece) for piece in first), self.ending(last, counts)]
+        return [self.opening, *map(self.text, first), *self.ending(last, counts)]
 
 
 def _data(value: Any) -> bytes:
@@ -87,11 +107,11 @@ def _openai_usage(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _openai_ending(last: str, counts: Counts | None) -> bytes:
+def _openai_ending(last: str, counts: Counts | None) -> list[bytes]:
     events = [_data(delta(last)), _data(finish())]
     if counts is not None:
         events.append(_data({**usage(), "usage": _openai_usage(counts)}))
-    return b"".join([*events, b"data: [DONE]\n\n"])
+    return [*events, b"data: [DONE]\n\n"]
 
 
 def _openai_whole(text: str, counts: Counts | None) -> bytes:
@@ -143,14 +163,14 @@ def _anthropic_usage(counts: Counts) -> dict[str, Any]:
     return {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens}
 
 
-def _anthropic_ending(last: str, counts: Counts | None) -> bytes:
+def _anthropic_ending(last: str, counts: Counts | None) -> list[bytes]:
     more = {"usage": _anthropic_usage(counts)} if counts is not None else {}
-    return (
-        _anthropic_text(last)
-        + _named("content_block_stop", index=0)
-        + _named("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, **more)
-        + _named("message_stop")
-    )
+    return [
+        _anthropic_text(last),
+        _named("content_block_stop", index=0),
+        _named("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, **more),
+        _named("message_stop"),
+    ]
 
 
 def _anthropic_whole(text: str, counts: Counts | None) -> bytes:
@@ -205,6 +225,7 @@ WIRES: Final[Mapping[str, Wire]] = {
         ping=b": ping\n\n",
         text=lambda piece: _data(delta(piece)),
         ending=_openai_ending,
+        finish=b'"finish_reason": "stop"',
         error=_data({"error": {"message": "no", "type": "server_error", "code": "server_error"}}),
         whole=_openai_whole,
         refusal=_openai_refusal,
@@ -216,6 +237,7 @@ WIRES: Final[Mapping[str, Wire]] = {
         ping=_named("ping"),
         text=_anthropic_text,
         ending=_anthropic_ending,
+        finish=b'"stop_reason": "end_turn"',
         error=_named("error", error={"type": "overloaded_error", "message": "no"}),
         whole=_anthropic_whole,
         refusal=_anthropic_refusal,
@@ -226,11 +248,13 @@ WIRES: Final[Mapping[str, Wire]] = {
         opening=_data(_gemini_chunk([])),
         ping=b": ping\n\n",
         text=lambda piece: _data(_gemini_chunk([{"text": piece}])),
-        ending=lambda last, counts: _data(_gemini_last(last, counts)),
+        ending=lambda last, counts: [_data(_gemini_last(last, counts))],
+        finish=b'"finishReason"',
         error=b"data: %b\n\n" % _gemini_refusal(503),
         whole=lambda text, counts: json.dumps(_gemini_last(text, counts)).encode(),
         refusal=_gemini_refusal,
         asks_for_stream=lambda head, body: ":streamGenerateContent" in head,
+        base_path="/v1beta",
     ),
 }
 
