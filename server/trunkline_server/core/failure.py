@@ -121,6 +121,28 @@ CODES: Mapping[str, Failure] = {
     "API_KEY_INVALID": Failure.CREDENTIAL,  # ErrorInfo.reason; the code beside it is a plain INVALID_ARGUMENT.
     "NOT_FOUND": Failure.MODEL_MISSING,
     "quota_per_day": Failure.EXHAUSTED,  # Our name for a QuotaFailure whose quota id says so.
+    # Bedrock
+    "ThrottlingException": Failure.THROTTLED,
+    "ServiceQuotaExceededException": Failure.EXHAUSTED,
+    "ModelNotReadyException": Failure.SERVER,  # A 429 for a model that is being loaded: no limit was reached.
+    "ModelTimeoutException": Failure.SERVER,
+    "ModelErrorException": Failure.SERVER,
+    "ModelStreamErrorException": Failure.SERVER,
+    "InternalServerException": Failure.SERVER,
+    "ServiceUnavailableException": Failure.SERVER,
+    "ValidationException": Failure.CALLER,
+    "ResourceNotFoundException": Failure.MODEL_MISSING,
+    "AccessDeniedException": Failure.CREDENTIAL,
+    # What AWS says of keys and signatures, for some of them with a 400.
+    "UnrecognizedClientException": Failure.CREDENTIAL,
+    "InvalidClientTokenId": Failure.CREDENTIAL,
+    "InvalidSignatureException": Failure.CREDENTIAL,
+    "IncompleteSignatureException": Failure.CREDENTIAL,
+    "MissingAuthenticationTokenException": Failure.CREDENTIAL,
+    "ExpiredTokenException": Failure.CREDENTIAL,
+    "NotAuthorized": Failure.CREDENTIAL,
+    "OptInRequired": Failure.CREDENTIAL,
+    "RequestExpired": Failure.CREDENTIAL,  # Our clock is wrong.
 }
 
 STATUSES: Mapping[int, Failure] = {
