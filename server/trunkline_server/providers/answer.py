@@ -383,6 +383,24 @@ def arguments_fault(arguments: str) -> FinishReason.ValueType | None:
     return None if isinstance(value, dict) else FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
 
 
+def raw_arguments(raw: msgspec.Raw) -> str:
+    """Arguments that came as a JSON value, as the model wrote them, on one line.
+
+    Raises:
+        UpstreamError: they are not JSON.
+    """
+    text = bytes(raw)
+    if text in (b"", b"null"):
+        return "{}"
+    try:
+        # Whole responses are indented for human eyes.
+        return (msgspec.json.format(text, indent=-1) if b"\n" in text else text).decode()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UpstreamError(
+            Failure.PROTOCOL, f"malformed arguments: {type(error).__name__}"
+        ) from error
+
+
 def count_of(value: Any) -> int:
     """A token count as an upstream wrote it: absent and absurd ones are 0."""
     if (

@@ -28,7 +28,13 @@ from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
-from trunkline_server.providers.answer import MAX_TOKENS, AnswerEvents, count_of, is_count
+from trunkline_server.providers.answer import (
+    MAX_TOKENS,
+    AnswerEvents,
+    count_of,
+    is_count,
+    raw_arguments,
+)
 from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
@@ -867,7 +873,7 @@ class GeminiDecoder:
         key = object()  # A call comes whole, so nothing ever refers to it again.
         state = signature.encode() if signature else None
         self._events.begin_call(index, key, call.id or "", call.name, state=state)
-        self._events.call_arguments(index, key, _arguments(call.args))
+        self._events.call_arguments(index, key, raw_arguments(call.args))
 
     def _usage(self, usage: Any) -> None:
         if not isinstance(usage, dict) or not is_count(usage.get("promptTokenCount")):
@@ -894,20 +900,6 @@ class GeminiDecoder:
                 input_image_tokens=min(_tokens_of("IMAGE", prompt), input_tokens),
             )
         )
-
-
-def _arguments(args: msgspec.Raw) -> str:
-    """A call's arguments as the model wrote them, on one line."""
-    raw = bytes(args)
-    if raw in (b"", b"null"):
-        return "{}"
-    try:
-        # Whole responses are indented for human eyes.
-        return (msgspec.json.format(raw, indent=-1) if b"\n" in raw else raw).decode()
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise UpstreamError(
-            Failure.PROTOCOL, f"malformed arguments: {type(error).__name__}"
-        ) from error
 
 
 def _tokens_of(modality: str, details: Any) -> int:
