@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.faults.tables import Tables
-
-TABLES = pytest.StashKey[Tables]()
+from tests.faults.tables import TABLES, Tables
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -27,7 +27,7 @@ from trunkline_server.app import Service
 
 @dataclass
 class Fleet:
-    """A service, and by dialect what is behind it."""
+    """A service, and what is behind it: by the name of the provider."""
 
     service: Service
     broken: Mapping[str, FaultyUpstream] = field(default_factory=dict)
@@ -41,29 +41,40 @@ def route(wire: str, number: int) -> str:
 
 
 @asynccontextmanager
-async def fleet(kind: Kind, models: int) -> AsyncIterator[Fleet]:
-    """A faulty provider and a healthy one of each dialect, and `models` routes over each pair."""
+async def fleet(*kinds: Kind, models: int) -> AsyncIterator[Fleet]:
+    """A healthy provider of each dialect, a faulty one for each kind too, and `models` routes for each dialect.
+
+    The kinds take turns: the route of number n leads to kind n modulo their number.
+    """
     async with AsyncExitStack() as stack:
-        urls: dict[str, str] = {}
         broken: dict[str, FaultyUpstream] = {}
         proxies: dict[str, Proxy] = {}
         well: dict[str, FaultyUpstream] = {}
+        providers = []
         for wire in WIRES.values():
-            urls[wire.name] = await _enter(stack, kind, wire, broken, proxies)
-            well[wire.name] = await stack.enter_async_context(healthy(wire, HEALTHY))
-        sections = _sections(urls, {name: found.url for name, found in well.items()}, models)
-        if (patience_s := kind.patience_s) is not None:
-            for entry in sections["models"]:
-                if entry["provider"].startswith(FAULTY):
-                    entry |= {"first_token_timeout_s": patience_s, "idle_timeout_s": patience_s}
+            upstream = await stack.enter_async_context(healthy(wire, HEALTHY))
+            well[f"{HEALTHY}-{wire.name}"] = upstream
+            providers.append(wire.provider(f"{HEALTHY}-{wire.name}", upstream.url))
+            for number, kind in enumerate(kinds):
+                name = f"{FAULTY}-{wire.name}-{number}"
+                url = await _enter(stack, kind, wire, name, broken, proxies)
+                providers.append(wire.provider(name, url) | _patience(kind))
+        sections = _models(len(kinds), models) | {"providers": providers}
         started = await stack.enter_async_context(service(**sections))
         yield Fleet(started, broken, proxies, well)
+
+
+def _patience(kind: Kind) -> dict[str, Any]:
+    if kind.patience_s is None:
+        return {}
+    return {"first_token_timeout_s": kind.patience_s, "idle_timeout_s": kind.patience_s}
 
 
 async def _enter(
     stack: AsyncExitStack,
     kind: Kind,
     wire: Wire,
+    name: str,
     broken: dict[str, FaultyUpstream],
     proxies: dict[str, Proxy],
 ) -> str:
@@ -76,7 +87,7 @@ async def _enter(
     upstream = await stack.enter_async_context(
         faulty(wire, kind.script, tls=tls) if kind.script else healthy(wire, FAULTY, tls=tls)
     )
-    broken[wire.name] = upstream
+    broken[name] = upstream
     if kind.network is None and kind.on_accept is None:
         return upstream.url
     fault = kind.network
@@ -91,27 +102,24 @@ async def _enter(
         proxy(upstream.port, choose, on_accept=kind.on_accept)
     )
     passing.scheme = upstream.scheme
-    proxies[wire.name] = passing
+    proxies[name] = passing
     return passing.url
 
 
-def _sections(urls: Mapping[str, str], well: Mapping[str, str], models: int) -> dict[str, Any]:
+def _models(kinds: int, models: int) -> dict[str, Any]:
     """The next candidate speaks another dialect, so that a mix of two answers would show."""
-    found: dict[str, Any] = {"providers": [], "models": [], "routes": []}
-    names = list(urls)
+    found: dict[str, Any] = {"models": [], "routes": []}
+    names = list(WIRES)
     for position, name in enumerate(names):
         following = names[(position + 1) % len(names)]
-        found["providers"] += [
-            WIRES[name].provider(f"{FAULTY}-{name}", urls[name]),
-            WIRES[name].provider(f"{HEALTHY}-{name}", well[name]),
-        ]
         found["models"].append(model(f"{HEALTHY}-{name}", f"{HEALTHY}-{name}"))
         for number in range(models):
-            found["models"].append(model(f"{FAULTY}-{name}-{number}", f"{FAULTY}-{name}"))
+            broken = f"{FAULTY}-{name}-{number % kinds}"
+            found["models"].append(model(f"{FAULTY}-{name}.{number}", broken))
             found["routes"].append(
                 {
                     "id": route(name, number),
-                    "candidates": [f"{FAULTY}-{name}-{number}", f"{HEALTHY}-{following}"],
+                    "candidates": [f"{FAULTY}-{name}.{number}", f"{HEALTHY}-{following}"],
                     "strategy": "ordered",
                 }
             )

@@ -76,7 +76,7 @@ async def test_a_fault_is_hidden_before_content_and_told_once_after_it(
 ):
     each, together = Tally(), Tally()
     try:
-        async with fleet(kind, count + 1) as found, callers(found.service) as asking:
+        async with fleet(kind, models=count + 1) as found, callers(found.service) as asking:
             await _ask_all(found, asking, kind, range(count), each, at_once=64)
             await _ask_all(found, asking, kind, [count] * count, together, at_once=4)
     finally:
