@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 import grpc
 from structlog.typing import FilteringBoundLogger
 
+from trunkline.v1.completion_spec_pb2 import Recovery
 from trunkline_server.accounts.static_keys import StaticKey, StaticKeys
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
 from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.pump import Pump
 from trunkline_server.completion.service import Completions
 from trunkline_server.config import (
     EMBEDDED_NAMES,
@@ -37,6 +39,7 @@ from trunkline_server.core.candidate import Candidate, Price
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
+from trunkline_server.core.pressure import Criticality, Pressure
 from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
@@ -53,19 +56,33 @@ from trunkline_server.local_model.process import (
     default_model_path,
     has_engine,
 )
+from trunkline_server.providers.aws import NoSigner, Signer, base_url_of, region_of
 from trunkline_server.providers.default_models import DEFAULT_MODELS
 from trunkline_server.providers.openai import OpenAITranslator
-from trunkline_server.providers.registry import DIALECTS, Address, Dialect, Provider, Upstreams
+from trunkline_server.providers.registry import (
+    DIALECTS,
+    Address,
+    Dialect,
+    Provider,
+    Sign,
+    Upstreams,
+)
 from trunkline_server.providers.services import REASONING
+from trunkline_server.providers.token_file import TokenFile
 from trunkline_server.providers.translator import Translator
 from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.routing.catalog import Catalog, Route, Strategy
 from trunkline_server.routing.router import Router
 from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
+from trunkline_server.telemetry.process import ProcessWatch
 from trunkline_server.telemetry.requests import IN_FLIGHT, RequestTelemetry
 
 NANOS: Final = 1_000_000_000
+RECOVERIES: Final = {
+    "terminate": Recovery.RECOVERY_TERMINATE,
+    "continue": Recovery.RECOVERY_CONTINUE,
+}
 LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
 FLUSH_S: Final = 0.5
@@ -82,6 +99,7 @@ class Parts:
     candidates: list[Candidate] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     keys: list[StaticKey] = field(default_factory=list)
+    signers: dict[str, Signer] = field(default_factory=dict)
     local: LocalModel | None = None
     missing: list[str] = field(default_factory=list)
 
@@ -104,6 +122,8 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
             strategy=Strategy(route.strategy),
             fallbacks=tuple(route.fallbacks),
             weights=tuple(route.weights),
+            recovery=RECOVERIES[route.recovery],
+            hedges=route.hedge,
             label=route.label,
             description=route.description,
         )
@@ -114,7 +134,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         value = secret(environment, key.key_env, key.key_file)
         if not value:
             raise ConfigError([f"keys: {key.id!r}: the variable {key.key_env} is not set"])
-        parts.keys.append(StaticKey(key.id, value))
+        parts.keys.append(StaticKey(key.id, value, Criticality[key.criticality.upper()]))
     return parts
 
 
@@ -160,19 +180,26 @@ def _add_provider(
         raise ConfigError(
             [f"providers: {provider.id!r}: unknown dialect {name!r}; known are {known}"]
         )
-    base_url = provider.base_url or dialect.base_url
+    region = _region(provider, dialect, environment)
+    base_url = provider.base_url or (base_url_of(region) if region else dialect.base_url)
     if not base_url:
-        raise ConfigError([f"providers: {provider.id!r} needs a base_url"])
+        needed = "a region or a base_url" if dialect.aws_service else "a base_url"
+        raise ConfigError([f"providers: {provider.id!r} needs {needed}"])
     variable = provider.api_key_env or _usual_variable(provider, dialect)
     key = secret(environment, variable, provider.api_key_file)
-    if not key and (provider.api_key_env or (dialect.key_variable and not provider.base_url)):
+    has_other = provider.token_file or dialect.aws_service or provider.base_url
+    if not key and (provider.api_key_env or (dialect.key_variable and not has_other)):
         parts.missing.append(
             f"{provider.id}: the variable {variable} is not set, so it is left out"
         )
         return
     address = _address(provider, dialect, base_url, key)
     parts.providers[provider.id] = Provider(
-        provider.id, _translator(provider, dialect), address, stream_type=dialect.stream_type
+        provider.id,
+        _translator(provider, dialect),
+        address,
+        stream_type=dialect.stream_type,
+        sign=None if key else _sign(parts, provider, dialect, address, region),
     )
     models = [m for m in settings.models or () if m.provider == provider.id and m.enabled]
     if settings.models is None:
@@ -183,24 +210,84 @@ def _add_provider(
     parts.candidates += [_candidate(model, provider, dialect, name) for model in models]
 
 
+def _region(provider: ProviderSettings, dialect: Dialect, environment: Mapping[str, str]) -> str:
+    """Where AWS is asked: as configured, as the address says, or as AWS's own tools are told. Empty elsewhere."""
+    if not dialect.aws_service:
+        if provider.region:
+            raise ConfigError([f"providers: {provider.id!r}: only Bedrock has a region"])
+        return ""
+    named = provider.region or region_of(urlsplit(provider.base_url).hostname or "")
+    if named or provider.base_url:
+        return named
+    return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
+
+
+def _sign(
+    parts: Parts, provider: ProviderSettings, dialect: Dialect, address: Address, region: str
+) -> Sign | None:
+    """What signs each request of a provider without a key, where something does."""
+    if provider.token_file:
+        token = TokenFile(provider.token_file)
+        try:
+            token.token()
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                [f"providers: {provider.id!r}: {provider.token_file}: {type(error).__name__}"]
+            ) from error
+        return token
+    if not dialect.aws_service:
+        return None
+    if not region:
+        raise ConfigError(
+            [f"providers: {provider.id!r} needs a region, because its base_url names none"]
+        )
+    endpoint = address.endpoint
+    try:
+        signer = Signer(
+            dialect.aws_service,
+            region,
+            endpoint.authority,
+            is_tls=endpoint.tls is not None,
+            headers=address.headers,
+        )
+    except NoSigner as error:
+        problem = (
+            f'providers: {provider.id!r}: AWS credentials need pip install "trunkline[bedrock]"; '
+            f"an API key in {dialect.key_variable} does not"
+        )
+        raise ConfigError([problem]) from error
+    parts.signers[provider.id] = signer
+    return signer
+
+
 def _usual_variable(provider: ProviderSettings, dialect: Dialect) -> str:
     """Where the key usually is; nowhere for an address that is not the vendor's own, which must not get that key."""
     is_elsewhere = provider.base_url and dialect.base_url
-    if provider.api_key_file:
+    if provider.api_key_file or provider.token_file:
         return ""
+    if dialect.aws_service and provider.base_url:
+        is_aws = region_of(urlsplit(provider.base_url).hostname or "")
+        return dialect.key_variable if is_aws else ""
     if is_elsewhere and urlsplit(provider.base_url).hostname != urlsplit(dialect.base_url).hostname:
         return ""
     return dialect.key_variable
 
 
+AZURE_V1: Final = "/openai/v1"
+
+
 def _translator(provider: ProviderSettings, dialect: Dialect) -> Translator:
-    """Azure's path carries a version that the operator may choose."""
+    """Azure's path carries a version that the operator may choose, and below its newer addresses no deployment."""
     translator = dialect.translator
-    if not provider.api_version:
-        return translator
     if not isinstance(translator, OpenAITranslator) or dialect is not DIALECTS["azure"]:
-        raise ConfigError([f"providers: {provider.id!r}: only Azure has an api_version"])
-    return translator.with_api_version(provider.api_version)
+        if provider.api_version:
+            raise ConfigError([f"providers: {provider.id!r}: only Azure has an api_version"])
+        return translator
+    if urlsplit(provider.base_url).path.rstrip("/").endswith(AZURE_V1):
+        translator = translator.without_deployment()
+    if provider.api_version:
+        translator = translator.with_api_version(provider.api_version)
+    return translator
 
 
 def _address(provider: ProviderSettings, dialect: Dialect, base_url: str, key: str) -> Address:
@@ -246,12 +333,19 @@ def _candidate(
         first_token_timeout_s=model.first_token_timeout_s
         or provider.first_token_timeout_s
         or (FIRST_TOKEN_REASONING_S if reasons else FIRST_TOKEN_S),
+        fast_first_token_timeout_s=model.first_token_timeout_s
+        or provider.first_token_timeout_s
+        or FIRST_TOKEN_FAST_S,
         idle_timeout_s=model.idle_timeout_s
         or provider.idle_timeout_s
         or (IDLE_REASONING_S if reasons else IDLE_S),
+        max_concurrency=model.max_concurrency or provider.max_concurrency,
+        prefills=dialect.prefills(upstream_model) if model.prefill is None else model.prefill,
+        drain_on_disconnect=provider.drain_on_disconnect,
     )
 
 
+FIRST_TOKEN_FAST_S: Final = 15.0
 FIRST_TOKEN_S: Final = 60.0
 FIRST_TOKEN_REASONING_S: Final = 180.0
 IDLE_S: Final = 30.0
@@ -300,7 +394,9 @@ def _add_local(parts: Parts, settings: Settings) -> None:
             price=Price(0, 0),
             scores={"accuracy": 0.05, "latency": 0.5},
             first_token_timeout_s=FIRST_TOKEN_REASONING_S,
+            fast_first_token_timeout_s=FIRST_TOKEN_REASONING_S,
             idle_timeout_s=IDLE_REASONING_S,
+            prefills=dialect.prefills(MODEL_ID),
             embedded=True,
         )
     )
@@ -324,8 +420,13 @@ class Service:
         self.parts = parts
         self.log = log
         self.transport = HttpTransport()
-        self.admission = Admission(settings.limits.max_in_flight)
+        limits = settings.limits
+        pressure = Pressure(limits.max_in_flight)
+        self.admission = Admission(pressure, random.random, limits.max_waiting)
+        self._watch = ProcessWatch(self.admission.observe, limits.memory_bytes)
         self.circuits = Circuits(random.random)
+        self.telemetry = RequestTelemetry(log)
+        self.pump = Pump(self.telemetry)
         self.catalog = Catalog(parts.candidates, parts.routes)
         self.is_ready = False
         self.grpc_address = ""
@@ -353,7 +454,8 @@ class Service:
             upstream=Upstream(
                 Upstreams(self.transport, self.parts.providers, mint_call_id),
                 self.circuits,
-                RequestTelemetry(self.log),
+                self.telemetry,
+                self.pump,
                 random.random,
             ),
             mint_id=mint_id,
@@ -375,6 +477,7 @@ class Service:
             ConfigError: an address is taken or can't be listened on.
         """
         server = self.settings.server
+        await asyncio.gather(*(signer.start() for signer in self.parts.signers.values()))
         if server.workers > 1:
             self._report()  # Values of several processes are read from files, so a function would not be asked.
         else:
@@ -452,13 +555,16 @@ class Service:
 
     async def close(self) -> None:
         """Release what is left."""
+        self._watch.stop()
         if self._reporter is not None:
             self._reporter.cancel()
         await self._grpc.stop(0)
+        await asyncio.gather(*(signer.stop() for signer in self.parts.signers.values()))
         if self._http is not None:
             await self._http.finish(0)
         if self.parts.local is not None:
             await self.parts.local.stop()
+        await self.pump.close()
         await self.transport.__aexit__()
 
     async def _wait(self, what: Awaitable[object], limit_s: float, *, hurries: bool = True) -> None:

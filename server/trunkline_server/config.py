@@ -25,6 +25,7 @@ MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 MAX_SECRET_CHARS: Final = 4096
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}\Z")
 URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/\[\]@!$&'()*+,;=%-]+\Z")
+REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}\Z")
 PROVIDER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"})
@@ -52,6 +53,8 @@ class LimitsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[limits]`"""
 
     max_in_flight: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
+    max_waiting: Annotated[int, Meta(ge=0, le=10_000)] = 128
+    memory_bytes: Annotated[int, Meta(ge=64 * 1024 * 1024)] | None = None
 
 
 class LocalSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +74,7 @@ class KeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     id: Name
     key_env: str = ""
     key_file: str = ""
+    criticality: Literal["batch", "standard", "interactive"] = "standard"
 
 
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,12 +85,16 @@ class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True):
     base_url: str = ""
     api_key_env: str = ""
     api_key_file: str = ""
+    token_file: str = ""
     ca_file: str = ""
     api_version: str = ""
+    region: str = ""
     headers: dict[str, str] = {}
     enabled: bool = True
     first_token_timeout_s: Seconds | None = None
     idle_timeout_s: Seconds | None = None
+    max_concurrency: Annotated[int, Meta(ge=1, le=100_000)] = 1_024
+    drain_on_disconnect: bool = False
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +118,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     cached_input_price: Usd | None = None
     first_token_timeout_s: Seconds | None = None
     idle_timeout_s: Seconds | None = None
+    max_concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    prefill: bool | None = None
     enabled: bool = True
 
 
@@ -121,6 +131,8 @@ class RouteSettings(Struct, frozen=True, forbid_unknown_fields=True):
     strategy: Literal["ranked", "ordered", "weighted"] = "ranked"
     weights: list[Annotated[float, Meta(ge=0, le=1_000_000)]] = []
     fallbacks: list[Name] = []
+    recovery: Literal["terminate", "continue"] = "terminate"
+    hedge: bool = False
     label: str = ""
     description: str = ""
 
@@ -383,8 +395,12 @@ def _server_problems(settings: Settings) -> Iterator[str]:
 def _provider_problems(provider: ProviderSettings) -> Iterator[str]:
     if not PROVIDER_ID.match(provider.id) or provider.id == "local":
         yield f"providers: {provider.id!r} is reserved or no id: lower-case letters, digits, _ and - only"
-    if provider.api_key_env and provider.api_key_file:
-        yield f"providers: {provider.id!r} has both api_key_env and api_key_file"
+    references = ("api_key_env", "api_key_file", "token_file")
+    given = [name for name in references if getattr(provider, name)]
+    if len(given) > 1:
+        yield f"providers: {provider.id!r} has both {' and '.join(given)}"
+    if provider.region and not REGION.match(provider.region):
+        yield f"providers: {provider.id!r}: {provider.region!r} is no region, such as us-east-1"
     if provider.ca_file and not os.path.isfile(provider.ca_file):
         yield f"providers: {provider.ca_file} does not exist"
     if provider.base_url:

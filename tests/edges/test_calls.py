@@ -344,5 +344,6 @@ async def test_more_requests_than_allowed_are_told_to_come_again():
 
     assert answered.text == "Hello"
     assert reason_of(second.error) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED")
-    assert (third.status_code, third.headers["retry-after"]) == (503, "1")
+    assert third.status_code == 503
+    assert third.headers["retry-after"] in ("1", "2")  # A second and up to a fifth, in whole ones.
     assert "x-should-retry" not in third.headers

@@ -8,6 +8,7 @@ from typing import Final
 
 from trunkline_server.core.errors import InvalidApiKey
 from trunkline_server.core.ports import Caller
+from trunkline_server.core.pressure import Criticality
 
 MAX_AUTHORIZATION_CHARS: Final = 4096
 
@@ -18,6 +19,7 @@ class StaticKey:
 
     id: str
     secret: str = field(repr=False)
+    criticality: Criticality = Criticality.STANDARD
 
 
 class StaticKeys:
@@ -26,7 +28,11 @@ class StaticKeys:
     def __init__(self, keys: Sequence[StaticKey]) -> None:
         # Found by hash, so that the time it takes tells nothing about how much of a guess was right.
         self._callers: Mapping[bytes, tuple[Caller, bytes]] = {
-            _digest(key.secret): (Caller(key.id), _digest(key.secret)) for key in keys
+            _digest(key.secret): (
+                Caller(key.id, key.criticality),
+                _digest(key.secret),
+            )
+            for key in keys
         }
         self._anonymous = Caller()
 

@@ -1,20 +1,39 @@
-"""The door: how many requests run at once, and how they end when the process goes down."""
+"""The door: how many requests run at once, who waits, who is sent away, and how they end when the process goes down."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from trunkline_server.core.errors import Draining, Overloaded
+from trunkline_server.core.errors import Draining, Overloaded, ServiceError
+from trunkline_server.core.line import MAX_WAITING, Line
+from trunkline_server.core.pressure import Criticality, Pressure, Sample
 
-DEFAULT_MAX_IN_FLIGHT: Final = 2_000
 RETRY_AFTER_S: Final = 1.0
+JITTER: Final = 0.2  # So that those who were sent away together do not come back together.
+HIGHEST_FIRST: Final = tuple(sorted(Criticality, reverse=True))
 
 
 class Admission:
-    """Counts requests in flight. Each one is a `Ticket`, held for as long as the request runs."""
+    """Counts requests in flight. Each one is a `Ticket`, held for as long as the request runs.
 
-    def __init__(self, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
-        self._max_in_flight = max_in_flight
+    A request that finds the house full waits in the line of its criticality, and is sent away when it has waited too
+    long; the higher criticality is served first, and takes the place of a lower one when there is none left.
+    """
+
+    def __init__(
+        self,
+        pressure: Pressure,
+        random: Callable[[], float],
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.pressure = pressure
+        self._random = random
+        self._max_waiting = max_waiting
+        self._lines: dict[Criticality, Line[asyncio.Future[Ticket]]] = {
+            criticality: Line(max_waiting) for criticality in Criticality
+        }
+        self._timer: asyncio.TimerHandle | None = None
         self._tickets: set[Ticket] = set()
         self._is_closed = False
         self._idle = asyncio.Event()
@@ -25,7 +44,12 @@ class Admission:
         """Requests running now."""
         return len(self._tickets)
 
-    def admit(self) -> "Ticket":
+    @property
+    def waiting(self) -> int:
+        """Requests in line now."""
+        return sum(len(line) for line in self._lines.values())
+
+    async def admit(self, criticality: Criticality, size_bytes: int) -> "Ticket":
         """A ticket, to be used as a context manager.
 
         Raises:
@@ -33,13 +57,96 @@ class Admission:
         """
         if self._is_closed:
             raise Draining(retry_after_s=RETRY_AFTER_S)
-        if len(self._tickets) >= self._max_in_flight:
-            raise Overloaded(retry_after_s=RETRY_AFTER_S)
-        return Ticket(self)
+        if self.pressure.refuses(size_bytes):
+            raise self._overloaded()
+        if len(self._tickets) < self.pressure.room(criticality):
+            return Ticket(self, size_bytes)
+        return await self._wait(criticality, size_bytes)
+
+    async def _wait(self, criticality: Criticality, size_bytes: int) -> "Ticket":
+        if self.waiting >= self._max_waiting and not self._make_place(criticality):
+            raise self._overloaded()
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[Ticket] = loop.create_future()
+        self._lines[criticality].join(place, loop.time())
+        self._set_timer(loop)
+        try:
+            ticket = await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self.leave(place.result())
+            else:
+                self._lines[criticality].leave(place)
+            raise
+        ticket.size_bytes = size_bytes
+        return ticket
+
+    def _make_place(self, criticality: Criticality) -> bool:
+        """Send away one who waits with a lower criticality, if there is one."""
+        now_s = asyncio.get_running_loop().time()
+        for lower in Criticality:
+            if lower >= criticality:
+                return False
+            place = self._lines[lower].next(now_s)
+            if place is not None:
+                place.set_exception(self._overloaded())
+                return True
+        return False
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(retry_after_s=RETRY_AFTER_S * (1 + JITTER * self._random()))
+
+    def _serve(self) -> None:
+        """Let in whoever has room now."""
+        now_s = asyncio.get_running_loop().time()
+        for criticality in HIGHEST_FIRST:
+            line = self._lines[criticality]
+            while len(self._tickets) < self.pressure.room(criticality):
+                place = line.next(now_s)
+                if place is None:
+                    break
+                if not place.done():
+                    ticket = Ticket(self, 0)
+                    self.enter(ticket)
+                    place.set_result(ticket)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            return
+        now_s = loop.time()
+        expiries = (line.next_expiry_s(now_s) for line in self._lines.values())
+        next_s = min((at_s for at_s in expiries if at_s is not None), default=None)
+        if next_s is not None:
+            self._timer = loop.call_at(next_s, self._expire)
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for line in self._lines.values():
+            for place in line.expired(loop.time()):
+                if not place.done():
+                    place.set_exception(self._overloaded())
+        self._set_timer(loop)
+
+    def observe(self, sample: Sample) -> None:
+        """How the process feels now. May let in those who wait, or end the largest request in flight."""
+        self.pressure.observe(sample, len(self._tickets))
+        if self.pressure.must_expel and self._tickets:
+            largest = max(self._tickets, key=lambda ticket: ticket.size_bytes)
+            largest.expel(self._overloaded())
+        if self.waiting:
+            self._serve()
 
     def close(self) -> None:
         """Admit nobody from now on."""
         self._is_closed = True
+        for line in self._lines.values():
+            while (place := line.next(0.0)) is not None:
+                if not place.done():
+                    place.set_exception(Draining(retry_after_s=RETRY_AFTER_S))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def wait_until_idle(self) -> None:
         """Until the last request has ended."""
@@ -49,7 +156,7 @@ class Admission:
         """End all requests that still run; their callers are told `Draining`. Returns how many."""
         tickets = list(self._tickets)
         for ticket in tickets:
-            ticket.expel()
+            ticket.expel(Draining(retry_after_s=RETRY_AFTER_S))
         return len(tickets)
 
     def enter(self, ticket: "Ticket") -> None:
@@ -60,21 +167,27 @@ class Admission:
     def leave(self, ticket: "Ticket") -> None:
         """Called by a ticket."""
         self._tickets.discard(ticket)
+        if self._timer is not None:  # Somebody waits.
+            self._serve()
         if not self._tickets:
             self._idle.set()
 
 
 class Ticket:
-    """One request in flight. Turns the cancellation that `expel` causes into `Draining`."""
+    """One request in flight. Turns the cancellation that `expel` causes into the error it was given."""
 
-    __slots__ = ("_admission", "_is_expelled", "_task")
+    __slots__ = ("_admission", "_expulsion", "_task", "size_bytes")
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, size_bytes: int) -> None:
         self._admission = admission
         self._task: asyncio.Task[object] | None = None
-        self._is_expelled = False
+        self._expulsion: ServiceError | None = None
+        self.size_bytes = size_bytes
 
     def __enter__(self) -> Self:
+        if self._expulsion is not None:  # Between the end of its wait and its start.
+            self._admission.leave(self)
+            raise self._expulsion
         self._task = asyncio.current_task()
         self._admission.enter(self)
         return self
@@ -87,17 +200,16 @@ class Ticket:
     ) -> None:
         self._admission.leave(self)
 
-    def expel(self) -> None:
-        """Cancel the request's task."""
-        if self._task is not None:
-            self._is_expelled = True
-            self._task.cancel()
+    def expel(self, error: ServiceError) -> None:
+        """Cancel the request's task; its caller is told the error."""
+        if self._expulsion is None:
+            self._expulsion = error
+            if self._task is not None:
+                self._task.cancel()
 
-    def was_expelled(self) -> bool:
-        """Did the cancellation that is under way come from us? Answers yes once, and takes the cancellation back."""
-        if not self._is_expelled:
-            return False
-        self._is_expelled = False
-        if self._task is not None:
+    def expulsion(self) -> ServiceError | None:
+        """The error, if the cancellation that is under way came from us. Answers once, and takes it back."""
+        error, self._expulsion = self._expulsion, None
+        if error is not None and self._task is not None:
             self._task.uncancel()
-        return True
+        return error

@@ -1,8 +1,7 @@
 """The attempt loop: candidates in order, until one has answered. The one place that retries anything.
 
-A hop is one model turn. Until the first content of a hop, failure means another attempt and the caller sees nothing.
-After it, a stream that breaks is interrupted. A unary caller sees nothing before the end, so for it every failure comes
-before content.
+A hop is one model turn. Until its first content, failure means another attempt and the caller sees nothing. After it,
+`Recovery` decides. A unary caller sees nothing before the end, so for it an answer that breaks off simply starts again.
 """
 
 import asyncio
@@ -11,25 +10,29 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from trunkline.v1.completion_event_pb2 import CompleteResponse
-from trunkline.v1.completion_pb2 import Attempt, FinishReason
+from trunkline.v1.completion_event_pb2 import CompleteResponse, StreamReset
+from trunkline.v1.completion_pb2 import Attempt, CompletionWarning, FinishReason
+from trunkline.v1.completion_spec_pb2 import Recovery
 from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.pump import Pump
+from trunkline_server.completion.recovery import (
+    Said,
+    continuation,
+    continued_warning,
+    may_continue,
+)
+from trunkline_server.completion.verdict import verdict
 from trunkline_server.core.attempts import attempt_message
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
-    AllProvidersFailed,
     AllProvidersThrottled,
     CapabilityUnsupported,
-    ContentBlocked,
-    ContextLengthExceeded,
     DeadlineExceeded,
     ProvidersUnavailable,
     StreamInterrupted,
     TrunklineError,
     UpstreamError,
-    UpstreamRejected,
-    UpstreamTimeout,
 )
 from trunkline_server.core.failure import CONSEQUENCES, Failure
 from trunkline_server.core.ports import (
@@ -48,6 +51,7 @@ BACKOFF_BASE_S: Final = 0.25
 BACKOFF_MAX_S: Final = 4.0
 THROTTLE_WAIT_S: Final = 2.0
 CLOCK_S: Final = 0.005  # A timer may fire a little early.
+LATE_S: Final = 0.05  # So close to its end, a deadline has passed.
 THROTTLE_WAIT_SHARE: Final = 0.2  # Of the time that is left.
 
 Batch = list[CompleteResponse]
@@ -60,6 +64,7 @@ class Upstream:
     providers: Providers
     circuits: Circuits
     telemetry: Telemetry
+    pump: Pump
     random: Callable[[], float]
 
 
@@ -68,7 +73,8 @@ class Limits:
     """Of one request. None: the candidate's own.
 
     Attributes:
-        whole: the caller sees nothing before the end, so an answer that breaks off is tried again.
+        whole: the caller sees nothing before the end.
+        recovery: what becomes of an answer that broke off after content, for a caller who has seen it.
         refuses_drops: a candidate that can't honour an option is passed over.
     """
 
@@ -76,18 +82,31 @@ class Limits:
     first_token_timeout_s: float | None = None
     idle_timeout_s: float | None = None
     whole: bool = False
+    recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
     refuses_drops: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Try:
-    """One attempt under way."""
+    """One attempt under way.
+
+    Attributes:
+        opening: what came first, from the first content on; None until there is content.
+        error: how it failed.
+        is_open: no outcome has been reported yet.
+        output_chars: characters of content, shown or not; known when the attempt was left.
+    """
 
     candidate: Candidate
     started_s: float
     started_unix_s: float
+    is_hedge: bool = False
     first_token_s: float | None = None
     facts: AttemptFacts = field(default_factory=AttemptFacts)
+    answer: Answer | None = None
+    opening: Batch | None = None
+    error: UpstreamError | None = None
+    is_open: bool = True
     output_chars: int = 0
 
 
@@ -111,18 +130,24 @@ class Hop:
         self.hop_id = hop_id
         self.attempts: list[Attempt] = []
         self.records: list[AttemptRecord] = []
-        self.current: Try | None = None
-        self.refused: Unencodable | None = None
+        self.shown: list[
+            Try
+        ] = []  # Those whose content the caller has, or had: in order, the last one serves.
+        self.continued: list[CompletionWarning] = []
         self._loop = asyncio.get_running_loop()
         self._failures: list[UpstreamError] = []
+        self._refused: Unencodable | None = None
         self._retries: dict[str, int] = {}
         self._tried: set[str] = set()
+        self._interruption: TrunklineError | None = None
+        self._broken_off: Attempt | None = None
+        continues = limits.recovery == Recovery.RECOVERY_CONTINUE and not limits.whole
+        self._said = Said() if continues and may_continue(prompt.spec) else None
 
     @property
     def served(self) -> Try:
         """The attempt that gives the answer; only once content has come."""
-        assert self.current is not None
-        return self.current
+        return self.shown[-1]
 
     @property
     def failover_count(self) -> int:
@@ -132,70 +157,55 @@ class Hop:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The events of the answer, batch by batch. Nothing comes before content.
 
+        A `StreamReset` comes first in a batch: what came before it is void.
+
         Raises:
             RequestError, ServiceError: nobody answered; StreamInterrupted: the answer broke off.
         """
-        candidate: Candidate | None = self._first()
+        candidate = self._pick(self.plan.candidates)
         while candidate is not None:
-            attempt = self._begin(candidate)
-            answer: Answer | None = None
-            failure: UpstreamError | None = None
-            is_settled = False
-            try:
+            attempt = await self._ask(candidate)
+            if attempt.opening is not None:
+                assert attempt.answer is not None
+                answer = attempt.answer
                 try:
-                    answer, batch = await self._until_content(attempt)
-                except UpstreamError as error:
-                    is_settled = True
-                    failure = error
-                    self._failed(attempt, error)
-                except Unencodable as error:
-                    is_settled = True
-                    self._end(attempt, Failure.DEADLINE)
-                    self.refused = error
-                else:
-                    # From here on the caller sees content: there is no way back.
-                    yield batch
-                    idle_s = self.limits.idle_timeout_s or candidate.idle_timeout_s
+                    yield self._opening(attempt)
+                    idle_s = self.limits.idle_timeout_s or attempt.candidate.idle_timeout_s
                     deadline_s = self.deadline.at_s
                     clock = self._loop.time
+                    said = self._said
                     while not answer.is_complete:
                         until_s = clock() + idle_s
                         try:
                             batch = await answer.read(min(deadline_s, until_s))
                         except (UpstreamError, TimeoutError) as error:
-                            is_settled = True
-                            raise self._interrupted(attempt, answer, error) from error
+                            self._interrupted(attempt, error)
+                            break
+                        if said is not None:
+                            batch = said.pass_on(batch)
                         if batch:
                             yield batch
-                    is_settled = True
-                    self._succeeded(attempt, answer)
-                    return
-            finally:
-                # Left early: cancelled, or the reader went away. That says nothing about the candidate.
-                if not is_settled:
-                    self._end(attempt, Failure.DEADLINE)
-                if answer is not None:
-                    attempt.output_chars = answer.output_chars
-                    answer.close()
-            candidate = await self._next(attempt, failure)
-        raise self._verdict()
+                    else:
+                        self._succeeded(attempt)
+                        return
+                finally:
+                    self._leave(attempt)
+                if not self._recovers():
+                    break
+            candidate = await self._next(attempt)
+        raise self._interruption or self._nobody_answered()
 
     # choosing
-
-    def _first(self) -> Candidate | None:
-        return self._pick(self.plan.candidates)
 
     def _pick(self, candidates: tuple[Candidate, ...]) -> Candidate | None:
         now_s = self._loop.time()
         circuits = self.upstream.circuits
-        for candidate in candidates:
-            if circuits.allows(candidate, now_s):
-                return candidate
-        if self._failures or not candidates:
-            return None
-        return circuits.least_bad(candidates, now_s)
+        candidate = circuits.choose(candidates, now_s)
+        if candidate is None and not self._failures:
+            candidate = circuits.least_bad(candidates, now_s)
+        return candidate
 
-    async def _next(self, last: Try, error: UpstreamError | None) -> Candidate | None:
+    async def _next(self, last: Try) -> Candidate | None:
         """Who is asked after a failure; None when that was the end of it."""
         self._tried.add(last.candidate.key)
         now_s = self._loop.time()
@@ -205,6 +215,7 @@ class Hop:
             for c in self.plan.candidates
             if c.key not in self._tried and circuits.allows(c, now_s)
         )
+        error = last.error
         if error is None:  # The candidate could not express the request: that was no attempt.
             return self._pick(rest)
         consequence = CONSEQUENCES[error.failure]
@@ -234,65 +245,130 @@ class Hop:
             if error.retry_after_s:
                 return False  # It told us to stay away.
             wait_s = self.upstream.random() * min(BACKOFF_BASE_S * 2**done, BACKOFF_MAX_S)
-        if not self.upstream.circuits.budget(candidate).spend(now_s):
+        health = self.upstream.circuits.health(candidate)
+        if not health.throttle.allows or not health.budget.spend(now_s):
             return False
         self._retries[candidate.key] = done + 1
         if wait_s:
             await asyncio.sleep(wait_s + CLOCK_S)
         # Its breaker may have opened by the very failure, or by another request's in the meantime.
-        return self.upstream.circuits.allows(candidate, self._loop.time())
+        return health.allows(self._loop.time())
 
-    # one attempt
+    # asking
 
-    def _begin(self, candidate: Candidate) -> Try:
+    async def _ask(self, candidate: Candidate) -> Try:
+        """One attempt, or two at once: until one has content, or all have failed."""
+        attempt = self._begin(candidate)
+        if self.plan.hedges and self.prompt.stream:
+            return await self._ask_two(attempt)
+        await self._until_content(attempt)
+        return attempt
+
+    async def _ask_two(self, first: Try) -> Try:
+        """Ask another provider as well when the first stays silent. Whoever has content first serves; the other ends.
+
+        Returns the one that serves, else the one that failed last.
+        """
+        allowance = self.upstream.circuits.hedges(self.plan.route)
+        if not self._failures:
+            allowance.earn()
+        health = self.upstream.circuits.health(first.candidate)
+        tasks = {self._loop.create_task(self._until_content(first)): first}
+        last = first
+        try:
+            _, silent = await asyncio.wait(tasks, timeout=health.first_tokens.hedge_delay_s)
+            second = self._hedge(first) if silent else None
+            if second is not None:
+                tasks[self._loop.create_task(self._until_content(second))] = second
+            while tasks:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    last = tasks.pop(task)
+                    task.result()
+                    if last.opening is not None:
+                        return last
+                    self._tried.add(last.candidate.key)
+            return last
+        finally:
+            for task, attempt in tasks.items():
+                task.cancel()
+                self._lost(attempt, last)
+            if tasks:
+                await asyncio.wait(tasks)
+                for attempt in tasks.values():
+                    self._leave(attempt)
+
+    def _hedge(self, first: Try) -> Try | None:
+        """A second attempt, at another provider, if all agree to it."""
         now_s = self._loop.time()
         circuits = self.upstream.circuits
-        circuits.begin(candidate, now_s)
-        if candidate.key not in self._retries:
-            circuits.budget(candidate).earn(now_s)
-        self.current = Try(candidate, now_s, time.time())
-        return self.current
+        allowance = circuits.hedges(self.plan.route)
+        if not allowance.allows or len(self._failures) + 1 >= self.limits.max_attempts:
+            return None
+        others = tuple(
+            c
+            for c in self.plan.candidates
+            if c.provider != first.candidate.provider
+            and c.key not in self._tried
+            and circuits.health(c).throttle.allows
+        )
+        candidate = circuits.choose(others, now_s)
+        if candidate is None or not circuits.health(candidate).budget.spend(now_s):
+            return None
+        allowance.spend()
+        self.upstream.telemetry.hedged(self.plan.route, candidate)
+        return self._begin(candidate, is_hedge=True)
 
-    async def _until_content(self, attempt: Try) -> tuple[Answer, Batch]:
-        """Open the attempt and read until there is something to show: first content, or all of it for a unary caller.
+    def _begin(self, candidate: Candidate, *, is_hedge: bool = False) -> Try:
+        now_s = self._loop.time()
+        is_first = candidate.key not in self._retries and not is_hedge
+        self.upstream.circuits.begin(candidate, now_s, is_first=is_first)
+        return Try(candidate, now_s, time.time(), is_hedge)
 
-        Raises:
-            UpstreamError, Unencodable.
+    async def _until_content(self, attempt: Try) -> None:
+        """Open the attempt and read until there is content, or the answer has ended without.
+
+        Its outcome is in the attempt: `opening`, or `error`, or neither where the candidate can't express the request.
         """
-        answer: Answer | None = None
         try:
-            until_s = self._patience(attempt)
-            if self.limits.refuses_drops:
-                # Before anything is sent: an answer that is thrown away would be paid for all the same.
-                self._refuse_drops(attempt.candidate)
-            answer = await self.upstream.providers.open(attempt.candidate, self.prompt, until_s)
-            attempt.facts = answer.facts
-            batch: Batch = []
-            idle_s = self.limits.idle_timeout_s or attempt.candidate.idle_timeout_s
-            while not answer.is_complete:
-                events = await answer.read(until_s)
-                if events and attempt.first_token_s is None:
-                    attempt.first_token_s = self._loop.time() - attempt.started_s
-                batch += events
-                if batch and not self.limits.whole and self._holds_content(batch):
-                    break
-                # From the first sign of life it is the gap that counts, but hidden reasoning never shortens the wait.
-                gap_s = min(self._loop.time() + idle_s, self.deadline.at_s)
-                until_s = gap_s if batch else max(until_s, gap_s)
-            self._refuse_nothing(answer, batch)
-            return answer, batch
-        except TimeoutError as error:
-            self._close(answer)
-            if self.deadline.remaining_s(self._loop.time()) <= 0.05:
-                raise UpstreamError(Failure.DEADLINE, "the caller's deadline passed") from error
-            raise UpstreamError(Failure.SLOW, "no content in time") from error
-        except BaseException:
-            self._close(answer)
-            raise
+            attempt.opening = await self._open(attempt)
+        except UpstreamError as error:
+            self._failed(attempt, error)
+        except TimeoutError:
+            self._failed(attempt, self._late() or UpstreamError(Failure.SLOW, "no content in time"))
+        except Unencodable as error:
+            self._refused = error
+        finally:
+            # Left early, or not an attempt at all: that says nothing about the candidate.
+            if attempt.opening is None:
+                self._leave(attempt)
 
-    def _refuse_drops(self, candidate: Candidate) -> None:
-        for warning in self.upstream.providers.warnings(candidate, self.prompt):
-            raise Unencodable(warning.field, warning.message)
+    async def _open(self, attempt: Try) -> Batch:
+        candidate, prompt = attempt.candidate, self.prompt
+        until_s = self._patience(attempt)
+        if self.limits.refuses_drops:
+            # Before anything is sent: an answer that is thrown away would be paid for all the same.
+            for warning in self.upstream.providers.warnings(candidate, prompt):
+                raise Unencodable(warning.field, warning.message)
+        if self._said is not None and self.shown:
+            prompt = continuation(prompt, self._said.text, candidate)
+        answer = await self.upstream.providers.open(candidate, prompt, until_s)
+        attempt.answer, attempt.facts = answer, answer.facts
+        batch: Batch = []
+        idle_s = self.limits.idle_timeout_s or candidate.idle_timeout_s
+        while not answer.is_complete:
+            events = await answer.read(until_s)
+            if events and attempt.first_token_s is None:
+                attempt.first_token_s = self._loop.time() - attempt.started_s
+            batch += events
+            if batch and self._holds_content(batch):
+                return batch
+            # From the first sign of life it is the gap that counts, but hidden reasoning never shortens the wait.
+            gap_s = min(self._loop.time() + idle_s, self.deadline.at_s)
+            until_s = gap_s if batch else max(until_s, gap_s)
+        if self._said is None or not self.shown:  # There may be nothing left to say.
+            self._refuse_nothing(answer, batch)
+        return batch
 
     def _patience(self, attempt: Try) -> float:
         now_s = attempt.started_s
@@ -303,7 +379,13 @@ class Hop:
             left = min(
                 left, sum(1 for c in still if c is attempt.candidate or circuits.allows(c, now_s))
             )
-        timeout_s = self.limits.first_token_timeout_s or attempt.candidate.first_token_timeout_s
+        candidate = attempt.candidate
+        timeout_s = self.limits.first_token_timeout_s
+        if timeout_s is None:
+            is_fast = self.plan.resolved_mode == "fast"
+            timeout_s = (
+                candidate.fast_first_token_timeout_s if is_fast else candidate.first_token_timeout_s
+            )
         if not self.prompt.stream:
             # A whole answer takes as long as it takes: only the deadline and the candidates still to come bound it.
             timeout_s = self.deadline.remaining_s(now_s)
@@ -314,7 +396,7 @@ class Hop:
 
     def _refuse_nothing(self, answer: Answer, batch: Batch) -> None:
         """An answer without content and without tokens is no answer."""
-        if not answer.is_complete or self._holds_content(batch) or answer.output_chars:
+        if self._holds_content(batch) or answer.output_chars:
             return
         usage = answer.facts.usage
         if usage is not None and usage.output_tokens:
@@ -327,109 +409,144 @@ class Hop:
             Failure.PROTOCOL, "an answer without content", http_status=answer.facts.http_status
         )
 
-    def _close(self, answer: Answer | None) -> None:
-        if answer is not None:
-            answer.close()
+    # showing
+
+    def _opening(self, attempt: Try) -> Batch:
+        """The first batch of an attempt, as the caller gets it."""
+        batch = attempt.opening or []
+        is_again = bool(self.shown)
+        self.shown.append(attempt)
+        said = self._said
+        if said is not None:
+            if is_again:
+                said.join(attempt.candidate, self.prompt.spec)
+                self.continued.append(continued_warning(attempt.candidate))
+            batch = said.pass_on(batch)
+        elif is_again:
+            reset = StreamReset(failed_attempt=self._broken_off)
+            batch = [CompleteResponse(stream_reset=reset), *batch]
+        return batch
+
+    def _recovers(self) -> bool:
+        """May another attempt take over from the one that broke off?"""
+        if self.limits.whole:
+            return True
+        if self._failures[-1].failure is Failure.DEADLINE:
+            return False
+        if self._said is not None:
+            return self._said.is_plain
+        return self.limits.recovery == Recovery.RECOVERY_RESTART and len(self.shown) == 1
 
     # outcomes
 
-    def _succeeded(self, attempt: Try, answer: Answer) -> None:
-        attempt.output_chars = answer.output_chars
-        self._end(attempt, None)
-        self._record(attempt, None)
+    def _succeeded(self, attempt: Try) -> None:
+        attempt.is_open = False
+        first_token_s = attempt.first_token_s if self.prompt.stream else None
+        self.upstream.circuits.succeed(
+            attempt.candidate, self._loop.time(), attempt.started_s, first_token_s
+        )
+        self._record(attempt)
 
     def _failed(self, attempt: Try, error: UpstreamError) -> None:
-        self._end(attempt, error.failure, error.retry_after_s)
+        attempt.is_open = False
+        attempt.error = error
+        self.upstream.circuits.fail(
+            attempt.candidate,
+            self._loop.time(),
+            attempt.started_s,
+            error.failure,
+            error.retry_after_s,
+            error.http_status,
+        )
         self._failures.append(error)
-        self._record(attempt, error)
+        self._record(attempt)
         self.upstream.telemetry.attempt_failed(self.hop_id, attempt.candidate, error)
 
-    def _interrupted(
-        self, attempt: Try, answer: Answer, error: UpstreamError | TimeoutError
-    ) -> TrunklineError:
-        attempt.output_chars = answer.output_chars
+    def _interrupted(self, attempt: Try, error: UpstreamError | TimeoutError) -> None:
+        """An answer broke off after content."""
         if isinstance(error, TimeoutError):
-            if self.deadline.remaining_s(self._loop.time()) <= 0.05:
-                error = UpstreamError(Failure.DEADLINE, "the caller's deadline passed")
-                self._failed(attempt, error)
-                return DeadlineExceeded(attempts=self.attempts)
-            error = UpstreamError(Failure.INTERRUPTED, "silence in the middle of the stream")
-        elif error.failure is Failure.AMBIGUOUS:
+            failure = Failure.SLOW if self.limits.whole else Failure.INTERRUPTED
+            error = self._late() or UpstreamError(failure, "silence in the middle of the stream")
+        elif error.failure is Failure.AMBIGUOUS and not self.limits.whole:
             error.failure = Failure.INTERRUPTED
         self._failed(attempt, error)
-        return StreamInterrupted(attempts=self.attempts, provider=attempt.candidate.provider)
+        self._broken_off = self.attempts[-1]
+        if not self.limits.whole:
+            self._interruption = (
+                DeadlineExceeded(attempts=self.attempts)
+                if error.failure is Failure.DEADLINE
+                else StreamInterrupted(attempts=self.attempts, provider=attempt.candidate.provider)
+            )
 
-    def _end(
-        self, attempt: Try, failure: Failure | None, retry_after_s: float | None = None
-    ) -> None:
-        self.upstream.circuits.end(
-            attempt.candidate, self._loop.time(), attempt.started_s, failure, retry_after_s
-        )
+    def _late(self) -> UpstreamError | None:
+        """What a timer that went off means if it was the caller's time that was up."""
+        if self.deadline.remaining_s(self._loop.time()) > LATE_S:
+            return None
+        return UpstreamError(Failure.DEADLINE, "the caller's deadline passed")
 
-    def _record(self, attempt: Try, error: UpstreamError | None) -> None:
+    def _lost(self, attempt: Try, winner: Try) -> None:
+        """An attempt ends because another one answered first."""
+        if winner.opening is not None and attempt.is_open:
+            attempt.error = UpstreamError(Failure.OUTRUN, "another attempt answered first")
+            self._record(attempt)
+
+    def _leave(self, attempt: Try) -> None:
+        """Close what is left of an attempt. One without an outcome was left early, which says nothing about anybody."""
+        answer, attempt.answer = attempt.answer, None
+        if answer is not None:
+            attempt.output_chars = answer.output_chars
+        if attempt.is_open:
+            attempt.is_open = False
+            self.upstream.circuits.leave(attempt.candidate, self._loop.time(), attempt.started_s)
+            if (
+                answer is not None
+                and attempt.candidate.drain_on_disconnect
+                and self.upstream.pump.adopt(
+                    self.hop_id, attempt.candidate, answer, self.deadline.at_s
+                )
+            ):
+                return
+        if answer is not None:
+            answer.close()
+
+    def _record(self, attempt: Try) -> None:
         duration_s = self._loop.time() - attempt.started_s
-        facts = attempt.facts
+        facts, error = attempt.facts, attempt.error
+        http_status = error.http_status if error else facts.http_status
         self.records.append(
             AttemptRecord(
-                attempt.candidate,
-                error.failure.name if error else "",
-                error.http_status if error else facts.http_status,
-                duration_s,
+                attempt.candidate, error.failure.name if error else "", http_status, duration_s
             )
         )
-        self.attempts.append(
-            attempt_message(
-                attempt_id=f"{self.hop_id}-{len(self.attempts) + 1}",
-                candidate=attempt.candidate,
-                hop=0,
-                started_unix_s=attempt.started_unix_s,
-                duration_s=duration_s,
-                first_token_s=attempt.first_token_s,
-                error=error,
-                http_status=error.http_status if error else facts.http_status,
-                upstream_request_id=error.upstream_request_id
-                if error
-                else facts.upstream_request_id,
-            )
+        message = attempt_message(
+            attempt_id=f"{self.hop_id}-{len(self.attempts) + 1}",
+            candidate=attempt.candidate,
+            hop=0,
+            started_unix_s=attempt.started_unix_s,
+            duration_s=duration_s,
+            first_token_s=attempt.first_token_s,
+            error=error,
+            http_status=http_status,
+            upstream_request_id=error.upstream_request_id if error else facts.upstream_request_id,
         )
+        if attempt.is_hedge:
+            message.hedge = True
+        self.attempts.append(message)
 
-    def _nobody_asked(self) -> TrunklineError:
+    def _nobody_answered(self) -> TrunklineError:
+        if self._failures:
+            is_late = self.deadline.remaining_s(self._loop.time()) <= 0
+            provider = self.records[-1].candidate.provider
+            return verdict(self._failures, self.attempts, provider, is_late)
         waiting = [c for c in self.plan.candidates if c.key not in self._tried]
-        if self.refused is not None and not waiting:
-            return CapabilityUnsupported(self.refused.field, self.refused.message)
+        if self._refused is not None and not waiting:
+            return CapabilityUnsupported(self._refused.field, self._refused.message)
         now_s = self._loop.time()
         circuits = self.upstream.circuits
         wait_s = max(1.0, circuits.shortest_wait_s(waiting, now_s))
-        if circuits.all_cool(waiting, now_s):
+        if circuits.all_throttled(waiting, now_s):
             return AllProvidersThrottled(retry_after_s=wait_s)
         return ProvidersUnavailable(retry_after_s=wait_s)
-
-    def _verdict(self) -> TrunklineError:
-        """What the caller is told when nobody answered."""
-        failures = self._failures
-        kinds = {error.failure for error in failures}
-        if not failures:
-            return self._nobody_asked()
-        last = failures[-1]
-        if Failure.DEADLINE in kinds or self.deadline.remaining_s(self._loop.time()) <= 0:
-            return DeadlineExceeded(attempts=self.attempts)
-        provider = self.records[-1].candidate.provider
-        if last.failure is Failure.POLICY:
-            return ContentBlocked(provider=provider)
-        if last.failure is Failure.CALLER:
-            return UpstreamRejected(provider=provider)
-        if kinds <= {Failure.CONTEXT_LENGTH}:
-            return ContextLengthExceeded(provider=provider)
-        if all(CONSEQUENCES[kind].blames_request for kind in kinds):
-            return UpstreamRejected(provider=provider)
-        if kinds <= {Failure.THROTTLED}:
-            waits = [error.retry_after_s for error in failures if error.retry_after_s is not None]
-            return AllProvidersThrottled(
-                retry_after_s=max(min(waits, default=1.0), 0.0), attempts=self.attempts
-            )
-        if kinds <= {Failure.SLOW}:
-            return UpstreamTimeout(attempts=self.attempts)
-        return AllProvidersFailed(attempts=self.attempts)
 
 
 # Ends that promise content.

@@ -1,89 +1,173 @@
-"""The candidates' health: a breaker for each, a retry budget for each provider, and how they combine."""
+"""The candidates' health: what is known of each, and how it combines into who may be asked."""
 
 from collections.abc import Callable, Sequence
 
 from trunkline_server.core.breaker import Breaker
 from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.concurrency import ConcurrencyLimit
 from trunkline_server.core.failure import CONSEQUENCES, Failure
+from trunkline_server.core.hedging import FirstTokens, HedgeAllowance
 from trunkline_server.core.retry_budget import RetryBudget
+from trunkline_server.core.retry_throttle import RetryThrottle
+
+FULL_WAIT_S = 1.0
+TOO_MUCH_LOAD = frozenset({429, 503, 529})
+
+
+class Health:
+    """What this process knows of one candidate. The budget is that of its provider."""
+
+    __slots__ = (
+        "breaker",
+        "budget",
+        "concurrency",
+        "first_tokens",
+        "panicking_since_s",
+        "throttle",
+    )
+
+    def __init__(
+        self, candidate: Candidate, budget: RetryBudget, random: Callable[[], float]
+    ) -> None:
+        self.breaker = Breaker(random)
+        self.budget = budget
+        self.concurrency = ConcurrencyLimit(candidate.max_concurrency)
+        self.throttle = RetryThrottle()
+        self.first_tokens = FirstTokens()
+        # When the attempt began that is made although the breaker is open.
+        self.panicking_since_s: float | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Does it run as many attempts as it has been found to bear?"""
+        return self.concurrency.is_binding and not self.concurrency.has_room
+
+    def allows(self, now_s: float) -> bool:
+        """May it be asked now?"""
+        return self.breaker.allows(now_s) and not self.is_full
 
 
 class Circuits:
-    """Breakers and budgets of one process. Bounded by the number of configured candidates."""
+    """Everybody's health in one process. Bounded by the number of configured candidates and routes."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
-        self._breakers: dict[str, Breaker] = {}
+        self._health: dict[str, Health] = {}
         self._budgets: dict[str, RetryBudget] = {}
-        self._panicking: dict[str, float] = {}  # When that attempt began.
+        self._allowances: dict[str, HedgeAllowance] = {}
 
-    def breaker(self, candidate: Candidate) -> Breaker:
+    def health(self, candidate: Candidate) -> Health:
         """The candidate's own."""
-        breaker = self._breakers.get(candidate.key)
-        if breaker is None:
-            breaker = self._breakers[candidate.key] = Breaker(self._random)
-        return breaker
+        health = self._health.get(candidate.key)
+        if health is None:
+            budget = self._budgets.setdefault(candidate.provider, RetryBudget())
+            health = self._health[candidate.key] = Health(candidate, budget, self._random)
+        return health
 
-    def budget(self, candidate: Candidate) -> RetryBudget:
-        """That of the candidate's provider."""
-        budget = self._budgets.get(candidate.provider)
-        if budget is None:
-            budget = self._budgets[candidate.provider] = RetryBudget()
-        return budget
+    def hedges(self, route: str) -> HedgeAllowance:
+        """The hedges that a route has left."""
+        return self._allowances.setdefault(route, HedgeAllowance())
 
     def allows(self, candidate: Candidate, now_s: float) -> bool:
         """May it be asked now?"""
-        breaker = self._breakers.get(candidate.key)
-        return breaker is None or breaker.allows(now_s)
+        return self.health(candidate).allows(now_s)
+
+    def choose(self, candidates: Sequence[Candidate], now_s: float) -> Candidate | None:
+        """The first that may be asked and has room; without such a one, the first that may be asked."""
+        crowded: Candidate | None = None
+        for candidate in candidates:
+            health = self.health(candidate)
+            if health.allows(now_s):
+                if health.concurrency.has_room:
+                    return candidate
+                crowded = crowded or candidate
+        return crowded
 
     def least_bad(self, candidates: Sequence[Candidate], now_s: float) -> Candidate | None:
         """When none is allowed: the open one whose time is up first, unless it is being tried already.
 
-        One that asked to be left alone is left alone all the same.
+        One that asked to be left alone is left alone all the same, and so is a full one.
         """
-        free = [
-            c
-            for c in candidates
-            if c.key not in self._panicking
-            and not self.breaker(c).is_on_trial
-            and not self.breaker(c).is_cooling(now_s)
-        ]
-        return min(free, key=lambda c: self.breaker(c).available_at_s(now_s), default=None)
+        free = [c for c in candidates if self._may_panic(self.health(c), now_s)]
+        return min(free, key=lambda c: self.health(c).breaker.available_at_s(now_s), default=None)
 
-    def all_cool(self, candidates: Sequence[Candidate], now_s: float) -> bool:
-        """Did every one of them ask to be left alone?"""
-        return all(self.breaker(c).is_cooling(now_s) for c in candidates)
+    def _may_panic(self, health: Health, now_s: float) -> bool:
+        return (
+            health.panicking_since_s is None
+            and not health.breaker.is_on_trial
+            and not health.breaker.is_cooling(now_s)
+            and not health.is_full
+        )
+
+    def all_throttled(self, candidates: Sequence[Candidate], now_s: float) -> bool:
+        """Did every one of them ask to be left alone, or is as busy as it can be?"""
+        return all(
+            health.breaker.is_cooling(now_s) or health.is_full
+            for health in map(self.health, candidates)
+        )
 
     def shortest_wait_s(self, candidates: Sequence[Candidate], now_s: float) -> float:
         """Seconds until one of them may be asked again."""
-        return max(0.0, min(self.breaker(c).available_at_s(now_s) for c in candidates) - now_s)
+        return min(self._wait_s(self.health(c), now_s) for c in candidates)
 
-    def begin(self, candidate: Candidate, now_s: float) -> None:
-        """An attempt starts."""
-        breaker = self.breaker(candidate)
-        if not breaker.allows(now_s):
-            self._panicking[candidate.key] = now_s
-        breaker.begin(now_s)
+    def _wait_s(self, health: Health, now_s: float) -> float:
+        wait_s = max(0.0, health.breaker.available_at_s(now_s) - now_s)
+        return max(wait_s, FULL_WAIT_S) if health.is_full else wait_s
 
-    def end(
+    def begin(self, candidate: Candidate, now_s: float, *, is_first: bool) -> None:
+        """An attempt starts; `is_first` unless it asks the same candidate again."""
+        health = self.health(candidate)
+        if not health.breaker.allows(now_s):
+            health.panicking_since_s = now_s
+        health.breaker.begin(now_s)
+        health.concurrency.begin()
+        if is_first:
+            health.budget.earn(now_s)
+
+    def succeed(
+        self, candidate: Candidate, now_s: float, began_s: float, first_token_s: float | None
+    ) -> None:
+        """An attempt served its answer. `first_token_s`: how long a streamed one took to begin."""
+        health = self._ended(candidate, began_s)
+        health.breaker.succeed(now_s, began_s)
+        health.throttle.succeed()
+        health.concurrency.succeed(now_s, began_s, first_token_s)
+        if first_token_s is not None:
+            health.first_tokens.add(first_token_s)
+
+    def fail(
         self,
         candidate: Candidate,
         now_s: float,
         began_s: float,
-        failure: Failure | None,
+        failure: Failure,
         retry_after_s: float | None = None,
+        http_status: int = 0,
     ) -> None:
-        """An attempt ended: None for success, `Failure.DEADLINE` for anything that says nothing about the candidate."""
-        if self._panicking.get(candidate.key) == began_s:
-            del self._panicking[candidate.key]
-        breaker = self.breaker(candidate)
-        if failure is None:
-            breaker.succeed(now_s, began_s)
-            return
+        """An attempt failed."""
+        health = self._ended(candidate, began_s)
         consequence = CONSEQUENCES[failure]
         if consequence.cools and retry_after_s:
-            breaker.cool(now_s + retry_after_s, now_s)
+            health.breaker.cool(now_s + retry_after_s, now_s)
         if consequence.opens or consequence.trips:
-            breaker.fail(now_s, began_s, at_once=consequence.opens)
+            health.breaker.fail(now_s, began_s, at_once=consequence.opens)
         else:
-            breaker.neutral(now_s, began_s)
+            health.breaker.neutral(now_s, began_s)
+        if consequence.trips or consequence.opens or consequence.cools:
+            health.throttle.fail()
+        if failure in (Failure.THROTTLED, Failure.SLOW) or http_status in TOO_MUCH_LOAD:
+            health.concurrency.congest(now_s, began_s)
+        else:
+            health.concurrency.end()
+
+    def leave(self, candidate: Candidate, now_s: float, began_s: float) -> None:
+        """An attempt ended without saying anything about the candidate: cancelled, or never made."""
+        health = self._ended(candidate, began_s)
+        health.breaker.neutral(now_s, began_s)
+        health.concurrency.end()
+
+    def _ended(self, candidate: Candidate, began_s: float) -> Health:
+        health = self.health(candidate)
+        if health.panicking_since_s == began_s:
+            health.panicking_since_s = None
+        return health

@@ -31,13 +31,20 @@ from trunkline.v1.completion_service_pb2 import (
 )
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, UnsupportedPolicy
 from trunkline_server.completion.admission import Admission
-from trunkline_server.completion.attempts import DEFAULT_MAX_ATTEMPTS, Batch, Hop, Limits, Upstream
+from trunkline_server.completion.attempts import (
+    DEFAULT_MAX_ATTEMPTS,
+    Batch,
+    Hop,
+    Limits,
+    Try,
+    Upstream,
+)
 from trunkline_server.core.attempts import set_duration
+from trunkline_server.core.breaker import State
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
     DeadlineExceeded,
-    Draining,
     InvalidRequest,
     NotSupported,
     TrunklineError,
@@ -45,6 +52,7 @@ from trunkline_server.core.errors import (
 from trunkline_server.core.fold import Fold, ended
 from trunkline_server.core.ports import Callers, Prompt, RequestRecord, Router, Unencodable
 from trunkline_server.core.pricing import price
+from trunkline_server.core.usage import add
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
 MAX_STREAM_S: Final = 600.0
@@ -78,10 +86,35 @@ class Call:
 class Progress:
     """What `events` needs to know when something goes wrong in the middle."""
 
-    has_content: bool = False
     hop: Hop | None = None
+    served: Try | None = None
     route: Route | None = None
     usage: Usage = field(default_factory=Usage)
+    told: int = 0  # Failed attempts that the caller knows of.
+
+    def begin(
+        self, plan: Plan, hop: Hop, batch: Batch, options: StreamOptions, head: CompleteResponse
+    ) -> Batch:
+        """The first batch of whoever serves from now on, with what is said before it."""
+        is_first = self.served is None
+        self.served = hop.served
+        self.route = _route(plan, hop)
+        before: Batch = []
+        if is_first and not options.HasField("heartbeat_interval"):
+            before.append(head)
+        if options.include_attempts:
+            before += [
+                CompleteResponse(attempt_failed=AttemptFailed(attempt=attempt, will_failover=True))
+                for attempt in hop.attempts[self.told :]
+                if attempt.HasField("error")
+            ]
+            self.told = len(hop.attempts)
+        selected = CompleteResponse(route_selected=RouteSelected(route=self.route))
+        if is_first:
+            return [*before, selected, *batch]
+        if batch and batch[0].HasField("stream_reset"):
+            return [*before, batch[0], selected, *batch[1:]]
+        return before + batch
 
 
 class Completions:
@@ -146,8 +179,10 @@ class Completions:
 
     def _exclusion(self, candidate: Candidate, prompt: Prompt, now_s: float) -> str:
         if not self._upstream.circuits.allows(candidate, now_s):
-            state = self._upstream.circuits.breaker(candidate).state(now_s).value
-            return "the breaker is open" if state == "open" else "cooling down or on trial"
+            health = self._upstream.circuits.health(candidate)
+            if health.breaker.state(now_s) is State.OPEN:
+                return "the breaker is open"
+            return "as busy as it can be" if health.is_full else "cooling down or on trial"
         try:
             warnings = self._upstream.providers.warnings(candidate, prompt)
         except Unencodable as error:
@@ -175,10 +210,11 @@ class Completions:
         progress = Progress()
         record.reason = "CANCELLED"  # Until another end is known.
         try:
-            with self.admission.admit() as ticket:
+            # admit
+            caller = self._callers.authenticate(call.authorization)
+            record.key_id = caller.key_id
+            with await self.admission.admit(caller.criticality, spec.ByteSize()) as ticket:
                 try:
-                    # admit
-                    record.key_id = self._callers.authenticate(call.authorization).key_id
                     _refuse_idempotency(idempotency_key, call)
                     check_spec(spec)
                     deadline = _deadline(call, started_s, whole)
@@ -191,13 +227,15 @@ class Completions:
                     head = _started(completion_id, call.request_id, created_s)
                     if options.HasField("heartbeat_interval"):
                         yield [head]
-                    prompt = Prompt(spec, _streams(spec, whole), call.traceparent, call.tracestate)
+                    prompt = Prompt(
+                        spec, _streams(spec, plan, whole), call.traceparent, call.tracestate
+                    )
                     hop = Hop(
                         self._upstream,
                         plan,
                         prompt,
                         deadline,
-                        _limits(spec, whole),
+                        _limits(spec, plan, whole),
                         f"{completion_id}.0",
                     )
                     progress.hop = hop
@@ -207,12 +245,10 @@ class Completions:
                         async for batch in batches:
                             if fold is not None:
                                 fold.add(batch)
-                            if progress.route is None:
-                                progress.route = _route(plan, hop)
-                                record.time_to_first_token_s = loop.time() - started_s
-                                progress.has_content = True
-                                if not whole:
-                                    batch = _preamble(progress.route, hop, options, head) + batch
+                            if progress.served is not hop.served:
+                                batch = progress.begin(plan, hop, batch, options, head)
+                                if record.time_to_first_token_s is None:
+                                    record.time_to_first_token_s = loop.time() - started_s
                             if buffers_calls:
                                 batch = [e for e in batch if not e.HasField("tool_call_delta")]
                             if not whole:
@@ -238,20 +274,20 @@ class Completions:
                     record.reason = "OK"
                     yield last
                 except asyncio.CancelledError:
-                    if ticket.was_expelled():
-                        raise Draining(retry_after_s=1.0) from None
+                    if (expulsion := ticket.expulsion()) is not None:
+                        raise expulsion from None
                     if call.timeout_s is not None and loop.time() - started_s >= call.timeout_s:
                         # The gRPC library ends a call that is out of time by cancelling it, sometimes before we do.
                         record.reason = DeadlineExceeded.reason
                     raise
         except TrunklineError as error:
             record.reason = error.reason
-            if progress.has_content and not whole:
+            if progress.served is not None and not whole:
                 yield [_interrupted(spec, progress)]
             raise
         except Exception:
             record.reason = "INTERNAL_ERROR"
-            if progress.has_content and not whole:
+            if progress.served is not None and not whole:
                 yield [_interrupted(spec, progress)]
             raise
         finally:
@@ -263,8 +299,8 @@ class Completions:
         hop = progress.hop
         if hop is not None:
             record.attempts = hop.records
-            if progress.has_content and hop.current is not None:
-                served = hop.current
+            if hop.shown:
+                served = hop.served
                 record.provider = served.candidate.provider
                 record.routed_model = served.candidate.id
                 record.response_model = served.facts.response_model
@@ -300,18 +336,18 @@ def _deadline(call: Call, now_s: float, whole: bool) -> Deadline:
     return Deadline(now_s + limit_s)
 
 
-def _streams(spec: CompletionSpec, whole: bool) -> bool:
-    """A unary caller who limits silence can be served only by watching the upstream's stream."""
-    if not whole:
+def _streams(spec: CompletionSpec, plan: Plan, whole: bool) -> bool:
+    """A unary caller who limits silence, or may be hedged, can be served only by watching the upstream's stream."""
+    if not whole or plan.hedges:
         return True
     constraints = spec.constraints
     return constraints.HasField("first_token_timeout") or constraints.HasField("idle_timeout")
 
 
-def _limits(spec: CompletionSpec, whole: bool) -> Limits:
+def _limits(spec: CompletionSpec, plan: Plan, whole: bool) -> Limits:
     refuses = spec.unsupported_policy == UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
     if not spec.HasField("constraints"):
-        return Limits(whole=whole, refuses_drops=refuses)
+        return Limits(whole=whole, recovery=plan.recovery, refuses_drops=refuses)
     constraints = spec.constraints
     first, idle = constraints.first_token_timeout, constraints.idle_timeout
     return Limits(
@@ -321,6 +357,7 @@ def _limits(spec: CompletionSpec, whole: bool) -> Limits:
         first_token_timeout_s=(first.seconds + first.nanos / 1e9) or None,
         idle_timeout_s=(idle.seconds + idle.nanos / 1e9) or None,
         whole=whole,
+        recovery=constraints.recovery or plan.recovery,
         refuses_drops=refuses,
     )
 
@@ -330,19 +367,6 @@ def _started(completion_id: str, request_id: str, created_s: float) -> CompleteR
     started.create_time.seconds = int(created_s)
     started.create_time.nanos = int(created_s % 1 * 1e9)
     return CompleteResponse(started=started)
-
-
-def _preamble(route: Route, hop: Hop, options: StreamOptions, head: CompleteResponse) -> Batch:
-    """What is said before the first content, now that there is some."""
-    events = [] if options.HasField("heartbeat_interval") else [head]
-    if options.include_attempts:
-        events += [
-            CompleteResponse(attempt_failed=AttemptFailed(attempt=attempt, will_failover=True))
-            for attempt in hop.attempts
-            if attempt.HasField("error")
-        ]
-    events.append(CompleteResponse(route_selected=RouteSelected(route=route)))
-    return events
 
 
 def _route(plan: Plan, hop: Hop) -> Route:
@@ -369,18 +393,25 @@ def _route(plan: Plan, hop: Hop) -> Route:
 
 
 def _usage(spec: CompletionSpec, hop: Hop) -> Usage:
+    """What all attempts together used that gave the caller content."""
+    total = _usage_of(spec, hop.served)
+    for attempt in hop.shown[:-1]:
+        add(total, _usage_of(spec, attempt))
+    return total
+
+
+def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
     """The upstream's counts, or ours where it sent none, and what they cost."""
-    served = hop.served
-    reported = served.facts.usage
+    reported = attempt.facts.usage
     usage = Usage()
     if reported is not None:
         usage.CopyFrom(reported)
     else:
         usage.input_tokens = _estimated_input_tokens(spec)
-        usage.output_tokens = -(-served.output_chars // CHARS_PER_TOKEN)
+        usage.output_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
         usage.total_tokens = usage.input_tokens + usage.output_tokens
         usage.estimated = True
-    cost = price(usage, served.candidate.price)
+    cost = price(usage, attempt.candidate.price)
     if cost is not None:
         usage.cost.CopyFrom(cost)
     return usage
@@ -414,7 +445,7 @@ def _completion(
         route=progress.route,
         usage=progress.usage,
         attempts=hop.attempts,
-        warnings=facts.warnings,
+        warnings=[*facts.warnings, *hop.continued],
         metadata_json=spec.metadata_json,
         system_fingerprint=facts.system_fingerprint,
         service_tier=facts.service_tier,
@@ -425,8 +456,9 @@ def _completion(
     completion.create_time.nanos = int(created_s % 1 * 1e9)
     timing = completion.timing
     set_duration(timing.total, total_s)
-    if served.first_token_s is not None:
-        set_duration(timing.time_to_first_token, served.first_token_s)
+    first = hop.shown[0]
+    if first.first_token_s is not None:
+        set_duration(timing.time_to_first_token, first.first_token_s)
     kind = spec.response_format.WhichOneof("format") if spec.HasField("response_format") else None
     if (
         kind in ("json_object", "json_schema")

@@ -31,6 +31,7 @@ REASONS: Final[Mapping[Failure, tuple[str, int]]] = {
     Failure.PROTOCOL: ("UPSTREAM_PROTOCOL_ERROR", code_pb2.INTERNAL),
     Failure.INTERRUPTED: ("STREAM_INTERRUPTED", code_pb2.ABORTED),
     Failure.DEADLINE: ("DEADLINE_EXCEEDED", code_pb2.DEADLINE_EXCEEDED),
+    Failure.OUTRUN: ("ANOTHER_ATTEMPT_ANSWERED", code_pb2.CANCELLED),
 }
 
 

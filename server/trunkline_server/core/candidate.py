@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from trunkline.v1.completion_spec_pb2 import Recovery
+
 
 class Capability(StrEnum):
     """What a model can do. The names are those of the contract's `Capabilities` and of `[[models]] capabilities`."""
@@ -40,7 +42,12 @@ class Candidate:
         model: the name that the provider knows it by.
         family: whose opaque state it understands: the dialect, or the provider where a dialect has several.
         first_token_timeout_s: how long it may stay silent.
+        fast_first_token_timeout_s: the same for a request of the mode "fast".
         idle_timeout_s: the longest gap between its events.
+        max_concurrency: attempts that may run at once, however well it does.
+        prefills: it continues a last message of the assistant's as its own.
+        drain_on_disconnect: it bills the whole generation whoever listens, so an answer that the caller left is read to
+            its end.
         scores: static scores, 0 to 1: accuracy, latency, cost.
     """
 
@@ -60,8 +67,11 @@ class Candidate:
     scores: Mapping[str, float] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     first_token_timeout_s: float = 60.0
+    fast_first_token_timeout_s: float = 15.0
     idle_timeout_s: float = 30.0
-    reasons: bool = False
+    max_concurrency: int = 1024
+    prefills: bool = False
+    drain_on_disconnect: bool = False
     embedded: bool = False
 
     @property
@@ -96,6 +106,8 @@ class Plan:
     Attributes:
         route: the named route, or empty.
         pinned: the caller named one model, so nothing else may stand in but its fallbacks.
+        recovery: the route's own, for callers who name none.
+        hedges: another provider may be asked while the first is silent.
         scores: by `Candidate.key`; empty where the order was not scored.
     """
 
@@ -106,3 +118,5 @@ class Plan:
     excluded: tuple[Exclusion, ...] = ()
     scores: Mapping[str, Score] = field(default_factory=dict)
     pinned: bool = False
+    recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
+    hedges: bool = False

@@ -35,6 +35,7 @@ class Failure(Enum):
     PROTOCOL = auto()  # Not what the dialect promises: HTML, broken JSON, no end.
     INTERRUPTED = auto()  # Lost after content.
     DEADLINE = auto()  # Our caller's time was up: nobody's failure.
+    OUTRUN = auto()  # A hedge, or what it hedged, came first: nobody's failure either.
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,10 @@ CONSEQUENCES: Mapping[Failure, Consequence] = {
     Failure.MODEL_FAULT: Consequence(),
     Failure.SLOW: Consequence(trips=True),
     Failure.PROTOCOL: Consequence(trips=True),
-    Failure.INTERRUPTED: Consequence(trips=True),
+    # Taken up again, where that was asked for, by the same candidate only if there is no other.
+    Failure.INTERRUPTED: Consequence(retries=1, needs_last=True, trips=True),
     Failure.DEADLINE: Consequence(fails_over=False),
+    Failure.OUTRUN: Consequence(fails_over=False),
 }
 
 # Error codes as providers write them, in whichever field their dialect has for it. A code decides before the status.

@@ -64,7 +64,12 @@ class Fold:
     def add(self, events: Iterable[CompleteResponse]) -> None:
         """The next events, in order."""
         for event in events:
-            self._content(event.WhichOneof("event"), event)
+            kind = event.WhichOneof("event")
+            if kind == "stream_reset":
+                self._parts.clear()
+                self._logprobs.clear()
+            else:
+                self._content(kind, event)
 
     def fill(self, choices: Iterable[Choice]) -> None:
         """Write the messages, and the log-probabilities, into choices that have ended."""

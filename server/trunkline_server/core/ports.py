@@ -1,6 +1,6 @@
 """What the use case needs of the outside. Adapters fill these; the use case imports none of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.pressure import Criticality
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,10 @@ class Router(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks."""
+    """Who asks, and how much their requests matter when not all can be served."""
 
     key_id: str = "anonymous"
+    criticality: Criticality = Criticality.STANDARD
 
 
 class Callers(Protocol):
@@ -161,11 +163,8 @@ class RequestRecord:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
-    finish_reason: str = ""
     reason: str = "OK"
-    upstream_failures: Sequence[str] = ()
     trace_id: str = ""
-    client_request_id: str = ""
 
 
 class Telemetry(Protocol):
@@ -177,6 +176,14 @@ class Telemetry(Protocol):
 
     def attempt_failed(self, request_id: str, candidate: Candidate, error: UpstreamError) -> None:
         """Called for each failed attempt, with the provider's own words, for the log."""
+        ...
+
+    def hedged(self, route: str, candidate: Candidate) -> None:
+        """Called when another provider is asked while the first is silent."""
+        ...
+
+    def drained(self, request_id: str, candidate: Candidate, usage: Usage | None) -> None:
+        """Called when an answer that its caller left was read to its end, with what the provider counted, if it did."""
         ...
 
 

@@ -1,7 +1,8 @@
 """How much a process takes on, from how it feels. Sans-I/O: samples in, limits out.
 
 Every quarter of a second the process looks at itself: how late its event loop runs, how much memory and how many files
-it holds. A loop that runs late lowers the number of requests in flight step by step, a punctual one lets it grow again.
+it holds. A loop that goes on running late lowers the number of requests in flight step by step, a punctual one lets it
+grow again; one late look alone is a hiccup of the machine, not load.
 Requests of a lower criticality find the house full earlier: batch work at half of the limit, standard at nine tenths.
 Memory is a matter of sizes: from 80 % of what there is big requests are refused, from 90 % all of them, and at 95 % the
 largest one in flight is ended.
@@ -18,8 +19,8 @@ SAMPLE_S: Final = 0.25
 LAG_WARN_S: Final = 0.05
 LAG_SHED_S: Final = 0.2
 STEP_DOWN: Final = 0.8
-STEP_UP: Final = 1.1
-MIN_IN_FLIGHT: Final = 16
+STEP_UP: Final = 1.25
+MIN_IN_FLIGHT: Final = 64
 BIG_REQUEST_BYTES: Final = 256 * 1024
 MEMORY_BIG: Final = 0.80
 MEMORY_ALL: Final = 0.90
@@ -62,19 +63,22 @@ class Pressure:
         self._max_in_flight = max_in_flight
         self.in_flight_limit = max_in_flight
         self.sample = Sample()
+        self._was_late = False
         self._rooms = self._shared()
 
     def observe(self, sample: Sample, in_flight: int) -> None:
         """One more look, with the number of requests in flight at that moment."""
         self.sample = sample
         floor = min(MIN_IN_FLIGHT, self._max_in_flight)
-        if sample.lag_s >= LAG_SHED_S:
+        is_late = sample.lag_s >= LAG_SHED_S
+        if is_late and self._was_late:
             # From what really is in flight: a limit that is far away would take many steps to be felt.
             lowered = int(min(self.in_flight_limit, in_flight) * STEP_DOWN)
             self.in_flight_limit = max(floor, lowered)
         elif sample.lag_s < LAG_WARN_S and self.in_flight_limit < self._max_in_flight:
             raised = int(self.in_flight_limit * STEP_UP) + 1
             self.in_flight_limit = min(self._max_in_flight, raised)
+        self._was_late = is_late
         self._rooms = self._shared()
 
     def room(self, criticality: Criticality) -> int:

@@ -51,6 +51,8 @@ class Seam:
 
     def finish(self) -> str:
         """The continuation has ended: what was held back and is new."""
+        if self.is_closed:
+            return ""
         if self._tail:
             self._drop_repetition()
         return self._close()

@@ -428,8 +428,6 @@ def _check_supported(spec: CompletionSpec) -> None:
         name = descriptor.name
         if name in _NOT_SERVED and not _NOT_SERVED[name](value):
             raise NotSupported(f"spec.{name} is not served yet", field=f"spec.{name}")
-    if spec.HasField("constraints") and spec.constraints.recovery in _RECOVERIES_NOT_SERVED:
-        raise NotSupported("this recovery is not served yet", field="spec.constraints.recovery")
     if spec.HasField("tool_options"):
         for i, tool in enumerate(spec.tool_options.tools):
             source = tool.WhichOneof("source")
@@ -448,7 +446,6 @@ _NOT_SERVED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "persona": lambda value: value == "none",
     "cache": lambda value: value.mode != CacheMode.CACHE_MODE_ONLY_IF_CACHED,
 }
-_RECOVERIES_NOT_SERVED: Final = frozenset({Recovery.RECOVERY_RESTART, Recovery.RECOVERY_CONTINUE})
 
 
 _MEDIA = frozenset({"image", "audio", "document", "video"})

@@ -1,6 +1,7 @@
 """All providers: which dialects there are, and how an attempt is opened at one of them."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,14 @@ from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt
 from trunkline_server.providers.anthropic import AnthropicTranslator
+from trunkline_server.providers.bedrock import STREAM_TYPE as BEDROCK_STREAM_TYPE
+from trunkline_server.providers.bedrock import BedrockTranslator
+from trunkline_server.providers.cohere import CohereTranslator
 from trunkline_server.providers.gemini import GeminiTranslator
+from trunkline_server.providers.ollama import STREAM_TYPE as NDJSON
+from trunkline_server.providers.ollama import OllamaTranslator
 from trunkline_server.providers.openai import OpenAITranslator
-from trunkline_server.providers.services import LOCAL, SERVICES, Service
+from trunkline_server.providers.services import ANY_MODEL, LOCAL, SERVICES, Service
 from trunkline_server.providers.translator import MAX_ERROR_BYTES, Decoder, Translator
 from trunkline_server.providers.transport import (
     BadMessage,
@@ -29,6 +35,9 @@ from trunkline_server.providers.transport import (
 from trunkline_server.wire.retry_after import retry_after_s
 
 ANTHROPIC_VERSION: Final = "2023-06-01"
+# Later generations refuse a last message of the assistant's.
+# Source: https://platform.claude.com/docs/en/build-with-claude/prefill-claudes-response, BerriAI/litellm#27967.
+PREFILLED_CLAUDES: Final = re.compile(r"claude-(2|3|instant|(opus|sonnet|haiku)-4(?![-.][6-9]))")
 USER_AGENT: Final = "trunkline/0.1"
 
 
@@ -43,12 +52,26 @@ class Dialect:
     keep_alive: bool = True
     headers: tuple[tuple[str, str], ...] = ()
     stream_type: str = "text/event-stream"  # The content type of a streamed answer.
+    prefill_models: re.Pattern[str] | None = (
+        None  # Who continues a last message of the assistant's.
+    )
+
+    def prefills(self, model: str) -> bool:
+        """Does the model go on with a last message of the assistant's as its own?"""
+        return self.prefill_models is not None and bool(self.prefill_models.search(model))
+
+    aws_service: str = ""  # For which requests are signed where there is no key.
 
 
 def _of_service(service: Service) -> Dialect:
     translator = OpenAITranslator(service.deviations, service.capabilities)
     return Dialect(
-        translator, service.base_url, service.key_variable, service.key_header, service.keep_alive
+        translator,
+        service.base_url,
+        service.key_variable,
+        service.key_header,
+        service.keep_alive,
+        prefill_models=ANY_MODEL if service.prefills else None,
     )
 
 
@@ -60,12 +83,28 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         "ANTHROPIC_API_KEY",
         "x-api-key",
         headers=(("anthropic-version", ANTHROPIC_VERSION),),
+        prefill_models=PREFILLED_CLAUDES,
     ),
     "gemini": Dialect(
         GeminiTranslator(),
         "https://generativelanguage.googleapis.com/v1beta",
         "GEMINI_API_KEY",
         "x-goog-api-key",
+    ),
+    "cohere": Dialect(
+        CohereTranslator(), "https://api.cohere.com/v2", "COHERE_API_KEY", "authorization"
+    ),
+    "ollama": Dialect(
+        OllamaTranslator(), "http://127.0.0.1:11434", "", "authorization", stream_type=NDJSON
+    ),
+    # Its address depends on the region.
+    "bedrock": Dialect(
+        BedrockTranslator(),
+        "",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "authorization",
+        stream_type=BEDROCK_STREAM_TYPE,
+        aws_service="bedrock",
     ),
     "local": _of_service(LOCAL),
 }
@@ -185,7 +224,10 @@ class Upstreams:
         headers = response.headers
         facts.http_status = response.status
         facts.upstream_request_id = (
-            headers.get("x-request-id") or headers.get("request-id") or ""
+            headers.get("x-request-id")
+            or headers.get("request-id")
+            or headers.get("x-amzn-requestid")
+            or ""
         )[:128]
         if response.status != 200:
             raise await self._refused(translator, response, facts, until_s)

@@ -57,12 +57,14 @@ class Service:
         key_variable: the environment variable that usually holds its key; empty where none is needed.
         key_header: the header that carries the key; `authorization` puts `Bearer ` before it.
         keep_alive: False where the server closes after each answer although it says otherwise.
+        prefills: continues a last message of the assistant's as its own.
     """
 
     base_url: str = ""
     key_variable: str = ""
     key_header: str = "authorization"
     keep_alive: bool = True
+    prefills: bool = False
     capabilities: frozenset[Capability] = ALL
     deviations: Deviations = field(default_factory=Deviations)
 
@@ -129,6 +131,7 @@ SERVICES: Final[Mapping[str, Service]] = {
     "mistral": Service(
         base_url="https://api.mistral.ai/v1",
         key_variable="MISTRAL_API_KEY",
+        prefills=True,
         capabilities=ALL - {Capability.LOGPROBS, Capability.AUDIO_INPUT},
         # Parameters that it does not know are refused with a 422.
         deviations=Deviations(
@@ -252,6 +255,7 @@ SERVICES: Final[Mapping[str, Service]] = {
     "llamacpp": Service(
         base_url="http://127.0.0.1:8081/v1",
         keep_alive=False,
+        prefills=True,
         capabilities=ALL - {Capability.DOCUMENTS, Capability.MULTIPLE_CHOICES},
         deviations=Deviations(
             max_tokens="max_tokens",
@@ -263,39 +267,12 @@ SERVICES: Final[Mapping[str, Service]] = {
             unsupported=frozenset({"candidate_count", "verbosity", "service_tier"}),
         ),
     ),
-    "ollama": Service(
-        base_url="http://127.0.0.1:11434/v1",
-        capabilities=ALL
-        - {
-            Capability.DOCUMENTS,
-            Capability.AUDIO_INPUT,
-            Capability.MULTIPLE_CHOICES,
-            Capability.LOGPROBS,
-        },
-        deviations=Deviations(
-            max_tokens="max_tokens",
-            developer_role=False,
-            names=False,
-            refusals=False,
-            efforts=THREE_EFFORTS,
-            unsupported=frozenset(
-                {
-                    "candidate_count",
-                    "logit_bias",
-                    "logprobs",
-                    "top_logprobs",
-                    "parallel_calls",
-                    "verbosity",
-                    "service_tier",
-                }
-            ),
-        ),
-    ),
 }
 
 # The embedded model: llama.cpp's server, started by this process.
 LOCAL: Final = Service(
     keep_alive=False,
+    prefills=True,
     capabilities=frozenset({Capability.STRUCTURED_OUTPUT, Capability.SEED}),
     deviations=Deviations(
         max_tokens="max_tokens",

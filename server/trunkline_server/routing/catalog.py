@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from trunkline.v1.completion_spec_pb2 import Recovery
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import ModelNotFound
 
@@ -33,6 +34,8 @@ class Route:
     strategy: Strategy = Strategy.RANKED
     fallbacks: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
+    hedges: bool = False
     label: str = ""
     description: str = ""
 
@@ -46,6 +49,7 @@ class Selection:
         pinned: one model was named.
         strategy: for the first group.
         weights: by `Candidate.key`.
+        recovery, hedges: the route's own.
     """
 
     route: str
@@ -53,6 +57,8 @@ class Selection:
     pinned: bool
     strategy: Strategy = Strategy.RANKED
     weights: Mapping[str, float] = field(default_factory=dict)
+    recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
+    hedges: bool = False
 
 
 class Catalog:
@@ -121,7 +127,15 @@ class Catalog:
                 weights[candidate.key] = weight / len(member)
         groups = members if route.strategy is Strategy.ORDERED else [first]
         strategy = Strategy.RANKED if route.strategy is Strategy.ORDERED else route.strategy
-        return Selection(route.id, _distinct([*groups, *fallbacks]), False, strategy, weights)
+        return Selection(
+            route.id,
+            _distinct([*groups, *fallbacks]),
+            pinned=False,
+            strategy=strategy,
+            weights=weights,
+            recovery=route.recovery,
+            hedges=route.hedges,
+        )
 
 
 def _distinct(groups: Iterable[Sequence[Candidate]]) -> tuple[tuple[Candidate, ...], ...]:

@@ -57,6 +57,8 @@ class Router:
             excluded=tuple(excluded),
             scores=scores,
             pinned=selection.pinned,
+            recovery=selection.recovery,
+            hedges=selection.hedges,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from trunkline.v1.completion_pb2 import Usage
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.ports import RequestRecord
@@ -35,6 +36,16 @@ ATTEMPTS: Final = Counter(
     "trunkline_attempts_total",
     "Attempts at providers, by failure; empty for success.",
     ("provider", "model", "failure"),
+)
+HEDGES: Final = Counter(
+    "trunkline_hedges_total",
+    "Attempts made beside a silent one.",
+    ("route", "provider", "model"),
+)
+DRAINED: Final = Counter(
+    "trunkline_abandoned_tokens_total",
+    "Tokens of answers that were read to their end after the caller had left.",
+    ("provider", "model", "type"),
 )
 IN_FLIGHT: Final = Gauge(
     "trunkline_requests_in_flight", "Completions running now.", multiprocess_mode="livesum"
@@ -126,6 +137,24 @@ class RequestTelemetry:
             code=error.code,
             retry_after_s=error.retry_after_s,
             upstream_request_id=error.upstream_request_id,
+        )
+
+    def hedged(self, route: str, candidate: Candidate) -> None:
+        """A hedge starts."""
+        HEDGES.labels(route, candidate.provider, candidate.id).inc()
+
+    def drained(self, request_id: str, candidate: Candidate, usage: Usage | None) -> None:
+        """An answer without a caller has ended."""
+        if usage is not None:
+            for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+                DRAINED.labels(candidate.provider, candidate.id, kind).inc(tokens)
+        self._log.info(
+            "abandoned_answer_read",
+            attempt_of=request_id,
+            provider=candidate.provider,
+            model=candidate.id,
+            input_tokens=usage.input_tokens if usage is not None else None,
+            output_tokens=usage.output_tokens if usage is not None else None,
         )
 
     def _count_attempt(self, provider: str, model: str, failure: str) -> None:

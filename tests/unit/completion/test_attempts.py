@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from trunkline.v1.completion_event_pb2 import CompleteResponse, TextDelta
-from trunkline.v1.completion_pb2 import CompletionWarning
+from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.completion.attempts import Hop, Limits, Upstream
 from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.pump import Pump
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
@@ -91,6 +92,12 @@ class Silent:
     def attempt_failed(self, request_id: str, candidate: Candidate, error: UpstreamError) -> None:
         """Not of interest here."""
 
+    def hedged(self, route: str, candidate: Candidate) -> None:
+        """Not of interest here."""
+
+    def drained(self, request_id: str, candidate: Candidate, usage: Usage | None) -> None:
+        """Not of interest here."""
+
 
 def failing(failure: Failure, retry_after_s: float | None = None) -> UpstreamError:
     """An attempt's end."""
@@ -106,7 +113,13 @@ async def run(
 ) -> TrunklineError | list[CompleteResponse]:
     """One hop: its events, or the error that it ended with."""
     hop = Hop(
-        Upstream(providers, circuits or Circuits(lambda: 0.0), Silent(), lambda: 0.0),
+        Upstream(
+            providers,
+            circuits or Circuits(lambda: 0.0),
+            Silent(),
+            Pump(Silent()),
+            lambda: 0.0,
+        ),
         Plan("m", "", "", candidates),
         Prompt(CompletionSpec(), stream=True),
         Deadline(asyncio.get_running_loop().time() + seconds),
@@ -132,7 +145,7 @@ async def test_a_failure_moves_on_retries_or_ends_as_its_row_says(failure):
 
     found = await run(providers)
 
-    ends = failure in (Failure.CALLER, Failure.POLICY, Failure.DEADLINE)
+    ends = failure in (Failure.CALLER, Failure.POLICY, Failure.DEADLINE, Failure.OUTRUN)
     assert providers.opened == (["a"] if ends else RETRIED.get(failure, ["a", "b"]))
     assert (found == [TEXT]) is not ends
 
@@ -290,7 +303,12 @@ async def test_for_a_unary_caller_a_break_after_content_is_a_failure_like_any_ot
 
     found = await run(providers, (A, B), whole=True)
 
-    assert found == [TEXT]
+    assert isinstance(found, list)
+    assert [event.WhichOneof("event") for event in found] == [
+        "text_delta",
+        "stream_reset",
+        "text_delta",
+    ]
     assert providers.opened == ["a", "b"]
     assert [answer.is_closed for answer in providers.answers] == [True, True]
 

@@ -24,8 +24,11 @@ def attempt(
     retry_after_s: float | None = None,
 ) -> None:
     """One that begins and ends at once."""
-    circuits.begin(candidate, now_s)
-    circuits.end(candidate, now_s, now_s, failure, retry_after_s)
+    circuits.begin(candidate, now_s, is_first=True)
+    if failure is None:
+        circuits.succeed(candidate, now_s, now_s, 0.1)
+    else:
+        circuits.fail(candidate, now_s, now_s, failure, retry_after_s)
 
 
 @pytest.mark.parametrize("failure", Failure)
@@ -76,7 +79,7 @@ def test_whoever_asked_to_be_left_alone_is_not_asked_even_in_panic():
     attempt(circuits, A, NOW_S, Failure.THROTTLED, retry_after_s=30.0)
 
     assert circuits.least_bad([A], NOW_S + 29) is None
-    assert circuits.all_cool([A], NOW_S + 29)
+    assert circuits.all_throttled([A], NOW_S + 29)
     assert circuits.allows(A, NOW_S + 30)
 
 
@@ -88,21 +91,21 @@ def test_in_panic_each_is_asked_once_at_a_time():
 
     asked = []
     while (least_bad := circuits.least_bad([A, B], NOW_S + 1)) is not None:
-        circuits.begin(least_bad, NOW_S + 1)
+        circuits.begin(least_bad, NOW_S + 1, is_first=True)
         asked.append(least_bad)
 
     assert asked == [A, B]
-    circuits.end(B, NOW_S + 2, NOW_S + 1, failure)
+    circuits.fail(B, NOW_S + 2, NOW_S + 1, failure)
     assert circuits.least_bad([A, B], NOW_S + 2) is B
 
 
 def test_an_attempt_that_began_before_the_panic_does_not_end_it():
     circuits = new_circuits()
-    circuits.begin(A, NOW_S - 1)
+    circuits.begin(A, NOW_S - 1, is_first=True)
     attempt(circuits, A, NOW_S, Failure.THROTTLED, retry_after_s=30.0)
-    circuits.begin(A, NOW_S + 1)
+    circuits.begin(A, NOW_S + 1, is_first=True)
 
-    circuits.end(A, NOW_S + 2, NOW_S - 1, None)
+    circuits.succeed(A, NOW_S + 2, NOW_S - 1, None)
 
     assert circuits.least_bad([A], NOW_S + 2) is None
 
@@ -110,7 +113,7 @@ def test_an_attempt_that_began_before_the_panic_does_not_end_it():
 def test_a_trial_under_way_is_not_joined_in_panic():
     circuits = new_circuits()
     attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
-    circuits.begin(A, NOW_S + 30)
+    circuits.begin(A, NOW_S + 30, is_first=True)
 
     found = circuits.least_bad([A], NOW_S + 31)
 
@@ -133,8 +136,8 @@ def test_candidates_of_one_provider_share_a_retry_budget_and_no_breaker():
 
     attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
 
-    assert circuits.budget(A) is circuits.budget(other)
-    assert circuits.budget(A) is not circuits.budget(B)
+    assert circuits.health(A).budget is circuits.health(other).budget
+    assert circuits.health(A).budget is not circuits.health(B).budget
     assert circuits.allows(other, NOW_S)
 
 

@@ -1,0 +1,223 @@
+"""What follows when an answer breaks off after content: nothing, all of it again, or its continuation."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.scripted import QuietTelemetry, ScriptedProviders, cut, ended, text
+from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
+from trunkline.v1.message_pb2 import Message, Part, Role
+from trunkline_server.completion.attempts import Hop, Limits, Upstream
+from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.pump import Pump
+from trunkline_server.completion.recovery import INSTRUCTION
+from trunkline_server.core.candidate import Candidate, Plan
+from trunkline_server.core.deadline import Deadline
+from trunkline_server.core.errors import StreamInterrupted, TrunklineError
+from trunkline_server.core.ports import Prompt
+
+A, B, C = (Candidate(name, "m", "m") for name in "abc")
+RESTART = Recovery.RECOVERY_RESTART
+CONTINUE = Recovery.RECOVERY_CONTINUE
+
+
+def asked(**fields: Any) -> CompletionSpec:
+    """A request with one message."""
+    question = Message(role=Role.ROLE_USER, parts=[Part(text="Sing.")])
+    return CompletionSpec(model="m", messages=[question], **fields)
+
+
+async def run(
+    providers: ScriptedProviders,
+    recovery: "Recovery.ValueType",
+    candidates: Sequence[Candidate] = (A, B, C),
+    spec: CompletionSpec | None = None,
+) -> tuple[Hop, list[CompleteResponse], TrunklineError | None]:
+    """One hop: itself, its events, and the error that it ended with."""
+    telemetry = QuietTelemetry()
+    hop = Hop(
+        Upstream(providers, Circuits(lambda: 0.0), telemetry, Pump(telemetry), lambda: 0.0),
+        Plan("m", "", "", tuple(candidates)),
+        Prompt(spec or asked(), stream=True),
+        Deadline(asyncio.get_running_loop().time() + 60),
+        Limits(recovery=recovery),
+        "hop",
+    )
+    events: list[CompleteResponse] = []
+    try:
+        async with aclosing(hop.batches()) as batches:
+            async for batch in batches:
+                events += batch
+    except TrunklineError as error:
+        return hop, events, error
+    return hop, events, None
+
+
+def kinds(events: Sequence[CompleteResponse]) -> list[str | None]:
+    """The events' names."""
+    return [event.WhichOneof("event") for event in events]
+
+
+def written(events: Sequence[CompleteResponse]) -> str:
+    """The text as a caller has it in the end."""
+    pieces: list[str] = []
+    for event in events:
+        if event.HasField("stream_reset"):
+            pieces.clear()
+        pieces.append(event.text_delta.text)
+    return "".join(pieces)
+
+
+async def test_restart_voids_what_was_said_and_says_all_of_it_again():
+    providers = ScriptedProviders(
+        a=[[text("La "), text("la"), cut()]], b=[[text("Tra la"), ended()]]
+    )
+
+    hop, events, error = await run(providers, RESTART)
+
+    assert error is None
+    assert kinds(events) == [
+        "text_delta",
+        "text_delta",
+        "stream_reset",
+        "text_delta",
+        "choice_finished",
+    ]
+    assert written(events) == "Tra la"
+    assert events[2].stream_reset.failed_attempt == hop.attempts[0]
+
+
+async def test_restart_happens_once():
+    providers = ScriptedProviders(
+        a=[[text("x"), cut()]], b=[[text("y"), cut()]], c=[[text("z"), ended()]]
+    )
+
+    _, events, error = await run(providers, RESTART)
+
+    assert isinstance(error, StreamInterrupted)
+    assert providers.opened == ["a", "b"]
+    assert written(events) == "y"
+
+
+async def test_nothing_is_voided_until_there_is_something_in_its_place():
+    providers = ScriptedProviders(a=[[text("x"), cut()]], b=[[cut()]], c=[[cut()]])
+
+    _, events, error = await run(providers, RESTART)
+
+    assert isinstance(error, StreamInterrupted)
+    assert providers.opened == ["a", "b", "c"]
+    assert kinds(events) == ["text_delta"]
+
+
+async def test_the_only_candidate_may_take_up_its_own_answer_once():
+    providers = ScriptedProviders(a=[[text("x"), cut()], [text("xy"), ended()]])
+
+    _, events, error = await run(providers, RESTART, (A,))
+
+    assert error is None
+    assert written(events) == "xy"
+
+
+async def test_who_is_told_to_continue_sees_what_was_said_and_may_repeat_it():
+    providers = ScriptedProviders(
+        a=[[text("The quick brown "), cut()]],
+        b=[[text("The quick "), text("brown fox"), text(" jumps."), ended()]],
+    )
+
+    hop, events, error = await run(providers, CONTINUE)
+
+    assert error is None
+    assert written(events) == "The quick brown fox jumps."
+    said, instruction = providers.prompts[1].spec.messages[-2:]
+    assert (said.role, said.parts[0].text) == (Role.ROLE_ASSISTANT, "The quick brown")
+    assert (instruction.role, instruction.parts[0].text) == (Role.ROLE_USER, INSTRUCTION)
+    assert [warning.code for warning in hop.continued] == ["CONTINUED"]
+    assert [attempt.HasField("error") for attempt in hop.attempts] == [True, False]
+
+
+async def test_who_continues_its_own_turn_is_given_no_instruction():
+    prefilling = replace(B, prefills=True)
+    providers = ScriptedProviders(a=[[text("ha "), cut()]], b=[[text(" ha"), text(" ha"), ended()]])
+
+    _, events, _ = await run(providers, CONTINUE, (A, prefilling))
+
+    assert written(events) == "ha ha ha"
+    assert providers.prompts[1].spec.messages[-1].parts[0].text == "ha"
+
+
+async def test_an_answer_may_be_continued_more_than_once():
+    candidates = tuple(replace(c, prefills=True) for c in (A, B, C))
+    providers = ScriptedProviders(
+        a=[[text("one"), cut()]], b=[[text(" two"), cut()]], c=[[text(" three"), ended()]]
+    )
+
+    hop, events, error = await run(providers, CONTINUE, candidates)
+
+    assert error is None
+    assert written(events) == "one two three"
+    assert len(hop.continued) == 2
+
+
+async def test_an_answer_that_lacked_only_its_end_gets_it():
+    providers = ScriptedProviders(a=[[text("All."), cut()]], b=[[ended()]])
+
+    _, events, error = await run(providers, CONTINUE, (A, replace(B, prefills=True)))
+
+    assert error is None
+    assert written(events) == "All."
+    assert kinds(events)[-1] == "choice_finished"
+
+
+async def test_what_is_left_of_the_length_is_all_that_a_continuation_may_use():
+    spec = asked()
+    spec.sampling.max_output_tokens = 10
+    providers = ScriptedProviders(a=[[text("x" * 16), cut()]], b=[[text("y"), ended()]])
+
+    await run(providers, CONTINUE, spec=spec)
+
+    assert providers.prompts[1].spec.sampling.max_output_tokens == 6
+    assert spec.sampling.max_output_tokens == 10
+
+
+def with_schema(spec: CompletionSpec) -> None:
+    spec.response_format.json_schema.schema_json = "{}"
+
+
+def with_choices(spec: CompletionSpec) -> None:
+    spec.sampling.candidate_count = 2
+
+
+def with_logprobs(spec: CompletionSpec) -> None:
+    spec.sampling.logprobs = True
+
+
+def with_reasoning(spec: CompletionSpec) -> None:
+    spec.reasoning.include = True
+
+
+@pytest.mark.parametrize("ask", [with_schema, with_choices, with_logprobs, with_reasoning])
+async def test_only_plain_text_is_continued(ask):
+    spec = asked()
+    ask(spec)
+    providers = ScriptedProviders(a=[[text("x"), cut()]], b=[[text("y"), ended()]])
+
+    _, _, error = await run(providers, CONTINUE, spec=spec)
+
+    assert isinstance(error, StreamInterrupted)
+    assert providers.opened == ["a"]
+
+
+async def test_nothing_is_continued_once_a_tool_call_has_begun():
+    call = CompleteResponse()
+    call.tool_call_delta.name = "pay"
+    providers = ScriptedProviders(a=[[text("x"), call, cut()]], b=[[text("y"), ended()]])
+
+    _, _, error = await run(providers, CONTINUE)
+
+    assert isinstance(error, StreamInterrupted)
+    assert providers.opened == ["a"]
