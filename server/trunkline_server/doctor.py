@@ -59,6 +59,7 @@ def _checks(
         yield OK, "embedded model: installed, starts with the first request that needs it"
     if tries:
         yield from _reach(parts)
+        yield from _credentials(parts)
     if parts.candidates:
         names = ", ".join(sorted({c.provider for c in parts.candidates}))
         yield OK, f"{len(parts.candidates)} models at {names}"
@@ -83,6 +84,16 @@ def _port(name: str, address: str) -> tuple[str, str]:
                 f"{name}: {address} is not free ({error.strerror}): is the service running already?",
             )
     return OK, f"{name}: {address} is free"
+
+
+def _credentials(parts: Parts) -> Iterator[tuple[str, str]]:
+    """Look for the credentials of those whose requests are signed."""
+    for provider, signer in parts.signers.items():
+        signer.load()
+        if signer.problem:
+            yield WARN, f"{provider}: no AWS credentials ({signer.problem})"
+        else:
+            yield OK, f"{provider}: AWS credentials found"
 
 
 def _reach(parts: Parts) -> Iterator[tuple[str, str]]:

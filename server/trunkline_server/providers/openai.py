@@ -152,6 +152,10 @@ class OpenAITranslator:
             self, deviations=replace(self.deviations, path=f"{path}?api-version={quote(version)}")
         )
 
+    def without_deployment(self) -> "OpenAITranslator":
+        """The same for an address below which the path is OpenAI's own (Azure's v1)."""
+        return replace(self, deviations=replace(self.deviations, path=Deviations().path))
+
     def encode(self, candidate: Candidate, prompt: Prompt) -> UpstreamRequest:
         """The body of POST /chat/completions."""
         return _Request(self.deviations, candidate, prompt).encoded()
