@@ -52,7 +52,6 @@ class Dialect:
     keep_alive: bool = True
     headers: tuple[tuple[str, str], ...] = ()
     stream_type: str = "text/event-stream"  # The content type of a streamed answer.
-    aws_service: str = ""  # For which requests are signed where there is no key.
     prefill_models: re.Pattern[str] | None = (
         None  # Who continues a last message of the assistant's.
     )
@@ -91,15 +90,6 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         "https://generativelanguage.googleapis.com/v1beta",
         "GEMINI_API_KEY",
         "x-goog-api-key",
-    ),
-    # Its address depends on the region.
-    "bedrock": Dialect(
-        BedrockTranslator(),
-        "",
-        "AWS_BEARER_TOKEN_BEDROCK",
-        "authorization",
-        stream_type=BEDROCK_STREAM_TYPE,
-        aws_service="bedrock",
     ),
     "cohere": Dialect(
         CohereTranslator(), "https://api.cohere.com/v2", "COHERE_API_KEY", "authorization"
