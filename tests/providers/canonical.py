@@ -206,10 +206,96 @@ def gemini(answer: Answer) -> bytes:
     )
 
 
+# Cohere
+
+_COHERE_ENDS = {"STOP": "COMPLETE", "LENGTH": "MAX_TOKENS", "TOOL_CALLS": "TOOL_CALL"}
+
+
+def cohere(answer: Answer) -> bytes:
+    """Events of version 2 of the chat API. A call is numbered among calls, a block among blocks."""
+
+    def delta(kind: str, index: int, **message: Any) -> dict[str, Any]:
+        return {"type": kind, "index": index, "delta": {"message": message}}
+
+    def block(index: int, kind: str, pieces: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        yield delta("content-start", index, content={"type": kind, kind: ""})
+        for piece in pieces:
+            yield delta("content-delta", index, content={kind: piece})
+        yield {"type": "content-end", "index": index}
+
+    def events() -> Iterator[dict[str, Any]]:
+        blocks = calls = 0
+        for part in answer.parts:
+            match part:
+                case Text():
+                    yield from block(blocks, "text", part.pieces)
+                    blocks += 1
+                case Thought():
+                    yield from block(blocks, "thinking", part.pieces)
+                    blocks += 1
+                case Call():
+                    begun = {"name": part.name, "arguments": ""}
+                    called = {"id": f"c{calls}", "type": "function", "function": begun}
+                    yield delta("tool-call-start", calls, tool_calls=called)
+                    for fragment in part.fragments:
+                        more = {"function": {"arguments": fragment}}
+                        yield delta("tool-call-delta", calls, tool_calls=more)
+                    yield {"type": "tool-call-end", "index": calls}
+                    calls += 1
+
+    tokens = answer.tokens
+    usage = {
+        "billed_units": {"input_tokens": 1, "output_tokens": 1},
+        "tokens": {"input_tokens": float(tokens.input), "output_tokens": float(tokens.output)},
+        "cached_tokens": float(tokens.cached),
+    }
+    return sse(
+        {"type": "message-start", "id": "x", "delta": {"message": {"content": []}}},
+        *events(),
+        {
+            "type": "message-end",
+            "delta": {"finish_reason": _COHERE_ENDS[answer.end], "usage": usage},
+        },
+        "[DONE]",
+    )
+
+
+# Ollama
+
+_OLLAMA_ENDS = {"STOP": "stop", "LENGTH": "length", "TOOL_CALLS": "stop"}
+
+
+def ollama(answer: Answer) -> bytes:
+    """Lines of /api/chat."""
+    messages: list[dict[str, Any]] = []
+    for part in answer.parts:
+        match part:
+            case Text():
+                messages += [{"content": piece} for piece in part.pieces]
+            case Thought():
+                messages += [{"content": "", "thinking": piece} for piece in part.pieces]
+            case Call():
+                called = {"name": part.name, "arguments": json.loads(part.arguments)}
+                messages.append({"content": "", "tool_calls": [{"function": called}]})
+    lines: list[dict[str, Any]] = [{"message": message, "done": False} for message in messages]
+    lines.append(
+        {
+            "message": {"content": ""},
+            "done": True,
+            "done_reason": _OLLAMA_ENDS[answer.end],
+            "prompt_eval_count": answer.tokens.input,
+            "eval_count": answer.tokens.output,
+        }
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
 WRITERS: Final[dict[str, Callable[[Answer], bytes]]] = {
     "openai": openai,
     "anthropic": anthropic,
     "gemini": gemini,
+    "cohere": cohere,
+    "ollama": ollama,
 }
 
 # Contract events

@@ -1,6 +1,6 @@
 """Recordings of all dialects, and what our decoders read in them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -23,6 +23,9 @@ FAILING: Final = ("cut_", "error_", "blocked_")
 # Names of bodies that answer a request; all others refuse one.
 ANSWERS: Final = frozenset({"hello", "refusal", "tool_call", "two_choices"})
 MODELS: Final = {"anthropic": "claude-opus-4-8", "gemini": "gemini-3.8-flash"}
+# How a stream of some type is kept in a file, and what it writes around a piece of JSON.
+EXTENSIONS: Final = {"text/event-stream": "sse", "application/x-ndjson": "ndjson"}
+FRAMES: Final = {"sse": (b"data: ", b"\n\n"), "ndjson": (b"", b"\n")}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class Recording:
         return self.path.read_bytes()
 
     @property
+    def extension(self) -> str:
+        """Of the file, without the dot."""
+        return self.path.suffix.removeprefix(".")
+
+    @property
+    def content_type(self) -> str:
+        """Of the response."""
+        types = {extension: kind for kind, extension in EXTENSIONS.items()}
+        return types.get(self.extension, "application/json")
+
+    @property
     def is_complete(self) -> bool:
         """Does it hold an answer to its end?"""
         return not self.name.startswith(FAILING)
@@ -56,17 +70,28 @@ class Recording:
         return f"{self.dialect}/{self.path.name}"
 
 
-def recordings(extension: str) -> list[Recording]:
-    """All files of all dialects that have a folder."""
+def extension_of(dialect: str) -> str:
+    """What recordings of its streams end with; nothing for a type that is not listed above."""
+    return EXTENSIONS.get(DIALECTS[dialect].stream_type, "")
+
+
+def recordings(extension: Callable[[str], str]) -> list[Recording]:
+    """All files of all dialects that have a folder. The extension depends on the dialect."""
     return [
         Recording(dialect, path)
         for dialect in sorted(DIALECTS)
-        for path in sorted((RECORDINGS / dialect).glob(f"*.{extension}"))
+        for path in sorted((RECORDINGS / dialect).glob(f"*.{extension(dialect)}"))
     ]
 
 
-STREAMS: Final = recordings("sse")
-BODIES: Final = [found for found in recordings("json") if found.name in ANSWERS]
+STREAMS: Final = recordings(extension_of)
+BODIES: Final = [found for found in recordings(lambda _: "json") if found.name in ANSWERS]
+
+
+def framed(dialect: str, *payloads: bytes) -> bytes:
+    """Pieces of JSON, or of what should be, as a stream of the dialect."""
+    before, after = FRAMES[extension_of(dialect)]
+    return b"".join(before + payload + after for payload in payloads)
 
 
 @dataclass

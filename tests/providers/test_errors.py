@@ -33,6 +33,9 @@ BAD_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_K
 LATER = {"retry-after": "7"}
 HTML = b"<html><h1>Bad gateway</h1></html>"
 
+NO_TOOLS = {"id": "x", "message": "model 'command-light' does not support tools"}
+GO_AWAY = {"error": "you (ada) have reached your session usage limit"}
+
 # A body is a recording's name, a value or bytes as they stand.
 TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failure]] = [
     # OpenAI
@@ -93,13 +96,12 @@ TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failur
     ("openrouter", 200, {}, "error_in_200", Failure.SERVER),
     ("openrouter", 200, {}, {"error": {"code": 429, "message": "x"}}, Failure.THROTTLED),
     ("openrouter", 200, {}, {"error": {"code": "401", "message": "x"}}, Failure.CREDENTIAL),
-    # vLLM, llama.cpp, Ollama
+    # vLLM, llama.cpp
     ("vllm", 400, {}, "too_long", Failure.CONTEXT_LENGTH),
     ("vllm", 400, {}, "too_long_flat", Failure.CONTEXT_LENGTH),
     ("vllm", 404, {}, "model_not_found", Failure.MODEL_MISSING),
     ("llamacpp", 400, {}, "too_long", Failure.CONTEXT_LENGTH),
     ("llamacpp", 503, {}, "loading", Failure.SERVER),
-    ("ollama", 404, {}, "not_pulled", Failure.MODEL_MISSING),
     # DeepSeek, xAI
     ("deepseek", 402, {}, "no_balance", Failure.EXHAUSTED),
     ("deepseek", 400, {}, "no_reasoning", Failure.CALLER),
@@ -132,6 +134,31 @@ TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failur
     ("gemini", 404, {}, "model_not_found", Failure.MODEL_MISSING),
     ("gemini", 500, {}, gemini(500, "INTERNAL"), Failure.SERVER),
     ("gemini", 504, {}, gemini(504, "DEADLINE_EXCEEDED"), Failure.SERVER),
+    # Cohere. Without codes, so a 400 leaves open what the next one can do.
+    ("cohere", 400, {}, "invalid_request", Failure.CAPABILITY),
+    ("cohere", 400, {}, "too_long", Failure.CAPABILITY),
+    ("cohere", 400, {}, NO_TOOLS, Failure.CAPABILITY),
+    ("cohere", 401, {}, "invalid_key", Failure.CREDENTIAL),
+    ("cohere", 402, {}, "no_balance", Failure.EXHAUSTED),
+    ("cohere", 403, {}, b"{}", Failure.CREDENTIAL),
+    ("cohere", 404, {}, "model_not_found", Failure.MODEL_MISSING),
+    ("cohere", 422, {}, {"message": "words"}, Failure.CALLER),
+    ("cohere", 429, LATER, "rate_limited", Failure.THROTTLED),
+    ("cohere", 498, {}, "denied_word", Failure.POLICY),
+    ("cohere", 499, {}, b"{}", Failure.SERVER),
+    ("cohere", 500, {}, "server_error", Failure.SERVER),
+    ("cohere", 501, {}, b"{}", Failure.CAPABILITY),
+    ("cohere", 502, {}, HTML, Failure.SERVER),
+    ("cohere", 504, {}, b"{}", Failure.SERVER),
+    # Ollama. Same.
+    ("ollama", 400, {}, "no_tools", Failure.CAPABILITY),
+    ("ollama", 400, {}, "no_thinking", Failure.CAPABILITY),
+    ("ollama", 401, {}, {"error": "unauthorized", "signin_url": "x"}, Failure.CREDENTIAL),
+    ("ollama", 404, {}, "not_pulled", Failure.MODEL_MISSING),
+    ("ollama", 429, LATER, GO_AWAY, Failure.THROTTLED),
+    ("ollama", 500, {}, "no_memory", Failure.SERVER),
+    ("ollama", 502, {}, HTML, Failure.SERVER),
+    ("ollama", 503, {}, "busy", Failure.SERVER),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.providers.readings import BODIES, STREAMS, decoder, read, read_whole, split
+from tests.providers.readings import BODIES, STREAMS, decoder, framed, read, read_whole, split
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts
@@ -16,7 +16,7 @@ from trunkline_server.providers.registry import DIALECTS
 from trunkline_server.providers.translator import Decoder
 
 # One of each translator, and those whose rows change what is read.
-READERS = ["anthropic", "deepseek", "gemini", "openai", "openrouter"]
+READERS = ["anthropic", "cohere", "deepseek", "gemini", "ollama", "openai", "openrouter"]
 bounded = settings(max_examples=60, deadline=None, database=None)
 readers = pytest.mark.parametrize("dialect", READERS)
 
@@ -34,6 +34,8 @@ KEYS = sorted(
         *("candidates", "parts", "functionCall", "args", "finishReason", "usageMetadata"),
         *("promptTokenCount", "promptFeedback", "blockReason", "@type", "status", "violations"),
         *("reasoning_details", "logprobs", "finish_reason", "x_groq", "object", "refusal"),
+        *("tool_plan", "tokens", "input_tokens", "output_tokens", "cached_tokens", "done"),
+        *("done_reason", "prompt_eval_count", "eval_count", "top_logprobs", "token", "model"),
     }
 )
 WORDS = [
@@ -41,6 +43,10 @@ WORDS = [
     "message_start",
     "content_block_delta",
     "tool_use",
+    "content-delta",
+    "tool-call-start",
+    "tool-call-delta",
+    "message-end",
     "stop",
     "500",
     "\u00b2",
@@ -98,7 +104,7 @@ def test_a_stream_with_wrong_bytes_in_it_raises_nothing_else(dialect, data, plac
 @given(events=st.lists(values, max_size=4))
 @bounded
 def test_json_of_any_shape_raises_nothing_else(dialect, events):
-    stream = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    stream = framed(dialect, *(json.dumps(event).encode() for event in events))
 
     read(dialect, [stream])
     for event in events:
@@ -117,18 +123,19 @@ def test_a_value_that_is_not_what_it_should_be_raises_nothing_else(dialect, data
 
 def replaced(line: bytes, data: st.DataObject) -> bytes:
     """A line of a stream, perhaps with one value changed."""
-    if not line.startswith(b"data: {") or not line.endswith(b"}\n"):
+    prefix = b"data: " if line.startswith(b"data: ") else b""
+    if not line.startswith(prefix + b"{") or not line.endswith(b"}\n"):
         return line
     if not data.draw(st.booleans()):
         return line
-    tree = json.loads(line[6:])
+    tree = json.loads(line.removeprefix(prefix))
     places = list(paths(tree))
     *path, last = data.draw(st.sampled_from(places))
     holder = tree
     for step in path:
         holder = holder[step]
     holder[last] = data.draw(leaves)
-    return b"data: " + json.dumps(tree).encode() + b"\n"
+    return prefix + json.dumps(tree).encode() + b"\n"
 
 
 def paths(tree: Any, path: tuple[Any, ...] = ()) -> Any:
@@ -179,7 +186,7 @@ NASTY = [
 def test_nasty_bodies_are_read_as_errors_whole_and_in_streams(dialect, body):
     assert isinstance(DIALECTS[dialect].translator.decode_error(200, {}, body), UpstreamError)
     assert read_whole(dialect, body).error is not None
-    assert read(dialect, [b"data: " + body + b"\n\n"]).error is not None
+    assert read(dialect, [framed(dialect, body)]).error is not None
 
 
 @pytest.mark.parametrize("dialect", READERS)

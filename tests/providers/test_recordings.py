@@ -10,6 +10,7 @@ from tests.providers.readings import (
     STREAMS,
     Reading,
     Recording,
+    extension_of,
     read,
     read_whole,
     split,
@@ -20,14 +21,25 @@ from trunkline_server.providers.registry import DIALECTS
 BOM = b"\xef\xbb\xbf"
 COMPLETE = [recording for recording in STREAMS if recording.is_complete]
 # What servers and proxies write to keep a connection alive, and fields that nobody needs.
-KEEP_ALIVES = [
-    b": keep-alive\n\n",
-    b":\n\n",
-    b": OPENROUTER PROCESSING\n\n",
-    b"\n",
-    b"event: ping\n\n",
-    b"retry: 3000\n\n",
-    b"id: 7\n\n",
+KEEP_ALIVES = {
+    "sse": [
+        b": keep-alive\n\n",
+        b":\n\n",
+        b": OPENROUTER PROCESSING\n\n",
+        b"\n",
+        b"event: ping\n\n",
+        b"retry: 3000\n\n",
+        b"id: 7\n\n",
+    ],
+    "ndjson": [b"\n", b" \n", b"\r\n"],
+}
+EVENT_ENDS = {"sse": b"\n\n", "ndjson": b"\n"}
+COMMENTS = {"sse": [b": in between\n"], "ndjson": []}
+LINE_ENDS = {"sse": [b"\n", b"\r\n", b"\r"], "ndjson": [b"\n", b"\r\n"]}
+ENDINGS = [
+    pytest.param(recording, end, id=f"{recording}-{end!r}")
+    for recording in COMPLETE
+    for end in LINE_ENDS[recording.extension]
 ]
 streams = pytest.mark.parametrize("recording", STREAMS, ids=str)
 
@@ -43,15 +55,17 @@ def with_line_ends(data: bytes, end: bytes) -> bytes:
 def kept_alive(recording: Recording, seed: int) -> bytes:
     """The recording with keep-alives between its events, and comments between their lines."""
     random = Random(seed)
-    noise = [*KEEP_ALIVES]
+    noise = [*KEEP_ALIVES[recording.extension]]
+    event_end = EVENT_ENDS[recording.extension]
+    comments = COMMENTS[recording.extension]
     if recording.dialect == "anthropic":
         noise.append(b'event: ping\ndata: {"type": "ping"}\n\n')
-    *blocks, tail = with_line_ends(recording.data, b"\n").split(b"\n\n")
+    *blocks, tail = with_line_ends(recording.data, b"\n").split(event_end)
     written = []
     for block in blocks:
         written += random.choices(noise, k=random.randrange(3))
-        written += [b": in between\n"] if random.random() < 0.3 else []
-        written += [block, b"\n\n"]
+        written += comments if random.random() < 0.3 else []
+        written += [block, event_end]
     return b"".join([*written, tail])
 
 
@@ -60,7 +74,8 @@ def test_every_folder_belongs_to_a_dialect_and_says_where_its_recordings_come_fr
 
     assert {folder.name for folder in folders} <= set(DIALECTS)
     assert [folder.name for folder in folders if not (folder / "README.md").is_file()] == []
-    assert [folder.name for folder in folders if not (folder / "hello.sse").is_file()] == []
+    hellos = [folder / f"hello.{extension_of(folder.name)}" for folder in folders]
+    assert [hello for hello in hellos if not hello.is_file()] == []
 
 
 def test_every_dialect_that_reaches_out_has_recordings():
@@ -132,13 +147,13 @@ def test_keep_alives_anywhere_change_nothing(recording, seed):
     assert reading_of(recording, kept_alive(recording, seed), 7) == whole
 
 
-@pytest.mark.parametrize("recording", COMPLETE, ids=str)
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize(("recording", "end"), ENDINGS)
 @pytest.mark.parametrize("size", [1, 4096], ids="{}-byte reads".format)
 def test_any_line_end_will_do_and_so_will_a_byte_order_mark(recording, end, size):
     whole = reading_of(recording, recording.data)
+    start = BOM if recording.extension == "sse" else b""
 
-    assert reading_of(recording, BOM + with_line_ends(recording.data, end), size) == whole
+    assert reading_of(recording, start + with_line_ends(recording.data, end), size) == whole
 
 
 @pytest.mark.parametrize("recording", BODIES, ids=str)

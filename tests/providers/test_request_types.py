@@ -2,12 +2,18 @@
 
 import json
 import re
+from inspect import signature
 from typing import Any
 
 import pytest
 from anthropic.types import message_create_params
+from cohere import types as cohere_types
+from cohere.v2.client import AsyncV2Client
 from google.genai import types as genai_types
+from ollama import Message, Options
+from ollama._types import ChatRequest
 from openai.types.chat import completion_create_params
+from pydantic import BaseModel, TypeAdapter
 
 from tests.providers.specs import SPECS
 from tests.providers.typed import misfits
@@ -25,6 +31,8 @@ MODELS = {
         "claude-3-haiku-20240307",
     ],
     "gemini": ["gemini-2.5-flash", "gemini-3-pro", "gemini-4-flash"],
+    "cohere": ["command-a-03-2025", "command-a-reasoning-08-2025"],
+    "ollama": ["qwen3:4b"],
 }
 OpenAIWhole = completion_create_params.CompletionCreateParamsNonStreaming
 OpenAIStreamed = completion_create_params.CompletionCreateParamsStreaming
@@ -35,6 +43,8 @@ UNENCODABLE = {
     "anthropic": {"audio": "claude", "two choices": "claude"},
     "gemini": {"two choices": r"gemini-[34]"},
     "openai": {},
+    "cohere": {"audio": "", "document": "", "two choices": ""},
+    "ollama": {"audio": "", "document": "", "two choices": "", "image by address": ""},
 }
 
 
@@ -105,6 +115,59 @@ def test_geminis_types_allow_what_we_send(name, model):
     assert tier is None or tier in {value.value for value in genai_types.ServiceTier}
     for key, value in body.items():
         GEMINI_FIELDS[key].model_validate(value)
+
+
+COHERE_FIELDS: dict[str, Any] = {
+    "messages": cohere_types.ChatMessages,
+    "tools": list[cohere_types.ToolV2],
+    "response_format": cohere_types.ResponseFormatV2,
+    "thinking": cohere_types.Thinking,
+}
+
+
+def extras(value: Any, path: str = "") -> list[str]:
+    """Fields that the models of an SDK, which let anything pass, do not declare."""
+    if isinstance(value, list):
+        return [found for item in value for found in extras(item, f"{path}[]")]
+    if not isinstance(value, BaseModel):
+        return []
+    own = [f"{path}.{name}" for name in value.model_extra or ()]
+    fields = type(value).model_fields
+    return own + [
+        found for name in fields for found in extras(getattr(value, name), f"{path}.{name}")
+    ]
+
+
+@pytest.mark.parametrize(("name", "model"), cases("cohere"))
+def test_coheres_types_allow_what_we_send(name, model):
+    body = body_of("cohere", model, SPECS[name])
+    arguments = signature(AsyncV2Client.chat, eval_str=True).parameters
+
+    assert body.pop("stream") is False  # The SDK's methods write it themselves.
+    assert body.get("tool_choice") in (None, "REQUIRED", "NONE")
+    assert set(body) <= set(arguments)
+    for key, value in body.items():
+        if key in COHERE_FIELDS:
+            assert extras(TypeAdapter(COHERE_FIELDS[key]).validate_python(value)) == []
+        else:
+            assert misfits(value, arguments[key].annotation) == []
+
+
+# The server has it, the SDK's types not yet.
+NEWER = {"truncate"}
+
+
+@pytest.mark.parametrize(("name", "model"), cases("ollama"))
+def test_ollamas_types_allow_what_we_send(name, model):
+    body = body_of("ollama", model, SPECS[name])
+
+    ChatRequest.model_validate(body)
+    assert set(body) - set(ChatRequest.model_fields) == NEWER
+    Options.model_validate(body.get("options", {}), extra="forbid")
+    for message in body["messages"]:
+        # The SDK keeps an image in an object of its own until it writes the request.
+        images = [{"value": image} for image in message.pop("images", ())]
+        Message.model_validate({**message, "images": images}, extra="forbid")
 
 
 def test_the_check_finds_what_is_wrong():

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anthropic
+import cohere
 import httpx
 import jiter
+import ollama
 import openai
 import pytest
 from google import genai
@@ -25,7 +27,9 @@ from tests.providers.readings import (
 from tests.support.upstream import END, Step, chunk, head, upstream
 from trunkline.v1.completion_pb2 import Choice, FinishReason, Usage
 from trunkline_server.providers import anthropic as anthropic_dialect
+from trunkline_server.providers import cohere as cohere_dialect
 from trunkline_server.providers import gemini as gemini_dialect
+from trunkline_server.providers import ollama as ollama_dialect
 from trunkline_server.providers import openai_answer
 from trunkline_server.providers.answer import arguments_fault
 
@@ -272,14 +276,126 @@ async def gemini_whole(url: str) -> Result:
     return result
 
 
+# Cohere
+
+
+def cohere_usage(usage: cohere.Usage) -> tuple[int, int, int, int]:
+    tokens = usage.tokens
+    assert tokens is not None
+    # Of reasoning there is no count.
+    counts = (tokens.input_tokens, tokens.output_tokens, usage.cached_tokens, 0)
+    written, read, cached, reasoning = (int(count or 0) for count in counts)
+    return written, read, cached, reasoning
+
+
+class CohereResult(Result):
+    """Events put together as their documentation tells clients to do it."""
+
+    def add(self, event: cohere.V2ChatStreamResponse) -> None:
+        answer = self.choice(0)
+        match event.type:
+            case "content-delta":
+                answer.text += event.delta.message.content.text or ""
+            case "tool-call-start":
+                function = event.delta.message.tool_calls.function
+                answer.calls.append((function.name, function.arguments))
+            case "tool-call-delta":
+                name, written = answer.calls[-1]
+                more = event.delta.message.tool_calls.function.arguments
+                answer.calls[-1] = (name, written + more)
+            case "message-end":
+                answer.finish = event.delta.finish_reason
+                if event.delta.usage is not None:
+                    self.usage = cohere_usage(event.delta.usage)
+
+    def finish(self) -> None:
+        for answer in self.choices.values():
+            answer.calls = [(name, arguments(written)) for name, written in answer.calls]
+
+
+def cohere_client(url: str) -> cohere.AsyncClientV2:
+    plain = httpx.AsyncClient(**PLAIN)
+    return cohere.AsyncClientV2(api_key="k", base_url=url, max_retries=0, httpx_client=plain)
+
+
+async def cohere_stream(url: str) -> Result:
+    result = CohereResult()
+    async with cohere_client(url) as client:
+        async for event in client.chat_stream(
+            model="m", messages=[cohere.UserChatMessageV2(content="Hi")]
+        ):
+            result.add(event)
+    result.finish()
+    return result
+
+
+async def cohere_whole(url: str) -> Result:
+    async with cohere_client(url) as client:
+        response = await client.chat(model="m", messages=[cohere.UserChatMessageV2(content="Hi")])
+    assert response.usage is not None
+    answer = Answer(finish=response.finish_reason)
+    for block in response.message.content or ():
+        answer.text += block.text if block.type == "text" else ""
+    for call in response.message.tool_calls or ():
+        assert call.function is not None
+        answer.calls.append((call.function.name or "", arguments(call.function.arguments or "")))
+    return Result({0: answer}, cohere_usage(response.usage))
+
+
+# Ollama
+
+
+class OllamaResult(Result):
+    """Lines put together: calls come whole, and counts in the last one."""
+
+    def add(self, line: ollama.ChatResponse) -> None:
+        answer = self.choice(0)
+        answer.text += line.message.content or ""
+        for call in line.message.tool_calls or ():
+            answer.calls.append((call.function.name, call.function.arguments))
+        if line.done:
+            answer.finish = line.done_reason or ""
+            if line.prompt_eval_count is not None:
+                self.usage = (line.prompt_eval_count, line.eval_count or 0, 0, 0)
+
+
+async def ollama_stream(url: str) -> Result:
+    result = OllamaResult()
+    async with ollama.AsyncClient(url, **PLAIN) as client:
+        async for line in await client.chat(
+            model="m", messages=[{"role": "user", "content": "Hi"}], stream=True
+        ):
+            result.add(line)
+    return result
+
+
+async def ollama_whole(url: str) -> Result:
+    result = OllamaResult()
+    async with ollama.AsyncClient(url, **PLAIN) as client:
+        result.add(await client.chat(model="m", messages=[{"role": "user", "content": "Hi"}]))
+    return result
+
+
 # The comparison
 
 Reader = Callable[[str], Awaitable[Result]]
-STREAM_READERS: dict[str, Reader] = {"anthropic": anthropic_stream, "gemini": gemini_stream}
-WHOLE_READERS: dict[str, Reader] = {"anthropic": anthropic_whole, "gemini": gemini_whole}
+STREAM_READERS: dict[str, Reader] = {
+    "anthropic": anthropic_stream,
+    "cohere": cohere_stream,
+    "gemini": gemini_stream,
+    "ollama": ollama_stream,
+}
+WHOLE_READERS: dict[str, Reader] = {
+    "anthropic": anthropic_whole,
+    "cohere": cohere_whole,
+    "gemini": gemini_whole,
+    "ollama": ollama_whole,
+}
 FINISH_REASONS = {
     "anthropic": anthropic_dialect.FINISH_REASONS,
+    "cohere": cohere_dialect.FINISH_REASONS,
     "gemini": gemini_dialect.FINISH_REASONS,
+    "ollama": ollama_dialect.FINISH_REASONS,
 }
 # What an SDK raises for a stream that it can't read; nothing else is a reading.
 SDK_ERRORS = (
@@ -287,6 +403,7 @@ SDK_ERRORS = (
     openai.OpenAIError,
     genai_errors.APIError,
     genai_errors.UnknownApiResponseError,
+    ollama.ResponseError,
     httpx.HTTPError,
     ValueError,  # Half an event is no JSON.
     AssertionError,  # Anthropic's, for a stream without a message.
@@ -301,7 +418,12 @@ ENDED_WELL = {
     "cached_usage",
 }
 # Ends that the SDKs hand on as if they were any other.
-FAILED = {"", *openai_answer.FAILED_FINISHES}
+FAILED = {
+    "",
+    *cohere_dialect.FAILED_FINISHES,
+    *ollama_dialect.FAILED_FINISHES,
+    *openai_answer.FAILED_FINISHES,
+}
 
 
 def steps(recording: Recording, content_type: str) -> list[Step]:
@@ -343,7 +465,7 @@ def expected_end(choice: Choice, said: FinishReason.ValueType) -> FinishReason.V
 async def test_the_vendors_sdk_reads_a_stream_as_we_do(recording):
     reader = STREAM_READERS.get(recording.dialect, openai_stream)
 
-    theirs = await sdk_reading(reader, recording, "text/event-stream")
+    theirs = await sdk_reading(reader, recording, recording.content_type)
     reading = read(recording.dialect, [recording.data], recording.choices)
 
     if isinstance(theirs, Exception):

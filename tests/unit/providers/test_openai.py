@@ -696,7 +696,7 @@ WEATHER_ARGUMENTS = '{"city":"Zürich","days":2}'
         ),
         ("llamacpp/hello", HELLO),
         (
-            "ollama/parallel_tools",
+            "openai/same_index",
             [
                 thinking(0, "Two places."),
                 begins(1, 0, "call_synth001", "get_weather"),

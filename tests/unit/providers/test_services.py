@@ -292,21 +292,6 @@ TABLE: list[tuple[str, str, dict[str, Any], str]] = [
         "-candidate_count -verbosity -effort -budget_tokens -service_tier",
     ),
     (
-        "ollama",
-        "m",
-        {
-            "messages": NO_NAMES,
-            **OLD_LIMIT,
-            **dict.fromkeys(("n", "logprobs", "top_logprobs", "logit_bias", "verbosity"), GONE),
-            **dict.fromkeys(("parallel_tool_calls", "service_tier"), GONE),
-            "reasoning_effort": "high",
-        },
-        (
-            "-top_k -candidate_count -logprobs -top_logprobs -logit_bias -verbosity -parallel_calls"
-            " ~effort -budget_tokens -service_tier"
-        ),
-    ),
-    (
         "local",
         "m",
         {
@@ -405,7 +390,7 @@ def test_azure_names_the_deployment_in_the_path_and_takes_another_version():
         ("xai", "grok-3-mini", ["low", "low", "low", "high", "high", "high", "high"]),
         ("xai", "grok-4", [None] * 7),
         ("deepseek", "m", [None, "low", "low", "high", "high", "high", "max"]),
-        ("ollama", "m", ["none", "low", "low", "medium", "high", "high", "high"]),
+        ("vllm", "m", ["none", "low", "low", "medium", "high", "high", "high"]),
         ("mistral", "m", [None] * 7),
     ],
 )
