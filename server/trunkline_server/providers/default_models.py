@@ -4,7 +4,8 @@ A short list for each dialect: what a person with nothing but a key would want f
 tiers, not measured.
 
 Source: the model lists in the types of the SDKs openai 3.54.0, anthropic 2.12.0 and google-genai 3.4.0, and the model
-pages of Groq, Mistral, xAI and DeepSeek; read 2026-11-21.
+pages of Groq, Mistral, xAI and DeepSeek; read 2026-11-21. For Cohere the package genai-prices 0.2.3 and
+https://docs.cohere.com/docs/rate-limits, which keeps newer models for those who ask its sales; read 2026-11-22.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ DEFAULT_MODELS: Final[Mapping[str, tuple[DefaultModel, ...]]] = {
         DefaultModel("claude-haiku-5-5", _FAST),
     ),
     "gemini": (DefaultModel("gemini-2.5-pro", _BEST), DefaultModel("gemini-3.8-flash", _FAST)),
+    "cohere": (
+        DefaultModel("command-a-03-2025", _BEST),
+        DefaultModel("command-r7b-12-2024", _FAST),
+    ),
     "groq": (DefaultModel("openai/gpt-oss-120b", _FAST),),
     "mistral": (
         DefaultModel("mistral-large-latest", _BEST),
