@@ -501,9 +501,7 @@ class Hop:
             if (
                 answer is not None
                 and attempt.candidate.drain_on_disconnect
-                and self.upstream.pump.adopt(
-                    self.hop_id, attempt.candidate, answer, self.deadline.at_s
-                )
+                and self.upstream.pump.adopt(self.hop_id, attempt.candidate, answer)
             ):
                 return
         if answer is not None:

@@ -11,6 +11,7 @@ from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.ports import Answer, Telemetry
 
+MAX_S: Final = 600.0  # The caller's own deadline is over, or of no interest any more.
 MAX_ANSWERS: Final = 32  # Beyond that an answer is broken off like any other.
 
 
@@ -21,13 +22,11 @@ class Pump:
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def adopt(self, request_id: str, candidate: Candidate, answer: Answer, until_s: float) -> bool:
-        """Take over an answer, until `until_s` at most. False: there is no room, and it is the caller's to close."""
+    def adopt(self, request_id: str, candidate: Candidate, answer: Answer) -> bool:
+        """Take over an answer. False: there is no room, and it is the caller's to close."""
         if len(self._tasks) >= MAX_ANSWERS:
             return False
-        task = asyncio.get_running_loop().create_task(
-            self._read(request_id, candidate, answer, until_s)
-        )
+        task = asyncio.get_running_loop().create_task(self._read(request_id, candidate, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
@@ -39,13 +38,12 @@ class Pump:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _read(
-        self, request_id: str, candidate: Candidate, answer: Answer, until_s: float
-    ) -> None:
+    async def _read(self, request_id: str, candidate: Candidate, answer: Answer) -> None:
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + MAX_S
         try:
             while not answer.is_complete:
-                idle_until_s = asyncio.get_running_loop().time() + candidate.idle_timeout_s
-                await answer.read(min(until_s, idle_until_s))
+                await answer.read(min(until_s, clock() + candidate.idle_timeout_s))
         except (UpstreamError, TimeoutError):
             pass  # What was counted until then is all there will be.
         finally:

@@ -613,8 +613,6 @@ def violations(refused: InvalidRequest | NotSupported) -> Any:
         (spec(output_modalities=["text", "audio"]), "spec.output_modalities"),
         (spec(persona="pirate"), "spec.persona"),
         (spec(cache=CachePolicy(mode=CacheMode.CACHE_MODE_ONLY_IF_CACHED)), "spec.cache"),
-        (constraints(recovery=Recovery.RECOVERY_RESTART), "spec.constraints.recovery"),
-        (constraints(recovery=Recovery.RECOVERY_CONTINUE), "spec.constraints.recovery"),
         (
             tools(Tool(name="f", webhook=WebhookSource(url="https://x.test"))),
             "spec.tool_options.tools[0].webhook",
@@ -624,7 +622,7 @@ def violations(refused: InvalidRequest | NotSupported) -> Any:
             "spec.tool_options.tools[1].mcp",
         ),
     ],
-    ids=range(12),
+    ids=range(10),
 )
 def test_what_is_not_served_yet_is_refused_by_name(request_, field):
     with pytest.raises(NotSupported) as caught:

@@ -207,7 +207,7 @@ class ConstraintsIn(Struct, forbid_unknown_fields=True):
 class Extension(Struct, forbid_unknown_fields=True):
     """The request's extra key `trunkline`: what the contract has and this API has no word for."""
 
-    recovery: Literal["terminate", "restart", "continue"] | None = None
+    recovery: Literal["terminate", "continue"] | None = None  # Nothing can be taken back here.
     intent: IntentIn | None = None
     constraints: ConstraintsIn | None = None
     include_reasoning: bool = False
@@ -563,7 +563,6 @@ _OPTIMIZE: Final = {
 }
 _RECOVERIES: Final = {
     "terminate": Recovery.RECOVERY_TERMINATE,
-    "restart": Recovery.RECOVERY_RESTART,
     "continue": Recovery.RECOVERY_CONTINUE,
 }
 _POLICIES: Final = {

@@ -1,0 +1,226 @@
+"""The door: who comes in, who waits, who is sent away, and who is put out."""
+
+import asyncio
+
+import pytest
+
+from trunkline_server.completion.admission import Admission, Ticket
+from trunkline_server.core.errors import Draining, Overloaded
+from trunkline_server.core.pressure import LAG_SHED_S, Criticality, Pressure, Sample
+
+BATCH, STANDARD, INTERACTIVE = Criticality
+MIB = 1024 * 1024
+
+
+def door(max_in_flight: int = 10, max_waiting: int = 4) -> Admission:
+    """A door without chance."""
+    return Admission(Pressure(max_in_flight), lambda: 0.0, max_waiting)
+
+
+async def enter(
+    admission: Admission, count: int, criticality: Criticality = INTERACTIVE
+) -> list[Ticket]:
+    """So many requests, all let in."""
+    tickets = [await admission.admit(criticality, 0) for _ in range(count)]
+    for ticket in tickets:
+        ticket.__enter__()
+    return tickets
+
+
+async def in_line(admission: Admission, criticality: Criticality) -> asyncio.Task[Ticket]:
+    """One more request, which waits by the time this is back."""
+    task = asyncio.create_task(admission.admit(criticality, 0))
+    await asyncio.sleep(0)
+    assert not task.done()
+    assert admission.waiting
+    return task
+
+
+@pytest.mark.parametrize(("criticality", "room"), [(BATCH, 5), (STANDARD, 9), (INTERACTIVE, 10)])
+async def test_the_house_is_full_the_earlier_the_less_a_request_matters(criticality, room):
+    admission = door()
+    await enter(admission, room, criticality)
+
+    waiting = await in_line(admission, criticality)
+
+    assert (admission.in_flight, admission.waiting) == (room, 1)
+    waiting.cancel()
+
+
+async def test_who_waits_comes_in_when_somebody_leaves_and_whoever_matters_most_comes_first():
+    admission = door(max_in_flight=1)
+    (inside,) = await enter(admission, 1)
+    batch = await in_line(admission, BATCH)
+    interactive = await in_line(admission, INTERACTIVE)
+
+    inside.__exit__(None, None, None)
+    ticket = await interactive
+
+    assert not batch.done()
+    assert admission.in_flight == 1
+    with ticket:
+        assert admission.in_flight == 1
+    with await batch:
+        assert admission.in_flight == 1
+    assert admission.in_flight == 0
+
+
+async def test_who_has_waited_too_long_is_sent_away_and_told_when_to_come_again():
+    admission = door(max_in_flight=1)
+    await enter(admission, 1)
+    began_s = asyncio.get_running_loop().time()
+
+    with pytest.raises(Overloaded) as caught:
+        await admission.admit(INTERACTIVE, 0)
+
+    assert asyncio.get_running_loop().time() - began_s == pytest.approx(0.5, abs=0.15)
+    assert caught.value.retry_after_s == 1.0
+    assert admission.waiting == 0
+
+
+async def test_a_line_that_stands_has_less_patience():
+    admission = door(max_in_flight=1, max_waiting=64)
+    await enter(admission, 1)
+    loop = asyncio.get_running_loop()
+    waits_s = []
+
+    async def ask() -> None:
+        began_s = loop.time()
+        with pytest.raises(Overloaded):
+            await admission.admit(INTERACTIVE, 0)
+        waits_s.append(loop.time() - began_s)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(30):
+            group.create_task(ask())
+            await asyncio.sleep(0.03)
+
+    assert max(waits_s) < 0.65
+    assert waits_s[-1] == pytest.approx(0.1, abs=0.09)
+
+
+async def test_a_full_line_sends_away_at_once():
+    admission = door(max_in_flight=1, max_waiting=1)
+    await enter(admission, 1)
+    waiting = await in_line(admission, INTERACTIVE)
+
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(admission.admit(INTERACTIVE, 0), 0.05)
+
+    waiting.cancel()
+
+
+async def test_a_full_line_gives_the_place_of_a_lower_one_to_a_higher_one():
+    admission = door(max_in_flight=1, max_waiting=1)
+    await enter(admission, 1)
+    lower = await in_line(admission, BATCH)
+
+    higher = await in_line(admission, STANDARD)
+
+    with pytest.raises(Overloaded):
+        await lower
+    assert admission.waiting == 1
+    higher.cancel()
+
+
+async def test_who_leaves_the_line_loses_nobody_a_place():
+    admission = door(max_in_flight=1)
+    (inside,) = await enter(admission, 1)
+    gone = await in_line(admission, INTERACTIVE)
+    stays = await in_line(admission, INTERACTIVE)
+
+    gone.cancel()
+    await asyncio.sleep(0)
+    inside.__exit__(None, None, None)
+
+    with await stays:
+        assert admission.in_flight == 1
+
+
+async def test_who_leaves_just_as_the_place_is_given_gives_it_back():
+    admission = door(max_in_flight=1)
+    (inside,) = await enter(admission, 1)
+    gone = await in_line(admission, INTERACTIVE)
+
+    inside.__exit__(None, None, None)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+    assert (admission.in_flight, admission.waiting) == (0, 0)
+    await asyncio.wait_for(admission.wait_until_idle(), 1)
+
+
+async def test_a_closed_door_lets_nobody_in_who_waits_or_comes():
+    admission = door(max_in_flight=1)
+    await enter(admission, 1)
+    waiting = await in_line(admission, INTERACTIVE)
+
+    admission.close()
+
+    with pytest.raises(Draining):
+        await waiting
+    with pytest.raises(Draining):
+        await admission.admit(INTERACTIVE, 0)
+
+
+async def test_a_loop_that_goes_on_running_late_makes_the_house_smaller_and_a_punctual_one_larger():
+    admission = door(max_in_flight=1000)
+    await enter(admission, 500)
+
+    admission.observe(Sample(lag_s=LAG_SHED_S))
+    admission.observe(Sample(lag_s=LAG_SHED_S))
+
+    assert admission.pressure.in_flight_limit == 400
+    for _ in range(10):
+        admission.observe(Sample())
+    assert admission.pressure.in_flight_limit == 1000
+
+
+async def test_with_little_memory_big_requests_are_refused_and_with_less_all_of_them():
+    admission = door()
+
+    admission.observe(Sample(memory_share=0.85))
+    with pytest.raises(Overloaded):
+        await admission.admit(INTERACTIVE, MIB)
+    assert await admission.admit(INTERACTIVE, 1000)
+
+    admission.observe(Sample(memory_share=0.91))
+    with pytest.raises(Overloaded):
+        await admission.admit(INTERACTIVE, 1000)
+
+
+async def test_with_hardly_any_memory_the_largest_request_is_ended():
+    admission = door()
+    told = []
+
+    async def run(size_bytes: int) -> None:
+        with await admission.admit(INTERACTIVE, size_bytes) as ticket:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                told.append((size_bytes, type(ticket.expulsion())))
+
+    async with asyncio.TaskGroup() as group:
+        small, large = (group.create_task(run(size)) for size in (10, MIB))
+        await asyncio.sleep(0)
+        admission.observe(Sample(memory_share=0.96))
+        await asyncio.wait([large], timeout=1)
+        assert not small.done()
+        small.cancel()
+
+    assert told == [(MIB, Overloaded), (10, type(None))]
+
+
+async def test_the_line_moves_when_the_house_grows_again():
+    admission = door(max_in_flight=100)
+    tickets = await enter(admission, 100)
+    for _ in range(2):
+        admission.observe(Sample(lag_s=LAG_SHED_S))
+    for ticket in tickets[:20]:
+        ticket.__exit__(None, None, None)
+    waiting = await in_line(admission, INTERACTIVE)
+
+    admission.observe(Sample())
+
+    assert await asyncio.wait_for(waiting, 0.05)
