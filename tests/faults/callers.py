@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from trunkline import text as text_of
 from trunkline.v1.completion_event_pb2 import CompleteResponse
-from trunkline.v1.completion_pb2 import Attempt, Completion
+from trunkline.v1.completion_pb2 import Attempt, Completion, Usage
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
@@ -74,9 +74,12 @@ def chat(
     patience: Patience = Patience(),
     *,
     stream: bool,
+    choices: int = 1,
 ) -> bytes:
     """The same for the OpenAI API, as a whole HTTP request on a connection of its own."""
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    if choices != 1:
+        body["n"] = choices
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     limits = {
@@ -113,14 +116,26 @@ class Callers:
     ) -> Outcome:
         """One request in one of the `WAYS`."""
         if way == "gRPC stream":
-            return await self._stream(spec(model, prompt, patience))
+            return (await self.stream(spec(model, prompt, patience)))[1]
         if way == "gRPC unary":
             return await self._unary(spec(model, prompt, patience))
+        if way == "SSE":
+            return (await self.sse(model, prompt, patience))[1]
         async with asyncio.timeout(TIMEOUT_S):
-            response = await self._http(chat(model, prompt, patience, stream=way == "SSE"))
-        return _sse_outcome(response) if way == "SSE" else _rest_outcome(response)
+            return _rest_outcome(await self._http(chat(model, prompt, patience, stream=False)))
 
-    async def _stream(self, asked: CompletionSpec) -> Outcome:
+    async def sse(
+        self, model: str, prompt: str, patience: Patience = Patience(), *, choices: int = 1
+    ) -> tuple[list[dict[str, Any]], Outcome]:
+        """Every chunk of one SSE stream, and what they come to."""
+        asked = chat(model, prompt, patience, stream=True, choices=choices)
+        async with asyncio.timeout(TIMEOUT_S):
+            response = await self._http(asked)
+        chunks = _chunks(response) if response.status == 200 else []
+        return chunks, _sse_outcome(response, chunks)
+
+    async def stream(self, asked: CompletionSpec) -> tuple[list[CompleteResponse], Outcome]:
+        """Every event of one gRPC stream, and what they come to."""
         call: Any = self.stub.Complete(CompleteRequest(spec=asked), timeout=TIMEOUT_S)
         events: list[CompleteResponse] = []
         error: grpc.aio.AioRpcError | None = None
@@ -137,16 +152,18 @@ class Callers:
         if error is None:
             assert not interrupted
             assert events[-1].HasField("completed")
-            return Outcome(text, len(completed), (), _attempts(attempts), _tokens(completed[0]))
+            told = Outcome(text, len(completed), (), _attempts(attempts), _tokens(completed[0]))
+            return events, told
         reason = _reason(error)
-        if text:
+        if any(content_of(event) is not None for event in events):
             # The stream's last message says the same as its status.
             assert error.code() is CODES[reason]
             assert [_reason_of(found.error) for found in interrupted] == [reason]
             assert events[-1].HasField("interrupted")
         else:
             assert not events
-        return Outcome(text, len(completed), (reason,), _attempts(attempts))
+        tokens = _used(interrupted[0].usage) if interrupted else (0, 0)
+        return events, Outcome(text, len(completed), (reason,), _attempts(attempts), tokens)
 
     async def _unary(self, asked: CompletionSpec) -> Outcome:
         call: Any = self.stub.CompleteUnary(CompleteUnaryRequest(spec=asked), timeout=TIMEOUT_S)
@@ -198,16 +215,23 @@ def response_of(data: bytes) -> Response:
     return Response(status, headers, b"".join(body), False)
 
 
-def _sse_outcome(response: Response) -> Outcome:
+def _events(response: Response) -> list[bytes]:
+    blocks = [block for block in response.body.split(b"\n\n") if block]
+    return [block.removeprefix(b"data: ") for block in blocks if not block.startswith(b":")]
+
+
+def _chunks(response: Response) -> list[dict[str, Any]]:
+    return [json.loads(data) for data in _events(response) if data != b"[DONE]"]
+
+
+def _sse_outcome(response: Response, chunks: list[dict[str, Any]]) -> Outcome:
     if response.status != 200:
         return _rest_outcome(response)
     assert response.is_whole
     assert response.headers["content-type"].startswith("text/event-stream")
-    blocks = [block for block in response.body.split(b"\n\n") if block]
-    found = [block.removeprefix(b"data: ") for block in blocks if not block.startswith(b":")]
+    found = _events(response)
     ends = found.count(b"[DONE]")
     assert not ends or found[-1] == b"[DONE]"
-    chunks = [json.loads(data) for data in found if data != b"[DONE]"]
     errors = [chunk["error"]["code"].upper() for chunk in chunks if "error" in chunk]
     assert not errors or "error" in chunks[-1]
     text = "".join(
@@ -221,7 +245,7 @@ def _sse_outcome(response: Response) -> Outcome:
         for choice in chunk.get("choices", ())
         if choice["finish_reason"]
     ]
-    assert len(finishes) == ends
+    assert bool(finishes) == bool(ends)
     extensions = [chunk["trunkline"] for chunk in chunks if "trunkline" in chunk]
     counts = next((chunk["usage"] for chunk in chunks if chunk.get("usage")), None)
     return Outcome(
@@ -252,7 +276,28 @@ def _counts(usage: dict[str, int]) -> tuple[int, int]:
 
 
 def _tokens(completion: Completion) -> tuple[int, int]:
-    return completion.usage.input_tokens, completion.usage.output_tokens
+    return _used(completion.usage)
+
+
+def _used(usage: Usage) -> tuple[int, int]:
+    return usage.input_tokens, usage.output_tokens
+
+
+def content_of(event: CompleteResponse) -> tuple[tuple[Any, ...], str] | None:
+    """Where content belongs, and the piece of it that an event brings; None for all other events."""
+    kind = event.WhichOneof("event")
+    if kind == "part_completed":
+        done = event.part_completed
+        part = Part()
+        part.CopyFrom(done.part)
+        part.tool_call.id = ""  # Some dialects have none, so it is minted anew each time.
+        place = (kind, done.choice_index, done.part_index)
+        return place, part.SerializeToString(deterministic=True).hex()
+    if kind not in ("text_delta", "reasoning_delta", "refusal_delta", "tool_call_delta"):
+        return None
+    said = getattr(event, kind)
+    key = (kind, said.choice_index, said.part_index)
+    return key, said.arguments_json if kind == "tool_call_delta" else said.text
 
 
 def _attempts(attempts: Sequence[Attempt]) -> tuple[tuple[str, str], ...]:
