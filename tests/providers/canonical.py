@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.providers.event_stream import stream
 from tests.providers.readings import Reading
 
 
@@ -290,9 +291,57 @@ def ollama(answer: Answer) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
+# Bedrock
+
+_BEDROCK_ENDS = {
+    "STOP": "end_turn",
+    "LENGTH": "max_tokens",
+    "TOOL_CALLS": "tool_use",
+    "CONTENT_FILTER": "content_filtered",
+}
+
+
+def bedrock(answer: Answer) -> bytes:
+    """Events of ConverseStream. Which tokens went into reasoning is not told."""
+
+    def events() -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "messageStart", {"role": "assistant"}
+        for index, part in enumerate(answer.parts):
+            where: dict[str, Any] = {"contentBlockIndex": index}
+            if isinstance(part, Call):
+                use = {"toolUseId": f"c{index}", "name": part.name}
+                yield "contentBlockStart", {**where, "start": {"toolUse": use}}
+            for delta in _bedrock_deltas(part):
+                yield "contentBlockDelta", {**where, "delta": delta}
+            yield "contentBlockStop", where
+        yield "messageStop", {"stopReason": _BEDROCK_ENDS[answer.end]}
+        tokens = answer.tokens
+        usage = {
+            "inputTokens": tokens.input - tokens.cached,
+            "cacheReadInputTokens": tokens.cached,
+            "outputTokens": tokens.output,
+            "totalTokens": tokens.input + tokens.output,
+        }
+        yield "metadata", {"usage": usage, "metrics": {"latencyMs": 1}}
+
+    return stream(events())
+
+
+def _bedrock_deltas(part: Part) -> list[dict[str, Any]]:
+    match part:
+        case Text():
+            return [{"text": piece} for piece in part.pieces]
+        case Thought():
+            deltas = [{"reasoningContent": {"text": piece}} for piece in part.pieces]
+            return [*deltas, {"reasoningContent": {"signature": "c2ln"}}]
+        case Call():
+            return [{"toolUse": {"input": fragment}} for fragment in part.fragments]
+
+
 WRITERS: Final[dict[str, Callable[[Answer], bytes]]] = {
     "openai": openai,
     "anthropic": anthropic,
+    "bedrock": bedrock,
     "gemini": gemini,
     "cohere": cohere,
     "ollama": ollama,

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+TYPE: Final = "application/vnd.amazon.eventstream"
 FOLDER: Final = Path(__file__).parents[1] / "recordings" / "bedrock"
 CUT_BYTES: Final = 20
 
@@ -41,6 +42,24 @@ def event(name: str, payload: Any) -> bytes:
     }
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
     return frame(headers, text.encode())
+
+
+def of_each_kind(payload: bytes) -> bytes:
+    """Bytes that may be anything as the payload of one event of each kind."""
+    kinds = [{":message-type": "event", ":event-type": name} for name in KINDS]
+    kinds.append({":message-type": "exception", ":exception-type": "throttlingException"})
+    return b"".join(frame(headers, payload) for headers in kinds)
+
+
+KINDS: Final = (
+    "messageStart",
+    "contentBlockDelta",
+    "contentBlockStart",
+    "contentBlockStop",
+    "messageStop",
+    "metadata",
+    "unknown",
+)
 
 
 def stream(lines: Iterable[tuple[str, Any]]) -> bytes:

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from tests.providers import event_stream
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import Choice
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, ReasoningOptions, SamplingOptions
@@ -22,9 +23,17 @@ RECORDINGS: Final = Path(__file__).parents[1] / "recordings"
 FAILING: Final = ("cut_", "error_", "blocked_")
 # Names of bodies that answer a request; all others refuse one.
 ANSWERS: Final = frozenset({"hello", "refusal", "tool_call", "two_choices"})
-MODELS: Final = {"anthropic": "claude-opus-4-8", "gemini": "gemini-3.8-flash"}
+MODELS: Final = {
+    "anthropic": "claude-opus-4-8",
+    "bedrock": "us.anthropic.claude-opus-4-8",
+    "gemini": "gemini-3.8-flash",
+}
 # How a stream of some type is kept in a file, and what it writes around a piece of JSON.
-EXTENSIONS: Final = {"text/event-stream": "sse", "application/x-ndjson": "ndjson"}
+EXTENSIONS: Final = {
+    "text/event-stream": "sse",
+    "application/x-ndjson": "ndjson",
+    event_stream.TYPE: "eventstream",
+}
 FRAMES: Final = {"sse": (b"data: ", b"\n\n"), "ndjson": (b"", b"\n")}
 
 
@@ -90,6 +99,8 @@ BODIES: Final = [found for found in recordings(lambda _: "json") if found.name i
 
 def framed(dialect: str, *payloads: bytes) -> bytes:
     """Pieces of JSON, or of what should be, as a stream of the dialect."""
+    if extension_of(dialect) == "eventstream":
+        return b"".join(event_stream.of_each_kind(payload) for payload in payloads)
     before, after = FRAMES[extension_of(dialect)]
     return b"".join(before + payload + after for payload in payloads)
 

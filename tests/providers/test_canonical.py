@@ -17,6 +17,7 @@ from tests.providers.canonical import (
     expected,
     rows,
 )
+from tests.providers.event_stream import event
 from tests.providers.readings import read, split
 from trunkline.v1.completion_pb2 import FinishReason, Usage
 from trunkline_server.providers.services import SERVICES
@@ -45,6 +46,7 @@ def written(dialect: str, answer: Answer) -> bytes:
 
 # Details that a dialect has no counts for.
 UNCOUNTED = {
+    "bedrock": {"reasoning_tokens"},
     "cohere": {"reasoning_tokens"},
     "ollama": {"cached_input_tokens", "reasoning_tokens"},
 }
@@ -81,6 +83,7 @@ def test_an_answer_gives_the_same_events_in_every_dialect(case, dialect):
         ("openai", "STOP", "I can't help with that."),
         ("anthropic", "REFUSAL", "This request may enable harm."),
         ("gemini", "CONTENT_FILTER", ""),
+        ("bedrock", "CONTENT_FILTER", ""),
     ],
 )
 def test_a_refusal_is_told_as_each_vendor_does(dialect, end, text):
@@ -100,6 +103,7 @@ REFUSALS = {
     b'{"type":"refusal","explanation":"This request may enable harm."}},"usage":{}}\n\n'
     b'data: {"type":"message_stop"}\n\n',
     "gemini": b'data: {"candidates":[{"index":0,"finishReason":"SAFETY"}]}\n\n',
+    "bedrock": event("messageStop", {"stopReason": "content_filtered"}),
 }
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)

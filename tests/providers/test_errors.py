@@ -31,6 +31,13 @@ DAILY = {
 }
 BAD_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
 LATER = {"retry-after": "7"}
+
+
+def aws(name: str) -> dict[str, str]:
+    """Where Bedrock names an exception, with the address that may follow."""
+    return {"x-amzn-errortype": f"{name}:http://internal.amazon.com/coral/com.amazon.bedrock/"}
+
+
 HTML = b"<html><h1>Bad gateway</h1></html>"
 
 NO_TOOLS = {"id": "x", "message": "model 'command-light' does not support tools"}
@@ -134,6 +141,29 @@ TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failur
     ("gemini", 404, {}, "model_not_found", Failure.MODEL_MISSING),
     ("gemini", 500, {}, gemini(500, "INTERNAL"), Failure.SERVER),
     ("gemini", 504, {}, gemini(504, "DEADLINE_EXCEEDED"), Failure.SERVER),
+    # Bedrock
+    ("bedrock", 429, aws("ThrottlingException"), "throttled", Failure.THROTTLED),
+    ("bedrock", 429, aws("ModelNotReadyException"), "not_ready", Failure.SERVER),
+    ("bedrock", 400, aws("ServiceQuotaExceededException"), {}, Failure.EXHAUSTED),
+    ("bedrock", 400, aws("ValidationException"), "validation", Failure.CALLER),
+    ("bedrock", 400, aws("ValidationException"), "too_long", Failure.CONTEXT_LENGTH),
+    ("bedrock", 400, aws("ValidationException"), "unsupported", Failure.CAPABILITY),
+    ("bedrock", 400, aws("ValidationException"), "invalid_model", Failure.MODEL_MISSING),
+    # A prompt that is quoted in a message proves nothing.
+    ("bedrock", 400, {}, {"message": "no: 'Input is too long for req..."}, Failure.CALLER),
+    ("bedrock", 403, aws("AccessDeniedException"), "access_denied", Failure.CREDENTIAL),
+    ("bedrock", 403, aws("UnrecognizedClientException"), "invalid_token", Failure.CREDENTIAL),
+    ("bedrock", 403, aws("InvalidSignatureException"), "bad_signature", Failure.CREDENTIAL),
+    ("bedrock", 400, aws("ExpiredTokenException"), {}, Failure.CREDENTIAL),
+    ("bedrock", 404, aws("ResourceNotFoundException"), "not_found", Failure.MODEL_MISSING),
+    ("bedrock", 408, aws("ModelTimeoutException"), "model_timeout", Failure.SERVER),
+    ("bedrock", 424, aws("ModelErrorException"), "model_error", Failure.SERVER),
+    ("bedrock", 500, aws("InternalServerException"), "internal", Failure.SERVER),
+    ("bedrock", 503, aws("ServiceUnavailableException"), "unavailable", Failure.SERVER),
+    ("bedrock", 400, {}, {"__type": "com.amazon.bedrock#ThrottlingException"}, Failure.THROTTLED),
+    ("bedrock", 429, {}, b"", Failure.THROTTLED),
+    ("bedrock", 413, {}, {"message": None}, Failure.CONTEXT_LENGTH),
+    ("bedrock", 502, {}, HTML, Failure.SERVER),
     # Cohere. Without codes, so a 400 leaves open what the next one can do.
     ("cohere", 400, {}, "invalid_request", Failure.CAPABILITY),
     ("cohere", 400, {}, "too_long", Failure.CAPABILITY),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.providers import event_stream
 from tests.providers.readings import BODIES, STREAMS, decoder, framed, read, read_whole, split
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
@@ -16,7 +17,7 @@ from trunkline_server.providers.registry import DIALECTS
 from trunkline_server.providers.translator import Decoder
 
 # One of each translator, and those whose rows change what is read.
-READERS = ["anthropic", "cohere", "deepseek", "gemini", "ollama", "openai", "openrouter"]
+READERS = ["anthropic", "bedrock", "cohere", "deepseek", "gemini", "ollama", "openai", "openrouter"]
 bounded = settings(max_examples=60, deadline=None, database=None)
 readers = pytest.mark.parametrize("dialect", READERS)
 
@@ -34,6 +35,8 @@ KEYS = sorted(
         *("candidates", "parts", "functionCall", "args", "finishReason", "usageMetadata"),
         *("promptTokenCount", "promptFeedback", "blockReason", "@type", "status", "violations"),
         *("reasoning_details", "logprobs", "finish_reason", "x_groq", "object", "refusal"),
+        *("contentBlockIndex", "start", "toolUse", "toolUseId", "input", "reasoningContent"),
+        *("reasoningText", "redactedContent", "signature", "stopReason", "inputTokens", "output"),
         *("tool_plan", "tokens", "input_tokens", "output_tokens", "cached_tokens", "done"),
         *("done_reason", "prompt_eval_count", "eval_count", "top_logprobs", "token", "model"),
     }
@@ -109,6 +112,21 @@ def test_json_of_any_shape_raises_nothing_else(dialect, events):
     read(dialect, [stream])
     for event in events:
         read_whole(dialect, json.dumps(event).encode())
+
+
+@given(data=st.data())
+@bounded
+def test_a_value_in_a_binary_stream_that_is_not_what_it_should_be_raises_nothing_else(data):
+    source = data.draw(st.sampled_from(sorted(event_stream.FOLDER.glob("*.jsonl"))))
+    lines = event_stream.lines_of(source)
+    names, tree = [name for name, _ in lines], [payload for _, payload in lines]
+    *path, last = data.draw(st.sampled_from(list(paths(tree))))
+    holder: Any = tree
+    for step in path:
+        holder = holder[step]
+    holder[last] = data.draw(leaves)
+
+    read("bedrock", [event_stream.stream(zip(names, tree, strict=True))])
 
 
 @readers

@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from tests.providers import event_stream
 from tests.providers.readings import (
     BODIES,
     RECORDINGS,
@@ -20,6 +21,7 @@ from trunkline_server.providers.registry import DIALECTS
 
 BOM = b"\xef\xbb\xbf"
 COMPLETE = [recording for recording in STREAMS if recording.is_complete]
+COMPLETE_TEXT = [found for found in COMPLETE if found.extension != "eventstream"]
 # What servers and proxies write to keep a connection alive, and fields that nobody needs.
 KEEP_ALIVES = {
     "sse": [
@@ -38,7 +40,7 @@ COMMENTS = {"sse": [b": in between\n"], "ndjson": []}
 LINE_ENDS = {"sse": [b"\n", b"\r\n", b"\r"], "ndjson": [b"\n", b"\r\n"]}
 ENDINGS = [
     pytest.param(recording, end, id=f"{recording}-{end!r}")
-    for recording in COMPLETE
+    for recording in COMPLETE_TEXT
     for end in LINE_ENDS[recording.extension]
 ]
 streams = pytest.mark.parametrize("recording", STREAMS, ids=str)
@@ -80,6 +82,22 @@ def test_every_folder_belongs_to_a_dialect_and_says_where_its_recordings_come_fr
 
 def test_every_dialect_that_reaches_out_has_recordings():
     assert set(DIALECTS) - {folder.name for folder in RECORDINGS.iterdir()} == {"local"}
+
+
+SOURCES = sorted(event_stream.FOLDER.glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_a_binary_stream_is_what_its_readable_form_says(source):
+    made = event_stream.stream(event_stream.lines_of(source))
+
+    assert source.with_suffix(".eventstream").read_bytes() == made
+
+
+def test_every_binary_stream_has_a_readable_form():
+    streams = event_stream.FOLDER.glob("*.eventstream")
+
+    assert {path.stem for path in streams} == {path.stem for path in SOURCES}
 
 
 @streams
@@ -139,7 +157,7 @@ def assert_shows_no_more(cut: Reading, whole: Reading, choices: int) -> None:
 CUTS = {Failure.AMBIGUOUS, Failure.PROTOCOL}
 
 
-@pytest.mark.parametrize("recording", COMPLETE, ids=str)
+@pytest.mark.parametrize("recording", COMPLETE_TEXT, ids=str)
 @pytest.mark.parametrize("seed", range(2))
 def test_keep_alives_anywhere_change_nothing(recording, seed):
     whole = reading_of(recording, recording.data)

@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from inspect import signature
 from typing import Any
 
 import pytest
 from anthropic.types import message_create_params
+from botocore.model import Shape
+from botocore.session import Session
+from botocore.validate import ParamValidator
 from cohere import types as cohere_types
 from cohere.v2.client import AsyncV2Client
 from google.genai import types as genai_types
@@ -31,6 +35,15 @@ MODELS = {
         "claude-3-haiku-20240307",
     ],
     "gemini": ["gemini-2.5-flash", "gemini-3-pro", "gemini-4-flash"],
+    "bedrock": [
+        "us.anthropic.claude-opus-4-8",
+        "anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "amazon.nova-lite-v1:0",
+        "us.amazon.nova-2-lite-v1:0",
+        "openai.gpt-oss-120b-1:0",
+        "meta.llama3-3-70b-instruct-v1:0",
+        "qwen.qwen3-32b-v1:0",
+    ],
     "cohere": ["command-a-03-2025", "command-a-reasoning-08-2025"],
     "ollama": ["qwen3:4b"],
 }
@@ -43,6 +56,8 @@ UNENCODABLE = {
     "anthropic": {"audio": "claude", "two choices": "claude"},
     "gemini": {"two choices": r"gemini-[34]"},
     "openai": {},
+    # It fetches nothing but from S3.
+    "bedrock": {"two choices": "", "image by address": ""},
     "cohere": {"audio": "", "document": "", "two choices": ""},
     "ollama": {"audio": "", "document": "", "two choices": "", "image by address": ""},
 }
@@ -168,6 +183,54 @@ def test_ollamas_types_allow_what_we_send(name, model):
         # The SDK keeps an image in an object of its own until it writes the request.
         images = [{"value": image} for image in message.pop("images", ())]
         Message.model_validate({**message, "images": images}, extra="forbid")
+
+
+CONVERSE = Session().get_service_model("bedrock-runtime").operation_model("Converse").input_shape
+
+
+def limits_broken(value: Any, shape: Shape, path: str = "") -> Iterator[str]:
+    """What botocore leaves to the server: words, patterns and lengths."""
+    limits = shape.metadata
+    if shape.type_name == "structure" and not limits.get("document"):
+        for name, item in value.items():
+            yield from limits_broken(item, shape.members[name], f"{path}.{name}")
+    elif shape.type_name == "list":
+        for item in value:
+            yield from limits_broken(item, shape.member, f"{path}[]")
+    if "enum" in limits and value not in limits["enum"]:
+        yield f"{path}: {value!r} is none of the words"
+    if "pattern" in limits and not re.fullmatch(limits["pattern"], value):
+        yield f"{path}: {value!r} does not fit"
+    size = len(value) if isinstance(value, str | list) else value
+    if ("min" in limits and size < limits["min"]) or ("max" in limits and size > limits["max"]):
+        yield f"{path}: {size} is out of bounds"
+
+
+@pytest.mark.parametrize(("name", "model"), cases("bedrock"))
+def test_awss_service_model_allows_what_we_send(name, model):
+    body = body_of("bedrock", model, SPECS[name])
+
+    report = ParamValidator().validate({"modelId": model, **body}, CONVERSE)
+
+    assert not report.has_errors(), report.generate_report()
+    assert list(limits_broken(body, CONVERSE)) == []
+
+
+def test_the_check_of_the_service_model_finds_what_is_wrong():
+    body = {
+        "messages": [{"role": "robot", "content": [{"toolUse": {"toolUseId": "a b", "name": ""}}]}],
+        "inferenceConfig": {"temperature": 2},
+    }
+
+    found = sorted(text.partition(":")[0] for text in limits_broken(body, CONVERSE))
+
+    assert found == [
+        ".inferenceConfig.temperature",
+        ".messages[].content[].toolUse.name",
+        ".messages[].content[].toolUse.name",
+        ".messages[].content[].toolUse.toolUseId",
+        ".messages[].role",
+    ]
 
 
 def test_the_check_finds_what_is_wrong():

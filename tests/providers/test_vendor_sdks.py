@@ -1,16 +1,21 @@
 """The vendors' own SDKs read each recording to the same text, calls, ends and usage as ours do."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import anthropic
+import botocore.exceptions
+import botocore.session
 import cohere
 import httpx
 import jiter
 import ollama
 import openai
 import pytest
+from botocore.config import Config
 from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types as genai_types
@@ -27,6 +32,7 @@ from tests.providers.readings import (
 from tests.support.upstream import END, Step, chunk, head, upstream
 from trunkline.v1.completion_pb2 import Choice, FinishReason, Usage
 from trunkline_server.providers import anthropic as anthropic_dialect
+from trunkline_server.providers import bedrock as bedrock_dialect
 from trunkline_server.providers import cohere as cohere_dialect
 from trunkline_server.providers import gemini as gemini_dialect
 from trunkline_server.providers import ollama as ollama_dialect
@@ -376,23 +382,117 @@ async def ollama_whole(url: str) -> Result:
     return result
 
 
+# Bedrock
+
+
+@contextmanager
+def bedrock_client(url: str) -> Iterator[Any]:
+    client = botocore.session.Session().create_client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=url,
+        aws_access_key_id="k",
+        aws_secret_access_key="s",
+        config=Config(retries={"total_max_attempts": 1}, proxies={}),
+    )
+    with closing(client):
+        yield client
+
+
+BEDROCK_ASKS: dict[str, Any] = {
+    "modelId": MODELS["bedrock"],
+    "messages": [{"role": "user", "content": [{"text": "Hi"}]}],
+}
+
+
+def bedrock_usage(usage: dict[str, int]) -> tuple[int, int, int, int]:
+    cached, written = usage.get("cacheReadInputTokens", 0), usage.get("cacheWriteInputTokens", 0)
+    # Of reasoning there is no count.
+    return usage["inputTokens"] + cached + written, usage["outputTokens"], cached, 0
+
+
+class BedrockResult(Result):
+    """Events put together as their documentation tells clients to do it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: dict[
+            int, int
+        ] = {}  # Places of calls in the answer, by the number of the block.
+
+    def add(self, event: dict[str, Any]) -> None:
+        answer = self.choice(0)
+        match event:
+            case {"contentBlockStart": {"start": {"toolUse": use}, "contentBlockIndex": index}}:
+                if "type" not in use:  # One that the provider runs itself.
+                    self.called[index] = len(answer.calls)
+                    answer.calls.append((use["name"], ""))
+            case {"contentBlockDelta": {"delta": {"text": text}}}:
+                answer.text += text
+            case {"contentBlockDelta": {"delta": {"toolUse": use}, "contentBlockIndex": index}}:
+                if index in self.called:
+                    name, written = answer.calls[self.called[index]]
+                    answer.calls[self.called[index]] = (name, written + use["input"])
+            case {"messageStop": {"stopReason": reason}}:
+                answer.finish = reason
+            case {"metadata": {"usage": usage}}:
+                self.usage = bedrock_usage(usage)
+
+    def finish(self) -> None:
+        for answer in self.choices.values():
+            answer.calls = [(name, arguments(written)) for name, written in answer.calls]
+
+
+async def bedrock_stream(url: str) -> Result:
+    result = BedrockResult()
+
+    def ask() -> None:
+        with (
+            bedrock_client(url) as client,
+            closing(client.converse_stream(**BEDROCK_ASKS)["stream"]) as events,
+        ):
+            for event in events:
+                result.add(event)
+
+    await asyncio.to_thread(ask)
+    result.finish()
+    return result
+
+
+async def bedrock_whole(url: str) -> Result:
+    def ask() -> Any:
+        with bedrock_client(url) as client:
+            return client.converse(**BEDROCK_ASKS)
+
+    response = await asyncio.to_thread(ask)
+    answer = Answer(finish=response["stopReason"])
+    for block in response["output"]["message"]["content"]:
+        answer.text += block.get("text", "")
+        if "toolUse" in block:
+            answer.calls.append((block["toolUse"]["name"], block["toolUse"]["input"]))
+    return Result({0: answer}, bedrock_usage(response["usage"]))
+
+
 # The comparison
 
 Reader = Callable[[str], Awaitable[Result]]
 STREAM_READERS: dict[str, Reader] = {
     "anthropic": anthropic_stream,
+    "bedrock": bedrock_stream,
     "cohere": cohere_stream,
     "gemini": gemini_stream,
     "ollama": ollama_stream,
 }
 WHOLE_READERS: dict[str, Reader] = {
     "anthropic": anthropic_whole,
+    "bedrock": bedrock_whole,
     "cohere": cohere_whole,
     "gemini": gemini_whole,
     "ollama": ollama_whole,
 }
 FINISH_REASONS = {
     "anthropic": anthropic_dialect.FINISH_REASONS,
+    "bedrock": bedrock_dialect.FINISH_REASONS,
     "cohere": cohere_dialect.FINISH_REASONS,
     "gemini": gemini_dialect.FINISH_REASONS,
     "ollama": ollama_dialect.FINISH_REASONS,
@@ -400,6 +500,8 @@ FINISH_REASONS = {
 # What an SDK raises for a stream that it can't read; nothing else is a reading.
 SDK_ERRORS = (
     anthropic.AnthropicError,
+    botocore.exceptions.BotoCoreError,
+    botocore.exceptions.ClientError,
     openai.OpenAIError,
     genai_errors.APIError,
     genai_errors.UnknownApiResponseError,
