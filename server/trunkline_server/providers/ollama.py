@@ -427,7 +427,8 @@ class OllamaDecoder:
         """One read of the stream."""
         try:
             for line in self._ndjson.feed(chunk):
-                self._line(_decoded(line))
+                if not self._done:  # After it comes the last line once more, or what a proxy adds.
+                    self._line(_decoded(line))
         except MalformedStream as error:
             raise UpstreamError(Failure.PROTOCOL, str(error)) from error
         return self._events.take()
@@ -454,8 +455,6 @@ class OllamaDecoder:
         return self._events.take()
 
     def _line(self, line: _Line) -> None:
-        if self._done:  # The last line once more, or what a proxy adds.
-            return
         if line.error:
             raise _error(line.error, 200)
         if not self._knows_model and line.model:
