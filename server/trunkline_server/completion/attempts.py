@@ -467,7 +467,7 @@ class Hop:
         if isinstance(error, TimeoutError):
             failure = Failure.SLOW if self.limits.whole else Failure.INTERRUPTED
             error = self._late() or UpstreamError(failure, "silence in the middle of the stream")
-        elif error.failure is Failure.AMBIGUOUS and not self.limits.whole:
+        elif error.failure in (Failure.AMBIGUOUS, Failure.SLOW) and not self.limits.whole:
             error.failure = Failure.INTERRUPTED
         self._failed(attempt, error)
         self._broken_off = self.attempts[-1]

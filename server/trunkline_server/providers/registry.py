@@ -38,6 +38,7 @@ ANTHROPIC_VERSION: Final = "2023-06-01"
 # Later generations refuse a last message of the assistant's.
 # Source: https://platform.claude.com/docs/en/build-with-claude/prefill-claudes-response, BerriAI/litellm#27967.
 PREFILLED_CLAUDES: Final = re.compile(r"claude-(2|3|instant|(opus|sonnet|haiku)-4(?![-.][6-9]))")
+KEEP_ALIVE_GAP_S: Final = 90.0  # Without any byte, of one who has sent keep-alives.
 USER_AGENT: Final = "trunkline/0.1"
 
 
@@ -189,7 +190,9 @@ class Upstreams:
         transport: HttpTransport,
         providers: Mapping[str, Provider],
         mint_id: Callable[[], str],
+        keep_alive_gap_s: float = KEEP_ALIVE_GAP_S,
     ) -> None:
+        self._keep_alive_gap_s = keep_alive_gap_s
         self._transport = transport
         self._providers = providers
         self._mint_id = mint_id
@@ -244,7 +247,13 @@ class Upstreams:
                 upstream_request_id=facts.upstream_request_id,
             )
         decoder = translator.decoder(candidate, prompt, facts, self._mint_id)
-        return UpstreamAnswer(response, decoder, facts, is_stream=kind == provider.stream_type)
+        return UpstreamAnswer(
+            response,
+            decoder,
+            facts,
+            is_stream=kind == provider.stream_type,
+            keep_alive_gap_s=self._keep_alive_gap_s,
+        )
 
     async def _refused(
         self, translator: Translator, response: HttpResponse, facts: AttemptFacts, until_s: float
@@ -274,14 +283,30 @@ def _lost(error: TransportError) -> UpstreamError:
 class UpstreamAnswer:
     """One accepted request's answer: the `Answer` port."""
 
-    __slots__ = ("_decoder", "_is_stream", "_response", "facts", "is_complete")
+    __slots__ = (
+        "_decoder",
+        "_is_kept_alive",
+        "_is_stream",
+        "_keep_alive_gap_s",
+        "_response",
+        "facts",
+        "is_complete",
+    )
 
     def __init__(
-        self, response: HttpResponse, decoder: Decoder, facts: AttemptFacts, *, is_stream: bool
+        self,
+        response: HttpResponse,
+        decoder: Decoder,
+        facts: AttemptFacts,
+        *,
+        is_stream: bool,
+        keep_alive_gap_s: float = KEEP_ALIVE_GAP_S,
     ) -> None:
         self._response = response
         self._decoder = decoder
         self._is_stream = is_stream
+        self._is_kept_alive = False
+        self._keep_alive_gap_s = keep_alive_gap_s
         self.facts = facts
         self.is_complete = False
 
@@ -299,7 +324,10 @@ class UpstreamAnswer:
                 self.is_complete = True
                 return events
             while True:
-                data = await self._response.read(until_s)
+                if self._is_kept_alive:
+                    data = await self._read_kept_alive(until_s)
+                else:
+                    data = await self._response.read(until_s)
                 if not data:
                     self.is_complete = True
                     return decoder.finish()
@@ -316,6 +344,7 @@ class UpstreamAnswer:
                 if decoder.progressed:
                     decoder.progressed = False
                     return events
+                self._is_kept_alive = True
         except TransportError as error:
             if self._is_stream and decoder.is_finished:
                 self.is_complete = True
@@ -333,6 +362,16 @@ class UpstreamAnswer:
             error.http_status = error.http_status or 200
             error.upstream_request_id = self.facts.upstream_request_id
             raise
+
+    async def _read_kept_alive(self, until_s: float) -> bytes:
+        """A provider that sends keep-alives and then nothing at all is gone, long before its next token is overdue."""
+        alive_until_s = asyncio.get_running_loop().time() + self._keep_alive_gap_s
+        if until_s <= alive_until_s:
+            return await self._response.read(until_s)
+        try:
+            return await self._response.read(alive_until_s)
+        except TimeoutError:
+            raise UpstreamError(Failure.SLOW, "its keep-alives have stopped") from None
 
     def close(self) -> None:
         """Keep the connection when the answer is complete, else close it at once."""

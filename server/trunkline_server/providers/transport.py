@@ -16,8 +16,6 @@ from typing import Final, Self, cast
 
 import httptools
 
-CONNECT_TIMEOUT_S: Final = 3.0
-TLS_TIMEOUT_S: Final = 5.0
 IDLE_CONNECTION_S: Final = 30.0
 LINGER_S: Final = (
     1.0  # For the end of a message whose answer is complete, so that the connection can be kept.
@@ -45,6 +43,21 @@ class BadMessage(TransportError):
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each phase of a request may take, whatever its deadline.
+
+    Attributes:
+        connect_s: for a TCP connection, the name's resolution included.
+        tls_s: for the handshake on it.
+        write_s: without the peer taking a byte of the request.
+    """
+
+    connect_s: float = 3.0
+    tls_s: float = 5.0
+    write_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a provider listens. `keep_alive` False: one connection for each request."""
 
@@ -64,7 +77,8 @@ class Endpoint:
 class HttpTransport:
     """Connections to all providers. Use as an async context manager; closing it closes them all."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeouts: Timeouts = Timeouts()) -> None:
+        self.timeouts = timeouts
         self._idle: dict[Endpoint, list[_Connection]] = {}
         self._open: set[_Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -163,7 +177,8 @@ class HttpTransport:
 
     async def _connect(self, endpoint: Endpoint, until_s: float) -> "_Connection":
         loop = asyncio.get_running_loop()
-        patience_s = CONNECT_TIMEOUT_S + (TLS_TIMEOUT_S if endpoint.tls else 0.0)
+        timeouts = self.timeouts
+        patience_s = timeouts.connect_s + (timeouts.tls_s if endpoint.tls else 0.0)
         patient_until_s = loop.time() + patience_s
         connection = _Connection(self, endpoint)
         try:
@@ -174,7 +189,7 @@ class HttpTransport:
                     endpoint.port,
                     ssl=endpoint.tls,
                     server_hostname=endpoint.host if endpoint.tls else None,
-                    ssl_handshake_timeout=TLS_TIMEOUT_S if endpoint.tls else None,
+                    ssl_handshake_timeout=timeouts.tls_s if endpoint.tls else None,
                 )
         except TimeoutError as error:
             connection.abort()
@@ -198,6 +213,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pool: HttpTransport, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.idle_since_s = 0.0
+        self.write_timeout_s = pool.timeouts.write_s
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -209,6 +225,12 @@ class _Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Is the socket open, as far as is known?"""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What the peer has not taken yet of what was written."""
+        transport = self._transport
+        return transport.get_write_buffer_size() if self._is_writing and transport else 0
 
     def start(self, request: bytes) -> "HttpResponse":
         """Write a request; the response follows."""
@@ -371,10 +393,22 @@ class HttpResponse:
 
     async def head(self, until_s: float) -> None:
         """Wait for status and headers. Raises: TransportError, TimeoutError."""
+        unwritten_bytes = self._connection.unwritten_bytes
         while not self._has_head:
             if self._error is not None:
                 raise self._error
-            await self._wait(until_s)
+            if not unwritten_bytes:
+                await self._wait(until_s)
+                continue
+            written_by_s = self._loop.time() + self._connection.write_timeout_s
+            try:
+                await self._wait(min(until_s, written_by_s))
+            except TimeoutError:
+                if until_s <= written_by_s:
+                    raise
+                if self._connection.unwritten_bytes == unwritten_bytes:
+                    raise NotSent("the request was not taken in time") from None
+            unwritten_bytes = self._connection.unwritten_bytes
 
     async def read(self, until_s: float) -> bytes:
         """Everything that has come since the last call, waiting for something if need be; empty at the end.

@@ -30,7 +30,7 @@ def test_our_refused_key_never_looks_like_the_callers():
 def test_only_what_would_fail_anywhere_stays_with_the_first_candidate():
     stays = {failure for failure, row in CONSEQUENCES.items() if not row.fails_over}
 
-    assert stays == {Failure.CALLER, Failure.POLICY, Failure.DEADLINE}
+    assert stays == {Failure.CALLER, Failure.POLICY, Failure.DEADLINE, Failure.OUTRUN}
 
 
 def test_what_says_nothing_about_a_provider_is_not_held_against_it():
@@ -45,6 +45,7 @@ def test_what_says_nothing_about_a_provider_is_not_held_against_it():
         Failure.POLICY,
         Failure.MODEL_FAULT,
         Failure.DEADLINE,
+        Failure.OUTRUN,
     }
 
 

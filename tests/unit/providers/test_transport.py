@@ -1,0 +1,133 @@
+"""The phases of an upstream request that have limits of their own, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.upstream import Hang, Pause, Step, chunk, delta, event, head, upstream
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.failure import Failure
+from trunkline_server.core.ports import Prompt
+from trunkline_server.providers.registry import DIALECTS, Address, Provider, Upstreams
+from trunkline_server.providers.transport import Endpoint, HttpTransport, NotSent, Timeouts
+
+LONG_S = 30.0
+REQUEST_BYTES = 16_000_000  # More than sockets buffer.
+PING = chunk(": ping\n\n")
+
+
+@dataclass
+class Sluggish:
+    """A server that takes bytes only when it is let."""
+
+    port: int
+    may_read: asyncio.Event
+
+
+@asynccontextmanager
+async def sluggish() -> AsyncIterator[Sluggish]:
+    """On a free port."""
+    loop = asyncio.get_running_loop()
+    may_read = asyncio.Event()
+
+    async def serve(listener: socket.socket) -> None:
+        connection, _ = await loop.sock_accept(listener)
+        with connection:
+            await may_read.wait()
+            left_bytes = REQUEST_BYTES
+            while left_bytes > 0:
+                left_bytes -= len(await loop.sock_recv(connection, 65536))
+            await loop.sock_sendall(connection, b"HTTP/1.1 204 X\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        serving = asyncio.create_task(serve(listener))
+        yield Sluggish(listener.getsockname()[1], may_read)
+        serving.cancel()
+        await asyncio.wait([serving])
+
+
+async def send(transport: HttpTransport, port: int) -> int:
+    """A request too large for any buffer; the answer's status."""
+    until_s = asyncio.get_running_loop().time() + LONG_S
+    response = await transport.send(
+        Endpoint("127.0.0.1", port), b"POST / HTTP/1.1\r\nhost: x", bytes(REQUEST_BYTES), until_s
+    )
+    response.close()
+    return response.status
+
+
+async def test_a_request_that_nobody_takes_was_not_sent():
+    began_s = asyncio.get_running_loop().time()
+    async with sluggish() as server, HttpTransport(Timeouts(write_s=0.1)) as transport:
+        with pytest.raises(NotSent):
+            await send(transport, server.port)
+        assert transport.open_connections == 0 or await _gone(transport)
+
+    assert asyncio.get_running_loop().time() - began_s < 1.0
+
+
+async def _gone(transport: HttpTransport) -> bool:
+    async with asyncio.timeout(1):
+        while transport.open_connections:  # noqa: ASYNC110 - a number tells nobody
+            await asyncio.sleep(0.005)
+    return True
+
+
+async def test_a_request_that_is_taken_slowly_is_waited_for():
+    async with sluggish() as server, HttpTransport(Timeouts(write_s=0.2)) as transport:
+        asyncio.get_running_loop().call_later(0.1, server.may_read.set)
+
+        status = await send(transport, server.port)
+
+    assert status == 204
+
+
+@asynccontextmanager
+async def answer_to(steps: Sequence[Step], gap_s: float) -> AsyncIterator[Upstreams]:
+    """The adapter over one provider that answers so."""
+    async with upstream(steps) as scripted, HttpTransport() as transport:
+        address = Address(Endpoint("127.0.0.1", scripted.port), "/v1", [])
+        provider = Provider("a", DIALECTS["openai"].translator, address)
+        yield Upstreams(transport, {"a": provider}, lambda: "id", gap_s)
+
+
+async def read_on(upstreams: Upstreams) -> list[str | None]:
+    """Event names, until the third event."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + LONG_S
+    answer = await upstreams.open(
+        Candidate("a", "m", "m"), Prompt(CompletionSpec(), stream=True), until_s
+    )
+    kinds: list[str | None] = []
+    try:
+        while not kinds:
+            kinds += [e.WhichOneof("event") for e in await answer.read(until_s)]
+    finally:
+        answer.close()
+    return kinds
+
+
+async def test_a_provider_whose_keep_alives_stop_is_given_up():
+    async with answer_to([head(), PING, Hang()], gap_s=0.05) as upstreams:
+        with pytest.raises(UpstreamError) as caught:
+            await read_on(upstreams)
+
+    assert caught.value.failure is Failure.SLOW
+
+
+async def test_keep_alives_keep_the_wait_alive():
+    steps: list[Step] = [head(), *[PING, Pause(0.05)] * 6, event(delta("x")), Hang()]
+    async with answer_to(steps, gap_s=0.2) as upstreams:
+        assert await read_on(upstreams) == ["text_delta"]
+
+
+async def test_who_never_sent_a_keep_alive_may_be_silent_for_longer():
+    async with answer_to([head(), Pause(0.2), event(delta("x")), Hang()], gap_s=0.05) as upstreams:
+        assert await read_on(upstreams) == ["text_delta"]
