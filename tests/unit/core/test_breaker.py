@@ -1,12 +1,12 @@
 """The circuit breaker of one candidate, rule by rule, and against a model that recounts all of history each time."""
 
 from dataclasses import dataclass
+from functools import partial
+from random import Random
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.unit.core.walks import Step, go, lengths, seconds, ticks
 from trunkline_server.core.breaker import (
     CONSECUTIVE_FAILURES,
     COOLDOWN_MAX_S,
@@ -19,6 +19,15 @@ from trunkline_server.core.breaker import (
 )
 
 START_S = 1_000.0
+
+# What is marked with one of these shows a difference between the breaker and its docstring that is known.
+BEGAN_AT_THE_INSTANT = pytest.mark.xfail(
+    strict=True,
+    reason="what began at the instant of the opening, but before it, is taken for a trial",
+)
+ENDED_AFTER_THE_CLOSING = pytest.mark.xfail(
+    strict=True, reason="what began before the opening counts when it ends after the closing"
+)
 
 
 def new_breaker(jitter: float = 0.0) -> Breaker:
@@ -260,108 +269,279 @@ def test_when_open_and_cooling_the_later_end_counts():
     assert not breaker.allows(START_S + OPEN_S)
 
 
+@BEGAN_AT_THE_INSTANT
+def test_what_began_at_the_instant_of_the_opening_but_before_it_does_not_end_a_trial():
+    breaker = new_breaker()
+    breaker.begin(START_S)
+    for _ in range(CONSECUTIVE_FAILURES):
+        attempt(breaker, START_S, failed=True)
+    now_s = START_S + OPEN_S
+    breaker.begin(now_s)
+
+    breaker.neutral(now_s, START_S)
+
+    assert not breaker.allows(now_s)
+
+
+@ENDED_AFTER_THE_CLOSING
+def test_what_began_before_the_opening_says_nothing_even_when_it_has_closed_again():
+    breaker = new_breaker()
+    for _ in range(CONSECUTIVE_FAILURES):
+        breaker.begin(START_S - 1)
+    for _ in range(CONSECUTIVE_FAILURES):
+        attempt(breaker, START_S, failed=True)
+    now_s = START_S + OPEN_S
+    for _ in range(3):
+        attempt(breaker, now_s, failed=False)
+
+    for _ in range(CONSECUTIVE_FAILURES):
+        breaker.fail(now_s, START_S - 1)
+
+    assert breaker.state(now_s) is State.CLOSED
+    assert breaker.error_rate(now_s) == 0.0
+
+
+def test_an_attempt_made_while_it_is_open_neither_prolongs_nor_ends_that():
+    breaker = opened()
+
+    for failed in (True, False, True, False, False, False):
+        attempt(breaker, START_S + 1, failed)
+
+    assert breaker.available_at_s(START_S + 1) == START_S + OPEN_S
+    assert breaker.state(START_S + OPEN_S) is State.HALF_OPEN
+
+
+def test_an_outcome_counts_for_exactly_thirty_seconds():
+    breaker = new_breaker()
+    attempt(breaker, START_S, failed=True)
+
+    rates = [breaker.error_rate(START_S + later_s) for later_s in (0.0, WINDOW_S, WINDOW_S + 0.01)]
+
+    assert rates == [1.0, 1.0, 0.0]
+
+
+def test_however_many_outcomes_there_are_it_remembers_the_last_two_thousand():
+    breaker = new_breaker()
+    for failed in [True, True, True, False] * 4 + [False] * 2_000:
+        attempt(breaker, START_S, failed)
+    assert breaker.error_rate(START_S) == 0.0
+
+    for failed in [True, False, False, False] * 400:
+        attempt(breaker, START_S, failed)
+
+    assert breaker.error_rate(START_S) == 400 / 2_000
+
+
+def test_a_cooldown_that_is_over_already_holds_nobody_back():
+    breaker = new_breaker()
+
+    breaker.cool(START_S - 5, START_S)
+
+    assert breaker.allows(START_S)
+    assert not breaker.is_cooling(START_S)
+
+
+@pytest.mark.parametrize(("later_s", "is_cooling"), [(0.0, True), (9.99, True), (10.0, False)])
+def test_it_cools_until_the_instant_that_was_asked_for(later_s, is_cooling):
+    breaker = new_breaker()
+
+    breaker.cool(START_S + 10, START_S)
+
+    assert breaker.is_cooling(START_S + later_s) is is_cooling
+    assert breaker.allows(START_S + later_s) is not is_cooling
+
+
+def test_neither_an_opening_nor_a_closing_ends_a_cooldown():
+    breaker = new_breaker()
+    breaker.cool(START_S + 1_000, START_S)
+    for _ in range(CONSECUTIVE_FAILURES):
+        attempt(breaker, START_S, failed=True)
+
+    for _ in range(3):
+        attempt(breaker, START_S + OPEN_S, failed=False)
+
+    assert breaker.state(START_S + OPEN_S) is State.CLOSED
+    assert not breaker.allows(START_S + 999)
+    assert breaker.allows(START_S + 1_000)
+
+
+def test_all_of_a_life_may_happen_at_one_instant_of_a_clock():
+    breaker = opened()
+
+    for _ in range(1_000):
+        attempt(breaker, START_S, failed=True)
+
+    assert breaker.available_at_s(START_S) == START_S + OPEN_S
+
+
 @dataclass
-class Ended:
-    """An attempt's outcome that counts."""
+class Running:
+    """An attempt under way: when it began, and how many openings there had been by then."""
 
-    at_s: float
-    failed: bool
+    began: int
+    era: int
 
 
-class BreakerAgainstModel(RuleBasedStateMachine):
-    """The model keeps all outcomes since the last closing, and counts them again whenever it is asked."""
+class BreakerWalk:
+    """The model keeps all openings, closings and outcomes, and who is under way; every answer is counted from those.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.breaker = new_breaker(0.5)
-        self.now_s = START_S
-        self.running: list[float] = []
-        self.history: list[Ended] = []
-        self.openings: list[float] = []
-        self.recent_openings = 0
-        self.open_until_s: float | None = None
-        self.trial: float | None = None
-        self.proven = 0
-        self.cool_until_s = 0.0
+    An attempt belongs to the time between two openings. What ends in a later one than it began in says nothing.
+    """
+
+    def __init__(self, random: Random, *, stands_still: bool = False, late: bool = False) -> None:
+        self.stands_still = stands_still
+        self.late = late
+        self.patience = random.choice([0.8, 0.99, 1.0])
+        self.newest = random.choice([0.3, 0.7, 0.97])
+        self.jitter = 0.0
+        self.breaker = Breaker(lambda: self.jitter)
+        self.now = ticks(1_000) + random.randrange(1_000)
+        self.running: list[Running] = []
+        self.outcomes: list[tuple[int, bool]] = []
+        self.openings: list[tuple[int, int]] = []  # Sixteenths of the shortest time are its jitter.
+        self.proofs: list[int] = []
+        self.closings = 0
+        self.cooldowns = [0]
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closings == len(self.openings)
+
+    @property
+    def open_until(self) -> int:
+        level, before = 0, 0
+        for at, _ in self.openings:
+            level = max(0, level - (at - before) // ticks(300)) + 1
+            before = at
+        opened_at, sixteenths = self.openings[-1]
+        return opened_at + min(ticks(30) * level, ticks(300)) * (16 + sixteenths) // 16
 
     @property
     def state(self) -> State:
-        if self.open_until_s is None:
+        if self.is_closed:
             return State.CLOSED
-        return State.OPEN if self.now_s < self.open_until_s else State.HALF_OPEN
+        return State.OPEN if self.now < self.open_until else State.HALF_OPEN
+
+    @property
+    def is_on_trial(self) -> bool:
+        return not self.is_closed and any(r.era == len(self.openings) for r in self.running)
+
+    @property
+    def is_cooling(self) -> bool:
+        return max(self.cooldowns) > self.now
 
     @property
     def allows(self) -> bool:
-        if self.now_s < self.cool_until_s or self.state is State.OPEN:
-            return False
-        return self.state is State.CLOSED or self.trial is None
+        return not (self.is_cooling or self.state is State.OPEN or self.is_on_trial)
 
-    @rule(seconds=st.sampled_from([0.25, 1.0, 7.0, 33.0, 301.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.now_s += seconds
+    @property
+    def recent(self) -> list[bool]:
+        return [failed for at, failed in self.outcomes if at >= self.now - ticks(30)]
 
-    @precondition(lambda self: self.allows and len(self.running) < 40)
-    @rule()
-    def an_attempt_begins(self) -> None:
-        self.breaker.begin(self.now_s)
-        self.running.append(self.now_s)
-        if self.open_until_s is not None:
-            self.trial = self.now_s
+    @property
+    def is_too_bad(self) -> bool:
+        row = [failed for _, failed in self.outcomes[-5:]]
+        recent = self.recent
+        return row == [True] * 5 or (len(recent) >= 20 and 2 * sum(recent) >= len(recent))
 
-    @precondition(lambda self: self.running)
-    @rule(which=st.integers(0), outcome=st.sampled_from(["ok", "failed", "refused", "neutral"]))
-    def an_attempt_ends(self, which: int, outcome: str) -> None:
-        began_s = self.running.pop(which % len(self.running))
-        if outcome == "ok":
-            self.breaker.succeed(self.now_s, began_s)
-        elif outcome == "neutral":
-            self.breaker.neutral(self.now_s, began_s)
-        else:
-            self.breaker.fail(self.now_s, began_s, at_once=outcome == "refused")
-        if self.open_until_s is not None and began_s < self.openings[-1]:
+    def choose(self, random: Random) -> Step:
+        kind = random.choices(["wait", "begin", "end", "cool"], [4, 5, 5, 0.06])[0]
+        if kind == "wait":
+            far = [ticks(s) for s in (7, 29, 30, 150, 301, 650)]
+            nearby = [0, 1, 1, 2, 16, 64, 64]
+            length = random.choice(nearby if random.random() < self.patience else far)
+            if not self.is_closed and random.random() < 0.5:
+                length = max(0, self.open_until - self.now + random.choice([-1, 0, 0, 1]))
+            return ("wait", length)
+        if kind == "end":
+            weights = random.choice([(9, 1, 0.2, 1), (1, 9, 0.2, 1), (5, 5, 0.2, 1)])
+            outcome = random.choices(["ok", "failed", "refused", "neutral"], weights)[0]
+            which = -1 if random.random() < self.newest else random.randrange(1_000)
+            return ("end", which, outcome, random.randrange(4))
+        if kind == "cool":
+            return ("cool", random.choice([-64, 0, 1, 64, 640, ticks(3_600), ticks(9_000)]))
+        return ("begin", random.random() < 0.3)
+
+    def take(self, step: Step) -> None:
+        match step:
+            case ("wait", length):
+                self.now += length
+            case ("begin", as_last_resort):
+                if self.allows or (as_last_resort and not self.is_on_trial):
+                    self.begin()
+            case ("end", which, outcome, jitter) if self.running:
+                self.end(self.running.pop(which % len(self.running)), outcome, 5 * jitter)
+            case ("cool", length):
+                self.breaker.cool(seconds(self.now + length), seconds(self.now))
+                self.cooldowns.append(self.now + min(length, ticks(3_600)))
+        self.compare()
+
+    def begin(self) -> None:
+        self.breaker.begin(seconds(self.now))
+        self.running.append(Running(self.now, len(self.openings)))
+        if not self.stands_still:
+            self.now += 1
+
+    def end(self, attempt: Running, outcome: str, sixteenths: int) -> None:
+        says_nothing = attempt.era < len(self.openings)
+        if says_nothing and self.is_closed and not self.late:
+            outcome = "neutral"
+        self.jitter = sixteenths / 16  # Of a fifth: 5/16 of it are a sixteenth of the whole.
+        began_s, now_s = seconds(attempt.began), seconds(self.now)
+        match outcome:
+            case "ok":
+                self.breaker.succeed(now_s, began_s)
+            case "neutral":
+                self.breaker.neutral(now_s, began_s)
+            case _:
+                self.breaker.fail(now_s, began_s, at_once=outcome == "refused")
+        if says_nothing or outcome == "neutral":
             return
         was = self.state
-        self.trial = None
-        if outcome == "neutral":
-            return
-        self.history.append(Ended(self.now_s, outcome != "ok"))
-        if outcome == "ok":
-            self.proven += was is State.HALF_OPEN
-            if self.proven == 3:
-                self.open_until_s, self.proven, self.history = None, 0, []
-        elif was is State.HALF_OPEN or (
-            was is State.CLOSED and (outcome == "refused" or self.is_too_bad())
+        self.outcomes.append((self.now, outcome != "ok"))
+        if was is State.HALF_OPEN and outcome == "ok":
+            self.proofs.append(self.now)
+            if len(self.proofs) == 3:
+                self.closings += 1
+                self.closed()
+        elif outcome != "ok" and (
+            was is State.HALF_OPEN
+            or (was is State.CLOSED and (outcome == "refused" or self.is_too_bad))
         ):
-            self.opens()
+            self.openings.append((self.now, sixteenths // 5))
+            self.closings = len(self.openings) - 1
+            self.proofs = []
 
-    @rule(seconds=st.sampled_from([0.5, 10.0, 50.0, 7200.0]))
-    def the_provider_asks_for_a_pause(self, seconds: float) -> None:
-        self.breaker.cool(self.now_s + seconds, self.now_s)
-        self.cool_until_s = max(self.cool_until_s, self.now_s + min(seconds, 3600))
+    def closed(self) -> None:
+        self.outcomes = []
+        self.proofs = []
 
-    def is_too_bad(self) -> bool:
-        last = self.history[-5:]
-        if len(last) == 5 and all(ended.failed for ended in last):
-            return True
-        recent = [ended for ended in self.history if ended.at_s >= self.now_s - 30]
-        return len(recent) >= 20 and 2 * sum(ended.failed for ended in recent) >= len(recent)
-
-    def opens(self) -> None:
-        if self.openings:
-            forgiven = int((self.now_s - self.openings[-1]) / 300)
-            self.recent_openings = max(0, self.recent_openings - forgiven)
-        self.recent_openings += 1
-        self.openings.append(self.now_s)
-        self.open_until_s = self.now_s + min(30 * self.recent_openings, 300) * 1.1
-        self.proven = 0
-
-    @invariant()
-    def they_agree(self) -> None:
-        assert self.breaker.state(self.now_s) is self.state
-        assert self.breaker.allows(self.now_s) is self.allows
-        at_s = max(self.open_until_s or 0.0, self.cool_until_s)
-        assert self.breaker.available_at_s(self.now_s) == at_s
+    def compare(self) -> None:
+        now_s = seconds(self.now)
+        until = 0 if self.is_closed else self.open_until
+        assert self.breaker.state(now_s) is self.state
+        assert self.breaker.allows(now_s) is self.allows
+        assert self.breaker.is_on_trial is self.is_on_trial
+        assert self.breaker.is_cooling(now_s) is self.is_cooling
+        assert self.breaker.available_at_s(now_s) == seconds(max(until, *self.cooldowns, 0))
+        recent = self.recent
+        assert self.breaker.error_rate(now_s) == (sum(recent) / len(recent) if recent else 0.0)
+        if self.state is State.HALF_OPEN:
+            assert sum(r.era == len(self.openings) for r in self.running) <= 1
 
 
-TestBreakerAgainstModel = BreakerAgainstModel.TestCase
-TestBreakerAgainstModel.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)
+@lengths
+def test_it_does_what_the_whole_history_says(steps):
+    go(BreakerWalk, steps)
+
+
+@lengths
+@BEGAN_AT_THE_INSTANT
+def test_it_does_so_when_the_clock_stands_still(steps):
+    go(partial(BreakerWalk, stands_still=True), steps)
+
+
+@lengths
+@ENDED_AFTER_THE_CLOSING
+def test_it_does_so_when_attempts_end_long_after_it_has_closed_again(steps):
+    go(partial(BreakerWalk, late=True), steps)
