@@ -1,9 +1,12 @@
 """Retries never become the outage: attempts <= 1.2 * first attempts + 3 in any ten seconds."""
 
+from random import Random
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.unit.core.walks import TICKS_PER_S, Step, go, lengths, seconds, ticks
 from trunkline_server.core.retry_budget import EARN, FLOOR, WINDOW_S, RetryBudget
 
 STEPS = st.lists(
@@ -72,3 +75,109 @@ def test_no_ten_seconds_hold_more_retries_than_the_budget(steps):
             since_s = now_s - WINDOW_S
             earned = EARN * sum(at_s > since_s for at_s in firsts)
             assert sum(at_s > since_s for at_s in retries) <= FLOOR + earned
+
+
+def test_a_fifth_of_any_number_of_first_attempts_is_exact():
+    for firsts in range(0, 1_000, 5):
+        budget = RetryBudget()
+        for _ in range(firsts):
+            budget.earn(100.0)
+
+        found = granted(budget, 100.0, firsts)
+
+        assert found == min(firsts, FLOOR + firsts // 5)
+
+
+@pytest.mark.parametrize(("pause_s", "found"), [(9.0, 23), (9.01, 3), (10.0, 3)])
+def test_what_was_earned_expires_with_its_second_nine_seconds_later_at_the_earliest(pause_s, found):
+    budget = RetryBudget()
+    for _ in range(100):
+        budget.earn(100.999)
+
+    assert granted(budget, 100.999 + pause_s, 100) == found
+
+
+@pytest.mark.parametrize(("pause_s", "found"), [(9.999, 0), (10.0, 0), (10.999, 0), (11.0, 3)])
+def test_what_was_spent_comes_back_with_its_second_eleven_seconds_later_at_the_latest(
+    pause_s, found
+):
+    budget = RetryBudget()
+    granted(budget, 100.0, 10)
+
+    assert granted(budget, 100.0 + pause_s, 10) == found
+
+
+def test_after_a_pause_of_a_year_nothing_is_left_but_the_floor():
+    budget = RetryBudget()
+    for _ in range(1_000):
+        budget.earn(100.0)
+
+    assert granted(budget, 100.0 + 365 * 86_400, 100) == FLOOR
+
+
+@pytest.mark.parametrize("per_s", [1, 4, 16, 64])
+def test_under_steady_load_that_fails_completely_any_ten_seconds_hold_a_fifth_more(per_s):
+    budget = RetryBudget()
+    began = [0] * ticks(60)
+
+    for now in range(0, ticks(60), TICKS_PER_S // per_s):
+        budget.earn(seconds(now))
+        began[now] = 1 + budget.spend(seconds(now))
+
+    for start in range(ticks(50)):
+        attempts = sum(began[start : start + ticks(10)])
+        assert 10 * attempts <= 12 * (10 * per_s) + 10 * FLOOR
+
+
+class BudgetWalk:
+    """The model keeps all attempts, and counts those of the last ten seconds.
+
+    It counts by whole seconds, as the budget does, which is on the safe side of the specification: what was earned may
+    expire a second early, and what was spent a second late. That it is no further off than that is checked too.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self.hope = random.choice([0.05, 0.15, 0.5])
+        self.haste = random.choice([0.3, 0.9, 0.99])
+        self.budget = RetryBudget()
+        self.now = random.randrange(1_000)
+        self.firsts: list[int] = []
+        self.retries: list[int] = []
+
+    @staticmethod
+    def since(attempts: list[int], at: int) -> int:
+        return sum(1 for began in attempts if began >= at)
+
+    def choose(self, random: Random) -> Step:
+        if random.random() > self.haste:
+            return ("wait", random.choice([1, 1, 8, 63, 64, 65, 576, 640, 704]))
+        return ("retry",) if random.random() < self.hope else ("first",)
+
+    def take(self, step: Step) -> None:
+        match step:
+            case ("wait", length):
+                self.now += length
+            case ("first",):
+                self.budget.earn(seconds(self.now))
+                self.firsts.append(self.now)
+            case ("retry",):
+                granted = self.budget.spend(seconds(self.now))
+                self.retries += [self.now] * granted
+                self.judge(granted)
+
+    def judge(self, granted: bool) -> None:
+        second = self.now - self.now % TICKS_PER_S
+        retries = self.since(self.retries, second - ticks(10)) + (not granted)
+        assert granted is (5 * retries <= 15 + self.since(self.firsts, second - ticks(9)))
+        if granted:
+            firsts = self.since(self.firsts, self.now - ticks(10) + 1)
+            attempts = firsts + self.since(self.retries, self.now - ticks(10) + 1)
+            assert 10 * attempts <= 12 * firsts + 30
+        else:
+            firsts = self.since(self.firsts, self.now - ticks(9) + 1)
+            assert 5 * (self.since(self.retries, self.now - ticks(11) + 1) + 1) > 15 + firsts
+
+
+@lengths
+def test_it_does_what_the_whole_history_says(steps):
+    go(BudgetWalk, steps)
