@@ -1,0 +1,287 @@
+"""Who waits in front of a full house, for how long, and who is served first."""
+
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+import pytest
+
+from tests.unit.core.walks import Step, go, lengths, seconds, ticks
+from trunkline_server.core.line import INTERVAL_S, MAX_WAITING, TARGET_S, Line
+
+# What is marked with one of these shows a difference between the line and its docstring that is known.
+SERVES_THE_EXPIRED = pytest.mark.xfail(
+    strict=True,
+    reason="next serves those who have waited too long when expired was not asked first",
+)
+NOBODY_AT_THE_TURN = pytest.mark.xfail(
+    strict=True, reason="at the instant that next_expiry_s names as the turn, nobody expires yet"
+)
+LEAVES_FOR_ANOTHER = pytest.mark.xfail(
+    strict=True, reason="leave takes out the first place that is equal, not the one that is meant"
+)
+
+
+def line_of(*joined: tuple[str, float]) -> Line[str]:
+    """Those who joined then."""
+    line: Line[str] = Line()
+    for who, at_s in joined:
+        line.join(who, at_s)
+    return line
+
+
+def standing() -> Line[str]:
+    """A line that has stood since 10.0; those in it now are fresh."""
+    line = line_of(("a", 10.0), ("b", 10.25), ("c", 10.5), ("d", 10.5625))
+    line.next(10.25)
+    line.next(10.5)
+    return line
+
+
+def test_an_empty_line_serves_nobody():
+    line = line_of()
+
+    assert line.next(10.0) is None
+    assert line.expired(10.0) == []
+    assert line.next_expiry_s(10.0) is None
+    assert not line.is_overloaded(10.0)
+    assert len(line) == 0
+
+
+def test_a_burst_is_served_in_order():
+    line = line_of(("a", 10.0), ("b", 10.0), ("c", 10.1))
+
+    served = [line.next(10.2) for _ in range(4)]
+
+    assert served == ["a", "b", "c", None]
+
+
+def test_a_line_that_stands_serves_the_newest_first():
+    line = standing()
+
+    served = [line.next(10.5937) for _ in range(3)]
+
+    assert served == ["d", "c", None]
+
+
+@pytest.mark.parametrize(("now_s", "expired"), [(10.4999, []), (10.5, ["a"]), (10.6, ["a"])])
+def test_in_a_burst_one_may_wait_for_half_a_second(now_s, expired):
+    line = line_of(("a", 10.0))
+
+    assert line.expired(now_s) == expired
+
+
+def test_overloaded_one_may_wait_for_a_tenth_of_a_second():
+    line = standing()
+
+    found = [line.expired(now_s) for now_s in (10.5999, 10.5 + TARGET_S, 10.5625 + TARGET_S)]
+
+    assert found == [[], ["c"], ["d"]]
+
+
+def test_the_turn_to_overload_expires_those_who_have_waited_longer_than_the_target():
+    line = line_of(("a", 10.0), ("b", 10.25), ("c", 10.4375))
+    line.next(10.3)
+
+    assert line.expired(10.5001) == ["b"]
+    assert len(line) == 1
+
+
+def test_a_line_that_was_empty_in_between_is_a_burst_again():
+    line = standing()
+    line.next(10.6)
+    line.next(10.6)
+
+    line.join("e", 10.75)
+    line.join("f", 10.75)
+
+    assert not line.is_overloaded(10.75 + INTERVAL_S - 0.01)
+    assert line.next(11.0) == "e"
+
+
+def test_who_has_left_is_neither_served_nor_expired():
+    line = line_of(("a", 10.0), ("b", 10.0), ("c", 10.0))
+
+    line.leave("a")
+    line.leave("nobody")
+
+    assert line.next(10.1) == "b"
+    assert line.expired(11.0) == ["c"]
+
+
+@LEAVES_FOR_ANOTHER
+def test_who_leaves_is_told_from_who_looks_the_same():
+    first, second = ["same"], ["same"]
+    line: Line[list[str]] = Line()
+    line.join(first, 10.0)
+    line.join(second, 10.0)
+
+    line.leave(second)
+
+    assert line.next(10.0) is first
+
+
+def test_it_is_full_with_a_hundred_and_twenty_eight():
+    line: Line[int] = Line()
+
+    joined = 0
+    while not line.is_full:
+        line.join(joined, 10.0)
+        joined += 1
+
+    assert joined == len(line) == MAX_WAITING == 128
+
+
+def test_a_line_without_places_is_always_full():
+    assert Line[str](0).is_full
+
+
+@SERVES_THE_EXPIRED
+def test_nobody_is_served_who_has_waited_for_more_than_half_a_second():
+    line = line_of(("a", 10.0))
+
+    assert line.next(20.0) is None
+
+
+@NOBODY_AT_THE_TURN
+def test_at_the_instant_that_it_names_somebody_expires():
+    line = line_of(("a", 10.0), ("b", 10.25))
+    line.next(10.3)
+    at_s = line.next_expiry_s(10.3)
+    assert at_s == 10.5
+
+    assert line.expired(at_s) == ["b"]
+
+
+@dataclass
+class Visit:
+    """One who joined: since when, whether somebody waited already, and whether the wait is over."""
+
+    number: int
+    since: int
+    found_a_line: bool
+    is_over: bool = False
+
+
+class LineWalk:
+    """The model keeps everybody who ever joined, and looks through all of them for each answer."""
+
+    def __init__(self, random: Random, *, asks_first: bool = True, turns: bool = False) -> None:
+        self.asks_first = asks_first
+        self.turns = turns
+        self.places = random.choice([1, 4, 12, 128])
+        self.load = random.choice([0.3, 0.6, 0.75])
+        self.calm = random.choice([0.5, 0.99, 1.0])
+        self.unrest = random.choice([0.002, 0.05])
+        self.line: Line[int] = Line(self.places)
+        self.now = ticks(50) + random.randrange(64)
+        self.visits: list[Visit] = []
+
+    @property
+    def waiting(self) -> list[Visit]:
+        return [visit for visit in self.visits if not visit.is_over]
+
+    @property
+    def stands_since(self) -> int:
+        return next(visit.since for visit in reversed(self.visits) if not visit.found_a_line)
+
+    @property
+    def is_overloaded(self) -> bool:
+        return bool(self.waiting) and self.now - self.stands_since >= 32
+
+    def is_too_late(self, visit: Visit) -> bool:
+        # A tenth of a second is 6.4 ticks.
+        waited = self.now - visit.since
+        return waited >= 32 or (self.is_overloaded and waited >= 6.4)
+
+    def choose(self, random: Random) -> Step:
+        if random.random() < 0.35:
+            calm = random.random() < self.calm
+            return ("wait", random.choice([0, 1, 2, 3] if calm else [3, 5, 6, 7, 31, 32, 33]))
+        if random.random() < 0.1:
+            return random.choice(
+                [("leave", random.randrange(1_000)), ("to the turn",), ("expire",)]
+            )
+        return ("join",) if random.random() < self.load else ("next",)
+
+    def take(self, step: Step) -> None:
+        waiting = self.waiting
+        match step:
+            case ("wait", length):
+                self.now += length
+            case ("to the turn",) if waiting:
+                self.now = max(self.now, self.stands_since + 32)
+            case ("join",) if len(waiting) < self.places:
+                visit = Visit(len(self.visits), self.now, bool(waiting))
+                self.line.join(visit.number, seconds(self.now))
+                self.visits.append(visit)
+            case ("leave", which) if self.visits:
+                visit = self.visits[-1 - which % min(20, len(self.visits))]
+                self.line.leave(visit.number)
+                visit.is_over = True
+            case ("next",):
+                self.serve()
+            case ("expire",):
+                self.expire()
+        if self.now - self.last_stand == 32 and not self.turns:
+            self.now += 1
+        if self.asks_first:
+            self.expire()
+        self.compare()
+
+    @property
+    def last_stand(self) -> int:
+        return self.stands_since if self.waiting else 0
+
+    def serve(self) -> None:
+        candidates = [visit for visit in self.waiting if not self.is_too_late(visit)]
+        found = self.line.next(seconds(self.now))
+        if not candidates:
+            assert found is None
+            return
+        wanted = candidates[-1 if self.is_overloaded else 0]
+        assert found == wanted.number
+        assert self.now - wanted.since <= 32
+        wanted.is_over = True
+
+    def expire(self) -> None:
+        now_s = seconds(self.now)
+        late = [visit for visit in self.waiting if self.is_too_late(visit)]
+        named_s = self.line.next_expiry_s(now_s)
+        assert self.line.expired(now_s) == [visit.number for visit in late]
+        assert (named_s is not None and named_s <= now_s) is bool(late)
+        for visit in late:
+            visit.is_over = True
+
+    def compare(self) -> None:
+        now_s, waiting = seconds(self.now), self.waiting
+        assert len(self.line) == len(waiting) <= 128
+        assert self.line.is_full is (len(waiting) >= self.places)
+        assert self.line.is_overloaded(now_s) is self.is_overloaded
+        next_s = self.line.next_expiry_s(now_s)
+        if not waiting:
+            assert next_s is None
+            return
+        assert next_s is not None
+        assert next_s > now_s or not self.asks_first
+        assert next_s <= seconds(waiting[0].since + 32)
+
+
+LENGTHS = (50, 200, 600)
+
+
+@lengths
+def test_it_does_what_the_whole_history_says(steps):
+    go(LineWalk, steps, LENGTHS)
+
+
+@lengths
+@SERVES_THE_EXPIRED
+def test_it_does_so_for_those_who_do_not_ask_who_has_expired(steps):
+    go(partial(LineWalk, asks_first=False), steps, LENGTHS)
+
+
+@lengths
+@NOBODY_AT_THE_TURN
+def test_it_does_so_at_the_instant_of_the_turn_to_overload(steps):
+    go(partial(LineWalk, turns=True), steps, LENGTHS)
