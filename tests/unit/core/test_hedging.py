@@ -126,7 +126,7 @@ class AllowanceWalk:
     """
 
     def __init__(self, random: Random) -> None:
-        self.eager = random.choice([0.01, 0.2, 1.0])
+        self.eager = random.choice([0.0, 0.2, 1.0])
         self.allowance = HedgeAllowance()
         self.history: list[int] = []
 
@@ -139,6 +139,8 @@ class AllowanceWalk:
         return min(least, since)
 
     def choose(self, random: Random) -> Step:
+        if random.random() < 0.01:
+            self.eager = random.choice([0.0, 0.2, 1.0])
         return (random.random() < self.eager,)
 
     def take(self, step: Step) -> None:
