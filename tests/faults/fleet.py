@@ -20,7 +20,7 @@ from tests.faults.upstreams import (
     refusing,
     unknown_authority,
 )
-from tests.faults.wires import WIRES, Wire
+from tests.faults.wires import ENVIRONMENT, WIRES, Wire
 from tests.support.service import model, service
 from trunkline_server.app import Service
 
@@ -60,7 +60,7 @@ async def fleet(*kinds: Kind, models: int) -> AsyncIterator[Fleet]:
                 url = await _enter(stack, kind, wire, name, broken, proxies)
                 providers.append(wire.provider(name, url) | _patience(kind))
         sections = _models(len(kinds), models) | {"providers": providers}
-        started = await stack.enter_async_context(service(**sections))
+        started = await stack.enter_async_context(service(environment=ENVIRONMENT, **sections))
         yield Fleet(started, broken, proxies, well)
 
 

@@ -28,6 +28,7 @@ THROTTLED: Final = "PROVIDER_RATE_LIMITED"
 SLOW: Final = "UPSTREAM_TIMEOUT"
 PROTOCOL: Final = "UPSTREAM_PROTOCOL_ERROR"
 INTERRUPTED: Final = "STREAM_INTERRUPTED"
+INCAPABLE: Final = "CAPABILITY_UNSUPPORTED"  # What Cohere's 501 means.
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,10 @@ BY_PHASE: Final[Mapping[str, tuple[Kind, ...]]] = {
         Kind("429, no Retry-After", _refused(429), _any_of(THROTTLED, EXHAUSTED)),
         *(
             Kind(str(status), _refused(status), _any_of(DOWN))
-            for status in (500, 501, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+            for status in (500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
         ),
-        Kind("500 to 599, each in turn", _refused_somehow, _any_of(DOWN)),
+        Kind("501", _refused(501), _any_of(DOWN, INCAPABLE)),
+        Kind("500 to 599, each in turn", _refused_somehow, _any_of(DOWN, INCAPABLE)),
     ),
     "before content": (
         Kind(

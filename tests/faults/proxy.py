@@ -64,7 +64,9 @@ class Passage:
     """One connection of the gateway, as the proxy saw it. Instants are of `time.monotonic`.
 
     Attributes:
-        sent: of the turn that runs, what the gateway sent.
+        sent: what the gateway sent since the last turn began to be answered.
+        asked: what was asked in that turn.
+        asked_at_s: when the first of it came.
         up_bytes: passed to the provider, all turns together.
         down_bytes: passed to the gateway.
         fired: the fault that happened, and when.
@@ -73,6 +75,8 @@ class Passage:
 
     opened_at_s: float
     sent: bytearray = field(default_factory=bytearray)
+    asked: bytes = b""
+    asked_at_s: float = 0.0
     up_bytes: int = 0
     down_bytes: int = 0
     fired: Fault | None = None
@@ -172,8 +176,9 @@ class Proxy:
         passed = 0
         while data := await reader.read(READ_BYTES):
             if passage.sent:  # A turn begins.
-                fault, passed = self._choose(bytes(passage.sent)), 0
+                passage.asked = bytes(passage.sent)
                 passage.sent.clear()
+                fault, passed = self._choose(passage.asked), 0
             if fault is not None and passed + len(data) >= fault.at:
                 rest = fault.at - passed
                 await _down_to(passage, writer, data[:rest])
@@ -191,6 +196,8 @@ async def _up(
         while data := await reader.read(READ_BYTES):
             if passage.fired is not None and isinstance(passage.fired.ending, Hole):
                 continue
+            if not passage.sent:
+                passage.asked_at_s = monotonic()
             passage.sent += data
             passage.up_bytes += len(data)
             if far is not None and not far.is_closing():

@@ -20,7 +20,7 @@ from tests.faults.callers import STREAMS, WAYS, Callers, callers, chat, spec
 from tests.faults.tables import Tables
 from tests.faults.upstreams import Ask, FaultyUpstream, Step, faulty, head_of
 from tests.faults.waiting import WAIT_S, until
-from tests.faults.wires import WIRES, Wire, said
+from tests.faults.wires import ENVIRONMENT, WIRES, Wire, said
 from tests.support.service import model, service
 from tests.support.upstream import Hang, Pause, chunk
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
@@ -257,7 +257,7 @@ async def _all_phases() -> AsyncIterator[tuple[Service, list[FaultyUpstream]]]:
                 upstreams.append(upstream)
                 entries["providers"].append(wire.provider(name, upstream.url))
                 entries["models"].append(model(name, name))
-        started = await stack.enter_async_context(service(**entries))
+        started = await stack.enter_async_context(service(environment=ENVIRONMENT, **entries))
         yield started, upstreams
 
 

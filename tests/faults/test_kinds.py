@@ -27,7 +27,8 @@ COLUMNS = (
     "one error",
     "met it",
 )
-WHOLE_S = 1.0
+WHOLE_S = 0.7
+LONG = 1000
 # Seven of ten are gRPC streams; the others share the rest.
 WAYS = ("gRPC stream",) * 7 + ("gRPC unary", "SSE", "REST unary")
 
@@ -65,7 +66,7 @@ def _parameters(item: pytest.Item) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(30, id="short"), pytest.param(1000, id="long", marks=pytest.mark.slow)]
+    "count", [pytest.param(30, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(
     "kind",
@@ -77,8 +78,13 @@ async def test_a_fault_is_hidden_before_content_and_told_once_after_it(
     each, together = Tally(), Tally()
     try:
         async with fleet(kind, models=count + 1) as found, callers(found.service) as asking:
-            await _ask_all(found, asking, kind, range(count), each, at_once=64)
-            await _ask_all(found, asking, kind, [count] * count, together, at_once=4)
+            wires = [*WIRES]
+            await _ask_all(found, asking, kind, wires, range(count), each, at_once=64)
+            if (
+                count < LONG
+            ):  # Few requests open breakers of few dialects: a kind has two of them, by its name.
+                wires = [wires[(len(kind.name) + n) % len(wires)] for n in range(2)]
+            await _ask_all(found, asking, kind, wires, [count] * count, together, at_once=4)
     finally:
         rows.add(kind.name, *each.cells(), *together.cells())
 
@@ -94,6 +100,7 @@ async def _ask_all(
     found: Fleet,
     asking: Callers,
     kind: Kind,
+    wires: Sequence[str],
     models: Sequence[int],
     tally: Tally,
     *,
@@ -102,7 +109,6 @@ async def _ask_all(
     """A request for each of `models`."""
     for upstream in found.broken.values():
         upstream.asks.clear()
-    wires = list(WIRES)
     turns = asyncio.Semaphore(at_once)
 
     async def one(number: int) -> None:

@@ -20,7 +20,7 @@ from tests.faults.kinds import HEALTHY
 from tests.faults.proxy import Fault, Fin, proxy
 from tests.faults.tables import Tables
 from tests.faults.upstreams import Ask, Step, faulty, healthy
-from tests.faults.wires import MARK, WIRES
+from tests.faults.wires import ENVIRONMENT, MARK, WIRES
 from tests.providers.readings import FAILING
 from tests.support.service import model, provider, service
 from tests.support.upstream import Pause
@@ -223,6 +223,7 @@ async def behind(recording: Recording, data: bytes, models: int) -> AsyncIterato
         name = MODELS.get(dialect, "m")
         async with (
             service(
+                environment=ENVIRONMENT,
                 providers=[entry, next_wire.provider(HEALTHY, well_url)],
                 models=[
                     *(model(f"m-{n}", "recorded", model=name) for n in range(models)),

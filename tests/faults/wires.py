@@ -6,10 +6,13 @@ A dialect is one row of `WIRES`. All that is tested here is then tested of it to
 import hashlib
 import json
 import re
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.providers.event_stream import TYPE, event
 from tests.support.upstream import chunk, delta, finish, usage
 
 MARK: Final = re.compile(rb"mark-[0-9a-z-]+")
@@ -218,6 +221,106 @@ def _gemini_refusal(status: int) -> bytes:
     return json.dumps({"error": {"code": status, "message": "no", "status": kind}}).encode()
 
 
+# Cohere
+
+
+def _cohere_text(piece: str) -> bytes:
+    return _named("content-delta", index=0, delta={"message": {"content": {"text": piece}}})
+
+
+def _cohere_opening() -> bytes:
+    message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}
+    content = {"type": "text", "text": ""}
+    return _named("message-start", id="r", delta={"message": message}) + _named(
+        "content-start", index=0, delta={"message": {"content": content}}
+    )
+
+
+def _cohere_usage(counts: Counts | None) -> dict[str, Any]:
+    if counts is None:
+        return {}
+    tokens = {"input_tokens": counts.input_tokens, "output_tokens": counts.output_tokens}
+    return {"usage": {"billed_units": tokens, "tokens": tokens}}
+
+
+def _cohere_ending(last: str, counts: Counts | None) -> list[bytes]:
+    end = {"finish_reason": "COMPLETE", **_cohere_usage(counts)}
+    return [
+        _cohere_text(last),
+        _named("content-end", index=0),
+        _named("message-end", delta=end),
+        b"data: [DONE]\n\n",
+    ]
+
+
+def _cohere_whole(text: str, counts: Counts | None) -> bytes:
+    message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    end = {"finish_reason": "COMPLETE", **_cohere_usage(counts)}
+    return json.dumps({"id": "r", "message": message, **end}).encode()
+
+
+# Ollama
+
+
+def _line(**fields: Any) -> bytes:
+    return (
+        json.dumps({"model": "m", "created_at": "2026-11-22T02:30:00Z", **fields}).encode() + b"\n"
+    )
+
+
+def _ollama_text(piece: str) -> bytes:
+    return _line(message={"role": "assistant", "content": piece}, done=False)
+
+
+def _ollama_end(text: str, counts: Counts | None) -> bytes:
+    end: dict[str, Any] = {"done": True, "done_reason": "stop"}
+    if counts is not None:
+        end |= {"prompt_eval_count": counts.input_tokens, "eval_count": counts.output_tokens}
+    return _line(message={"role": "assistant", "content": text}, **end)
+
+
+# Bedrock
+
+
+def _bedrock_text(piece: str) -> bytes:
+    return event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": piece}})
+
+
+def _bedrock_usage(counts: Counts) -> dict[str, Any]:
+    return {
+        "inputTokens": counts.input_tokens,
+        "outputTokens": counts.output_tokens,
+        "totalTokens": counts.output_tokens,
+    }
+
+
+def _bedrock_ending(last: str, counts: Counts | None) -> list[bytes]:
+    usage = {"usage": _bedrock_usage(counts)} if counts is not None else {}
+    return [
+        _bedrock_text(last),
+        event("contentBlockStop", {"contentBlockIndex": 0}),
+        event("messageStop", {"stopReason": "end_turn"}),
+        event("metadata", {"metrics": {"latencyMs": 5}, **usage}),
+    ]
+
+
+def _bedrock_whole(text: str, counts: Counts | None) -> bytes:
+    body: dict[str, Any] = {
+        "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
+        "stopReason": "end_turn",
+        "metrics": {"latencyMs": 5},
+    }
+    if counts is not None:
+        body["usage"] = _bedrock_usage(counts)
+    return json.dumps(body).encode()
+
+
+def _bedrock_endless() -> bytes:
+    """The lengths of a message of 15 MB, in good order."""
+    lengths = struct.pack(">II", 15_000_000, 0)
+    return lengths + struct.pack(">I", zlib.crc32(lengths))
+
+
 WIRES: Final[Mapping[str, Wire]] = {
     "openai": Wire(
         name="openai",
@@ -256,7 +359,55 @@ WIRES: Final[Mapping[str, Wire]] = {
         asks_for_stream=lambda head, body: ":streamGenerateContent" in head,
         base_path="/v1beta",
     ),
+    "cohere": Wire(
+        name="cohere",
+        opening=_cohere_opening(),
+        ping=b": ping\n\n",
+        text=_cohere_text,
+        ending=_cohere_ending,
+        finish=b'"message-end"',
+        error=_named("message-end", delta={"finish_reason": "ERROR", "error": "no"}),
+        whole=_cohere_whole,
+        refusal=lambda status: b'{"id": "r", "message": "no"}',
+        asks_for_stream=lambda head, body: bool(json.loads(body).get("stream")),
+        base_path="/v2",
+    ),
+    "ollama": Wire(
+        name="ollama",
+        opening=_ollama_text(""),
+        ping=b"\n",
+        text=_ollama_text,
+        ending=lambda last, counts: [_ollama_text(last), _ollama_end("", counts)],
+        finish=b'"done": true',
+        error=b'{"error": "no"}\n',
+        whole=_ollama_end,
+        refusal=lambda status: b'{"error": "no"}',
+        asks_for_stream=lambda head, body: bool(json.loads(body).get("stream", True)),
+        malformed=b'{"model": "m", "mess\n',
+        endless=b'{"model": "',
+        stream_type="application/x-ndjson",
+        base_path="",
+    ),
+    "bedrock": Wire(
+        name="bedrock",
+        opening=event("messageStart", {"role": "assistant"}),
+        ping=event("nothing", {}),
+        text=_bedrock_text,
+        ending=_bedrock_ending,
+        finish=b"messageStop",
+        error=event("serviceUnavailableException", {"message": "no"}),
+        whole=_bedrock_whole,
+        refusal=lambda status: b'{"message": "no"}',
+        asks_for_stream=lambda head, body: "/converse-stream " in head,
+        malformed=event("messageStop", {"stopReason": "end_turn"})[:-1] + b"?",
+        endless=_bedrock_endless(),
+        stream_type=TYPE,
+        base_path="",
+        settings={"api_key_env": "A_KEY"},
+    ),
 }
+# Without a key of its own a provider is asked with whatever credentials this machine has.
+ENVIRONMENT: Final = {"A_KEY": "a key"}
 
 
 def in_chunks(events: list[bytes]) -> bytes:
