@@ -13,7 +13,7 @@ from typing import Final
 from trunkline.v1.completion_event_pb2 import CompleteResponse, StreamReset
 from trunkline.v1.completion_pb2 import Attempt, CompletionWarning, FinishReason
 from trunkline.v1.completion_spec_pb2 import Recovery
-from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.circuits import Circuits, Permit
 from trunkline_server.completion.pump import Pump
 from trunkline_server.completion.recovery import (
     Said,
@@ -98,6 +98,7 @@ class Try:
     """
 
     candidate: Candidate
+    permit: Permit
     started_s: float
     started_unix_s: float
     is_hedge: bool = False
@@ -322,8 +323,8 @@ class Hop:
     def _begin(self, candidate: Candidate, *, is_hedge: bool = False) -> Try:
         now_s = self._loop.time()
         is_first = candidate.key not in self._retries and not is_hedge
-        self.upstream.circuits.begin(candidate, now_s, is_first=is_first)
-        return Try(candidate, now_s, time.time(), is_hedge)
+        permit = self.upstream.circuits.begin(candidate, now_s, is_first=is_first)
+        return Try(candidate, permit, now_s, time.time(), is_hedge)
 
     async def _until_content(self, attempt: Try) -> None:
         """Open the attempt and read until there is content, or the answer has ended without.
@@ -442,21 +443,14 @@ class Hop:
     def _succeeded(self, attempt: Try) -> None:
         attempt.is_open = False
         first_token_s = attempt.first_token_s if self.prompt.stream else None
-        self.upstream.circuits.succeed(
-            attempt.candidate, self._loop.time(), attempt.started_s, first_token_s
-        )
+        attempt.permit.succeed(self._loop.time(), first_token_s)
         self._record(attempt)
 
     def _failed(self, attempt: Try, error: UpstreamError) -> None:
         attempt.is_open = False
         attempt.error = error
-        self.upstream.circuits.fail(
-            attempt.candidate,
-            self._loop.time(),
-            attempt.started_s,
-            error.failure,
-            error.retry_after_s,
-            error.http_status,
+        attempt.permit.fail(
+            self._loop.time(), error.failure, error.retry_after_s, error.http_status
         )
         self._failures.append(error)
         self._record(attempt)

@@ -34,8 +34,7 @@ class Health:
         self.concurrency = ConcurrencyLimit(candidate.max_concurrency)
         self.throttle = RetryThrottle()
         self.first_tokens = FirstTokens()
-        # When the attempt began that is made although the breaker is open.
-        self.panicking_since_s: float | None = None
+        self.is_panicking = False  # An attempt is under way although the breaker is open.
 
     @property
     def is_full(self) -> bool:
@@ -93,7 +92,7 @@ class Circuits:
 
     def _may_panic(self, health: Health, now_s: float) -> bool:
         return (
-            health.panicking_since_s is None
+            not health.is_panicking
             and not health.breaker.is_on_trial
             and not health.breaker.is_cooling(now_s)
             and not health.is_full
@@ -114,60 +113,68 @@ class Circuits:
         wait_s = max(0.0, health.breaker.available_at_s(now_s) - now_s)
         return max(wait_s, FULL_WAIT_S) if health.is_full else wait_s
 
-    def begin(self, candidate: Candidate, now_s: float, *, is_first: bool) -> None:
+    def begin(self, candidate: Candidate, now_s: float, *, is_first: bool) -> "Permit":
         """An attempt starts; `is_first` unless it asks the same candidate again."""
         health = self.health(candidate)
-        if not health.breaker.allows(now_s):
-            health.panicking_since_s = now_s
-        health.breaker.begin(now_s)
-        health.concurrency.begin()
+        is_panic = not health.breaker.allows(now_s)
+        if is_panic:
+            health.is_panicking = True
         if is_first:
             health.budget.earn(now_s)
+        health.concurrency.begin()
+        return Permit(health, health.breaker.begin(), now_s, is_panic)
 
-    def succeed(
-        self, candidate: Candidate, now_s: float, began_s: float, first_token_s: float | None
-    ) -> None:
-        """An attempt served its answer. `first_token_s`: how long a streamed one took to begin."""
-        health = self._ended(candidate, began_s)
-        health.breaker.succeed(now_s, began_s)
+
+class Permit:
+    """What an attempt holds of its candidate. Ends once, by one of its methods."""
+
+    __slots__ = ("_began_s", "_health", "_is_panic", "_round")
+
+    def __init__(self, health: Health, round_: int, began_s: float, is_panic: bool) -> None:
+        self._health = health
+        self._round = round_
+        self._began_s = began_s
+        self._is_panic = is_panic
+
+    def succeed(self, now_s: float, first_token_s: float | None) -> None:
+        """The attempt served its answer. `first_token_s`: how long a streamed one took to begin."""
+        health = self._end()
+        health.breaker.succeed(now_s, self._round)
         health.throttle.succeed()
-        health.concurrency.succeed(now_s, began_s, first_token_s)
+        health.concurrency.succeed(now_s, self._began_s, first_token_s)
         if first_token_s is not None:
             health.first_tokens.add(first_token_s)
 
     def fail(
         self,
-        candidate: Candidate,
         now_s: float,
-        began_s: float,
         failure: Failure,
         retry_after_s: float | None = None,
         http_status: int = 0,
     ) -> None:
-        """An attempt failed."""
-        health = self._ended(candidate, began_s)
+        """The attempt failed."""
+        health = self._end()
         consequence = CONSEQUENCES[failure]
         if consequence.cools and retry_after_s:
             health.breaker.cool(now_s + retry_after_s, now_s)
         if consequence.opens or consequence.trips:
-            health.breaker.fail(now_s, began_s, at_once=consequence.opens)
+            health.breaker.fail(now_s, self._round, at_once=consequence.opens)
         else:
-            health.breaker.neutral(now_s, began_s)
+            health.breaker.neutral(self._round)
         if consequence.trips or consequence.opens or consequence.cools:
             health.throttle.fail()
-        if failure in (Failure.THROTTLED, Failure.SLOW) or http_status in TOO_MUCH_LOAD:
-            health.concurrency.congest(now_s, began_s)
+        if failure is Failure.THROTTLED or http_status in TOO_MUCH_LOAD:
+            health.concurrency.congest(now_s, self._began_s)
         else:
             health.concurrency.end()
 
-    def leave(self, candidate: Candidate, now_s: float, began_s: float) -> None:
-        """An attempt ended without saying anything about the candidate: cancelled, or never made."""
-        health = self._ended(candidate, began_s)
-        health.breaker.neutral(now_s, began_s)
+    def leave(self) -> None:
+        """The attempt ended without saying anything about the candidate: cancelled, or never made."""
+        health = self._end()
+        health.breaker.neutral(self._round)
         health.concurrency.end()
 
-    def _ended(self, candidate: Candidate, began_s: float) -> Health:
-        health = self.health(candidate)
-        if health.panicking_since_s == began_s:
-            health.panicking_since_s = None
-        return health
+    def _end(self) -> Health:
+        if self._is_panic:
+            self._health.is_panicking = False
+        return self._health

@@ -4,7 +4,8 @@ Closed, it counts. Five failures in a row, or half of at least twenty outcomes w
 credential, open it for thirty seconds times the number of recent openings, at most five minutes, plus up to a fifth of
 jitter. Then it is half open: one request at a time is let through, and three successes close it. A cooldown is apart
 from that: a provider that said Retry-After is left alone until then, and nothing is held against it. An attempt that
-began before the opening says nothing new, however late it ends.
+began before the last opening says nothing new, however late it ends: each attempt is told the number of the round in
+which it began, and openings end rounds. Instants would not do: a clock shows the same one more than once.
 
 Source of the numbers: Envoy outlier detection (consecutive_5xx 5, base_ejection_time 30 s, max 300 s), scaled down to
 the two to four providers of a route, where Envoy's percentages never trigger.
@@ -42,6 +43,7 @@ class Breaker:
         self._random = random
         self._open_until_s: float | None = None
         self._cool_until_s = 0.0
+        self._round = 0
         self._openings = 0
         self._last_opening_s = 0.0
         self._consecutive = 0
@@ -77,14 +79,15 @@ class Breaker:
         """Is the one attempt under way that an open circuit lets through?"""
         return self._trial_under_way
 
-    def begin(self, now_s: float) -> None:
-        """An attempt starts."""
+    def begin(self) -> int:
+        """An attempt starts. Returns the number of its round, to be given back with its outcome."""
         if self._open_until_s is not None:
             self._trial_under_way = True
+        return self._round
 
-    def succeed(self, now_s: float, began_s: float) -> None:
+    def succeed(self, now_s: float, round_: int) -> None:
         """An attempt served its answer."""
-        if self._is_straggler(began_s):
+        if round_ != self._round:
             return
         self._consecutive = 0
         self._trial_under_way = False
@@ -94,9 +97,9 @@ class Breaker:
             if self._half_open_successes >= SUCCESSES_TO_CLOSE:
                 self._close()
 
-    def fail(self, now_s: float, began_s: float, *, at_once: bool = False) -> None:
+    def fail(self, now_s: float, round_: int, *, at_once: bool = False) -> None:
         """An attempt failed in a way that counts. `at_once` opens whatever the counts say."""
-        if self._is_straggler(began_s):
+        if round_ != self._round:
             return
         self._trial_under_way = False
         self._consecutive += 1
@@ -112,9 +115,9 @@ class Breaker:
         ):
             self._open(now_s)
 
-    def neutral(self, now_s: float, began_s: float) -> None:
+    def neutral(self, round_: int) -> None:
         """An attempt ended without saying anything about the candidate: cancelled, or the caller's fault."""
-        if not self._is_straggler(began_s):
+        if round_ == self._round:
             self._trial_under_way = False
 
     def cool(self, until_s: float, now_s: float) -> None:
@@ -125,9 +128,6 @@ class Breaker:
         """Share of failed outcomes in the window, 0 to 1."""
         self._expire(now_s)
         return self._failures / len(self._outcomes) if self._outcomes else 0.0
-
-    def _is_straggler(self, began_s: float) -> bool:
-        return self._open_until_s is not None and began_s < self._last_opening_s
 
     def _record(self, now_s: float, failed: bool) -> None:
         self._expire(now_s)
@@ -149,6 +149,7 @@ class Breaker:
         healthy_s = now_s - self._last_opening_s
         self._openings = max(0, self._openings - int(healthy_s / FORGIVE_S)) + 1
         self._last_opening_s = now_s
+        self._round += 1
         base_s = min(OPEN_S * self._openings, OPEN_MAX_S)
         self._open_until_s = now_s + base_s * (1 + JITTER * self._random())
         self._half_open_successes = 0

@@ -6,6 +6,10 @@ that began before the last decrease are part of the same congestion and lower it
 with the prompt, so it is not one of them that counts but their short-term average against the long-term one, and only
 while at least half of the limit is used: a slow answer on an idle candidate is not our doing.
 
+Where the search begins is a guess, and slowness may be our own. So until a candidate itself has said that it is too
+much, the limit is a reason to prefer others and never one to refuse; and when it says so first, what was in flight then
+is what is lowered.
+
 Source of the numbers: TCP Reno's AIMD with CUBIC's decrease, RFC 9438 4.6; Envoy's max_requests (1,024).
 """
 
@@ -13,7 +17,7 @@ from typing import Final
 
 START: Final = 32
 MAX: Final = 1024
-DECREASE: Final = 0.7
+DECREASE_TENTHS: Final = 7
 SLOW: Final = 2.0  # Times the long-term average.
 SHORT_TERM: Final = 1 / 8
 LONG_TERM: Final = 1 / 64
@@ -24,10 +28,11 @@ class ConcurrencyLimit:
     """The limit of one candidate in one process. Every `begin` is followed by exactly one of the other calls."""
 
     def __init__(self, max_attempts: int = MAX) -> None:
-        self._max = max_attempts
-        self._limit = float(min(START, max_attempts))
+        self._max = max(1, max_attempts)
+        self._limit = float(min(START, self._max))
         self._successes = 0
-        self._lowered_at_s: float | None = None
+        self._is_binding = False
+        self._lowered_at_s = float("-inf")
         self._samples = 0
         self._short_s = 0.0
         self._long_s = 0.0
@@ -45,8 +50,8 @@ class ConcurrencyLimit:
 
     @property
     def is_binding(self) -> bool:
-        """Has it ever shown congestion? Until then the limit is a guess: a reason to prefer others, no more."""
-        return self._lowered_at_s is not None
+        """Has the candidate ever said that it is too much?"""
+        return self._is_binding
 
     def begin(self) -> None:
         """An attempt starts."""
@@ -66,6 +71,9 @@ class ConcurrencyLimit:
 
     def congest(self, now_s: float, began_s: float) -> None:
         """An attempt was turned away for too much load."""
+        if not self._is_binding:
+            self._is_binding = True
+            self._limit = min(max(self._limit, float(self.in_flight)), float(self._max))
         self.in_flight -= 1
         self._lower(now_s, began_s)
 
@@ -74,10 +82,10 @@ class ConcurrencyLimit:
         self.in_flight -= 1
 
     def _lower(self, now_s: float, began_s: float) -> None:
-        if self._lowered_at_s is not None and began_s < self._lowered_at_s:
+        if began_s <= self._lowered_at_s:
             return
         self._lowered_at_s = now_s
-        self._limit = max(1.0, self._limit * DECREASE)
+        self._limit = max(1.0, self._limit * DECREASE_TENTHS / 10)
         self._successes = 0
 
     def _is_slow(self, first_token_s: float) -> bool:

@@ -19,7 +19,7 @@ MAX_WAITING: Final = 128
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Place(Generic[T]):
     since_s: float
     who: T
@@ -43,7 +43,7 @@ class Line(Generic[T]):
 
     def is_overloaded(self, now_s: float) -> bool:
         """Has it not been empty for a whole interval?"""
-        return bool(self._places) and now_s - self._was_empty_at_s > INTERVAL_S
+        return bool(self._places) and now_s >= self._was_empty_at_s + INTERVAL_S
 
     def join(self, who: T, now_s: float) -> None:
         """Wait from now on. The caller has asked `is_full`."""

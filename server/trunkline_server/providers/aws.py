@@ -103,7 +103,8 @@ class Signer:
             UpstreamError: there are no credentials.
         """
         if self._keys is None:
-            raise UpstreamError(Failure.CREDENTIAL, f"no AWS credentials: {self._problem}")
+            problem = f"no AWS credentials: {self._problem}"
+            raise UpstreamError(Failure.CREDENTIAL, problem, code="no_aws_credentials")
         request = self._request(
             method="POST",
             url=self._url + path,

@@ -106,6 +106,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         "authorization",
         stream_type=BEDROCK_STREAM_TYPE,
         aws_service="bedrock",
+        prefill_models=PREFILLED_CLAUDES,
     ),
     "local": _of_service(LOCAL),
 }

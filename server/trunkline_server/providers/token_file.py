@@ -27,9 +27,8 @@ class TokenFile:
         try:
             token = self.token()
         except (OSError, ValueError) as error:
-            raise UpstreamError(
-                Failure.CREDENTIAL, f"no token in the file: {type(error).__name__}"
-            ) from error
+            problem = f"no token in the file: {type(error).__name__}"
+            raise UpstreamError(Failure.CREDENTIAL, problem, code="no_token") from error
         return [("authorization", f"Bearer {token}")]
 
     def token(self) -> str:

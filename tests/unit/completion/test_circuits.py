@@ -24,11 +24,11 @@ def attempt(
     retry_after_s: float | None = None,
 ) -> None:
     """One that begins and ends at once."""
-    circuits.begin(candidate, now_s, is_first=True)
+    permit = circuits.begin(candidate, now_s, is_first=True)
     if failure is None:
-        circuits.succeed(candidate, now_s, now_s, 0.1)
+        permit.succeed(now_s, 0.1)
     else:
-        circuits.fail(candidate, now_s, now_s, failure, retry_after_s)
+        permit.fail(now_s, failure, retry_after_s)
 
 
 @pytest.mark.parametrize("failure", Failure)
@@ -89,23 +89,22 @@ def test_in_panic_each_is_asked_once_at_a_time():
     for candidate in (A, B):
         attempt(circuits, candidate, NOW_S, failure)
 
-    asked = []
+    asked = {}
     while (least_bad := circuits.least_bad([A, B], NOW_S + 1)) is not None:
-        circuits.begin(least_bad, NOW_S + 1, is_first=True)
-        asked.append(least_bad)
+        asked[least_bad.key] = circuits.begin(least_bad, NOW_S + 1, is_first=True)
 
-    assert asked == [A, B]
-    circuits.fail(B, NOW_S + 2, NOW_S + 1, failure)
+    assert list(asked) == [A.key, B.key]
+    asked[B.key].fail(NOW_S + 2, failure)
     assert circuits.least_bad([A, B], NOW_S + 2) is B
 
 
 def test_an_attempt_that_began_before_the_panic_does_not_end_it():
     circuits = new_circuits()
-    circuits.begin(A, NOW_S - 1, is_first=True)
+    early = circuits.begin(A, NOW_S - 1, is_first=True)
     attempt(circuits, A, NOW_S, Failure.THROTTLED, retry_after_s=30.0)
     circuits.begin(A, NOW_S + 1, is_first=True)
 
-    circuits.succeed(A, NOW_S + 2, NOW_S - 1, None)
+    early.succeed(NOW_S + 2, None)
 
     assert circuits.least_bad([A], NOW_S + 2) is None
 
@@ -146,3 +145,37 @@ def test_who_was_never_asked_can_be_asked_now():
 
     assert circuits.shortest_wait_s([A, B], NOW_S) == 0.0
     assert circuits.allows(A, NOW_S)
+
+
+def test_the_one_with_room_is_chosen_before_the_one_that_is_busy():
+    circuits = new_circuits()
+    for _ in range(32):
+        circuits.begin(A, NOW_S, is_first=True)
+
+    assert circuits.choose([A, B], NOW_S) is B
+    assert circuits.choose([A], NOW_S) is A
+
+
+def test_one_that_has_said_that_it_is_too_much_is_left_alone_while_it_is_busy():
+    circuits = new_circuits()
+    permits = [circuits.begin(A, NOW_S - 1, is_first=True) for _ in range(100)]
+
+    permits.pop().fail(NOW_S, Failure.THROTTLED)
+
+    assert circuits.choose([A], NOW_S) is None
+    assert circuits.least_bad([A], NOW_S) is None
+    assert circuits.all_throttled([A], NOW_S)
+    assert circuits.shortest_wait_s([A], NOW_S) == 1.0
+    for _ in range(30):
+        permits.pop().leave()
+    assert circuits.choose([A], NOW_S) is A
+
+
+def test_slowness_alone_refuses_nobody():
+    circuits = new_circuits()
+    for seconds in [0.1] * 40 + [5.0] * 40:
+        circuits.begin(A, NOW_S, is_first=True).succeed(NOW_S, seconds)
+    for _ in range(100):
+        circuits.begin(A, NOW_S, is_first=True)
+
+    assert circuits.choose([A], NOW_S) is A
