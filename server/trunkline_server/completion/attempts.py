@@ -491,7 +491,7 @@ class Hop:
             attempt.output_chars = answer.output_chars
         if attempt.is_open:
             attempt.is_open = False
-            self.upstream.circuits.leave(attempt.candidate, self._loop.time(), attempt.started_s)
+            attempt.permit.leave()
             if (
                 answer is not None
                 and attempt.candidate.drain_on_disconnect

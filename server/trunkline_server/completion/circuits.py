@@ -22,7 +22,7 @@ class Health:
         "budget",
         "concurrency",
         "first_tokens",
-        "panicking_since_s",
+        "is_panicking",
         "throttle",
     )
 

@@ -183,7 +183,7 @@ async def test_with_little_memory_big_requests_are_refused_and_with_less_all_of_
     admission.observe(Sample(memory_share=0.85))
     with pytest.raises(Overloaded):
         await admission.admit(INTERACTIVE, MIB)
-    assert await admission.admit(INTERACTIVE, 1000)
+    assert isinstance(await admission.admit(INTERACTIVE, 1000), Ticket)
 
     admission.observe(Sample(memory_share=0.91))
     with pytest.raises(Overloaded):
@@ -223,4 +223,4 @@ async def test_the_line_moves_when_the_house_grows_again():
 
     admission.observe(Sample())
 
-    assert await asyncio.wait_for(waiting, 0.05)
+    assert isinstance(await asyncio.wait_for(waiting, 0.05), Ticket)
