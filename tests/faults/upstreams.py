@@ -30,6 +30,7 @@ class Ask:
     mark: str
     is_stream: bool
     head: str
+    at_s: float = field(default_factory=monotonic)
     closed_at_s: float | None = None
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
