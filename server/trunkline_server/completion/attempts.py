@@ -54,6 +54,9 @@ CLOCK_S: Final = 0.005  # A timer may fire a little early.
 LATE_S: Final = 0.05  # So close to its end, a deadline has passed.
 THROTTLE_WAIT_SHARE: Final = 0.2  # Of the time that is left.
 
+RESTART: Final = Recovery.RECOVERY_RESTART
+CONTINUE: Final = Recovery.RECOVERY_CONTINUE
+
 Batch = list[CompleteResponse]
 
 
@@ -142,7 +145,7 @@ class Hop:
         self._tried: set[str] = set()
         self._interruption: TrunklineError | None = None
         self._broken_off: Attempt | None = None
-        continues = limits.recovery == Recovery.RECOVERY_CONTINUE and not limits.whole
+        continues = limits.recovery == CONTINUE and not limits.whole
         self._said = Said() if continues and may_continue(prompt.spec) else None
 
     @property
@@ -436,7 +439,7 @@ class Hop:
             return False
         if self._said is not None:
             return self._said.is_plain
-        return self.limits.recovery == Recovery.RECOVERY_RESTART and len(self.shown) == 1
+        return self.limits.recovery == RESTART and len(self.shown) == 1
 
     # outcomes
 

@@ -5,26 +5,16 @@ lines; the edges see only batches of events.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from trunkline.v1.completion_event_pb2 import (
-    AttemptFailed,
-    CompleteResponse,
-    RouteSelected,
-    StreamCompleted,
-    StreamStarted,
-    UsageUpdate,
-)
-from trunkline.v1.completion_event_pb2 import (
-    StreamInterrupted as StreamInterruptedEvent,
-)
-from trunkline.v1.completion_pb2 import Completion, Route, RouteReason, StructuredOutput, Usage
+from trunkline.v1.completion_event_pb2 import CompleteResponse, UsageUpdate
+from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_service_pb2 import (
     CompleteRequest,
+    CompleteUnaryResponse,
     PreviewRouteResponse,
     RouteCandidate,
     StreamOptions,
@@ -36,10 +26,9 @@ from trunkline_server.completion.attempts import (
     Batch,
     Hop,
     Limits,
-    Try,
     Upstream,
 )
-from trunkline_server.core.attempts import set_duration
+from trunkline_server.completion.report import Report
 from trunkline_server.core.breaker import State
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
@@ -49,17 +38,13 @@ from trunkline_server.core.errors import (
     NotSupported,
     TrunklineError,
 )
-from trunkline_server.core.fold import Fold, ended
+from trunkline_server.core.fold import Fold
 from trunkline_server.core.ports import Callers, Prompt, RequestRecord, Router, Unencodable
-from trunkline_server.core.pricing import price
-from trunkline_server.core.usage import add
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
 MAX_STREAM_S: Final = 600.0
 MAX_UNARY_S: Final = 300.0
-CHARS_PER_TOKEN: Final = (
-    4  # A rule of thumb for English, good enough for what is marked as estimated.
-)
+REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,41 +65,6 @@ class Call:
     traceparent: str = ""
     tracestate: str = ""
     trace_id: str = ""
-
-
-@dataclass(slots=True)
-class Progress:
-    """What `events` needs to know when something goes wrong in the middle."""
-
-    hop: Hop | None = None
-    served: Try | None = None
-    route: Route | None = None
-    usage: Usage = field(default_factory=Usage)
-    told: int = 0  # Failed attempts that the caller knows of.
-
-    def begin(
-        self, plan: Plan, hop: Hop, batch: Batch, options: StreamOptions, head: CompleteResponse
-    ) -> Batch:
-        """The first batch of whoever serves from now on, with what is said before it."""
-        is_first = self.served is None
-        self.served = hop.served
-        self.route = _route(plan, hop)
-        before: Batch = []
-        if is_first and not options.HasField("heartbeat_interval"):
-            before.append(head)
-        if options.include_attempts:
-            before += [
-                CompleteResponse(attempt_failed=AttemptFailed(attempt=attempt, will_failover=True))
-                for attempt in hop.attempts[self.told :]
-                if attempt.HasField("error")
-            ]
-            self.told = len(hop.attempts)
-        selected = CompleteResponse(route_selected=RouteSelected(route=self.route))
-        if is_first:
-            return [*before, selected, *batch]
-        if batch and batch[0].HasField("stream_reset"):
-            return [*before, batch[0], selected, *batch[1:]]
-        return before + batch
 
 
 class Completions:
@@ -148,20 +98,19 @@ class Completions:
         Raises:
             TrunklineError.
         """
-        return self._events(
-            request.spec, request.idempotency_key, request.stream_options, call, whole=False
-        )
+        return self._events(request.spec, request.idempotency_key, request.stream_options, call)
 
-    async def unary(self, spec: CompletionSpec, idempotency_key: str, call: Call) -> Completion:
+    async def unary(
+        self, spec: CompletionSpec, idempotency_key: str, call: Call
+    ) -> CompleteUnaryResponse:
         """The finished answer. Raises: TrunklineError."""
-        completion: Completion | None = None
+        response = CompleteUnaryResponse()
         async with aclosing(
-            self._events(spec, idempotency_key, _UNARY, call, whole=True)
+            self._events(spec, idempotency_key, _UNARY, call, response.completion)
         ) as batches:
-            async for batch in batches:
-                completion = batch[-1].completed.completion
-        assert completion is not None
-        return completion
+            async for _ in batches:
+                pass
+        return response
 
     def preview(self, spec: CompletionSpec, call: Call) -> PreviewRouteResponse:
         """Who would be asked, best first, and who not and why. Raises: RequestError."""
@@ -187,10 +136,7 @@ class Completions:
             warnings = self._upstream.providers.warnings(candidate, prompt)
         except Unencodable as error:
             return f"can't express {error}"
-        if (
-            warnings
-            and prompt.spec.unsupported_policy == UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
-        ):
+        if warnings and prompt.spec.unsupported_policy == REJECT:
             return f"can't honour {warnings[0].field}"
         return ""
 
@@ -200,15 +146,16 @@ class Completions:
         idempotency_key: str,
         options: StreamOptions,
         call: Call,
-        *,
-        whole: bool,
+        unary: Completion | None = None,
     ) -> AsyncGenerator[Batch, None]:
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        """All events; none for a unary caller, whose answer is written into `unary` instead."""
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
         record = RequestRecord(call.request_id, call.method, started_s, trace_id=call.trace_id)
         record.requested_model = spec.model
-        progress = Progress()
         record.reason = "CANCELLED"  # Until another end is known.
+        hop: Hop | None = None
+        report: Report | None = None
         try:
             # admit
             caller = self._callers.authenticate(call.authorization)
@@ -217,98 +164,86 @@ class Completions:
                 try:
                     _refuse_idempotency(idempotency_key, call)
                     check_spec(spec)
-                    deadline = _deadline(call, started_s, whole)
+                    deadline = _deadline(call, started_s, unary is not None)
                     # choose
                     plan = self._router.plan(spec, call.request_id)
                     record.route = plan.route
                     # answer
                     completion_id = f"cmpl_{self._mint_id()}"
-                    created_s = time.time()
-                    head = _started(completion_id, call.request_id, created_s)
+                    report = Report(spec, options, call.request_id, completion_id)
                     if options.HasField("heartbeat_interval"):
-                        yield [head]
-                    prompt = Prompt(
-                        spec, _streams(spec, plan, whole), call.traceparent, call.tracestate
-                    )
-                    hop = Hop(
-                        self._upstream,
-                        plan,
-                        prompt,
-                        deadline,
-                        _limits(spec, plan, whole),
-                        f"{completion_id}.0",
-                    )
-                    progress.hop = hop
+                        yield [report.started()]
+                    hop = self._hop(spec, plan, deadline, call, completion_id, unary is not None)
                     buffers_calls = options.buffer_tool_arguments
-                    fold = Fold() if whole or options.include_final_messages else None
+                    folds = unary is not None or options.include_final_messages
+                    fold = Fold() if folds else None
                     async with aclosing(hop.batches()) as batches:
                         async for batch in batches:
                             if fold is not None:
                                 fold.add(batch)
-                            if progress.served is not hop.served:
-                                batch = progress.begin(plan, hop, batch, options, head)
+                            if report.served is not hop.served:
+                                report.begin(plan, hop)
                                 if record.time_to_first_token_s is None:
-                                    record.time_to_first_token_s = loop.time() - started_s
+                                    record.time_to_first_token_s = clock() - started_s
+                                if unary is None:
+                                    batch = report.opening(hop, batch)
                             if buffers_calls:
                                 batch = [e for e in batch if not e.HasField("tool_call_delta")]
-                            if not whole:
+                            if unary is None:
                                 yield batch
                     # settle
-                    progress.usage = _usage(spec, hop)
-                    completion = _completion(
-                        completion_id,
-                        call.request_id,
-                        created_s,
-                        spec,
-                        hop,
-                        progress,
-                        fold,
-                        loop.time() - started_s,
-                    )
-                    completed = CompleteResponse(completed=StreamCompleted(completion=completion))
-                    last = [completed]
-                    if options.include_usage_updates:
-                        last.insert(
-                            0, CompleteResponse(usage_update=UsageUpdate(usage=progress.usage))
-                        )
+                    last = CompleteResponse()
+                    completion = last.completed.completion if unary is None else unary
+                    report.fill(completion, hop, fold, clock() - started_s)
                     record.reason = "OK"
-                    yield last
+                    if options.include_usage_updates:
+                        update = UsageUpdate(usage=report.usage)
+                        yield [CompleteResponse(usage_update=update), last]
+                    elif unary is None:
+                        yield [last]
                 except asyncio.CancelledError:
                     if (expulsion := ticket.expulsion()) is not None:
                         raise expulsion from None
-                    if call.timeout_s is not None and loop.time() - started_s >= call.timeout_s:
+                    if call.timeout_s is not None and clock() - started_s >= call.timeout_s:
                         # The gRPC library ends a call that is out of time by cancelling it, sometimes before we do.
                         record.reason = DeadlineExceeded.reason
                     raise
-        except TrunklineError as error:
-            record.reason = error.reason
-            if progress.served is not None and not whole:
-                yield [_interrupted(spec, progress)]
-            raise
-        except Exception:
-            record.reason = "INTERNAL_ERROR"
-            if progress.served is not None and not whole:
-                yield [_interrupted(spec, progress)]
+        except Exception as error:
+            record.reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
+            if report is not None and report.served is not None and hop and unary is None:
+                yield [report.interrupted(hop)]
             raise
         finally:
-            self._settle(record, progress, spec, loop.time())
+            if hop is not None and report is not None:
+                _note(record, hop, report)
+            self._upstream.telemetry.record(record, clock())
 
-    def _settle(
-        self, record: RequestRecord, progress: Progress, spec: CompletionSpec, now_s: float
-    ) -> None:
-        hop = progress.hop
-        if hop is not None:
-            record.attempts = hop.records
-            if hop.shown:
-                served = hop.served
-                record.provider = served.candidate.provider
-                record.routed_model = served.candidate.id
-                record.response_model = served.facts.response_model
-                usage = progress.usage if progress.usage.total_tokens else _usage(spec, hop)
-                record.input_tokens = usage.input_tokens
-                record.output_tokens = usage.output_tokens
-                record.cached_input_tokens = usage.cached_input_tokens
-        self._upstream.telemetry.record(record, now_s)
+    def _hop(
+        self,
+        spec: CompletionSpec,
+        plan: Plan,
+        deadline: Deadline,
+        call: Call,
+        completion_id: str,
+        whole: bool,
+    ) -> Hop:
+        prompt = Prompt(spec, _streams(spec, plan, whole), call.traceparent, call.tracestate)
+        limits = _limits(spec, plan, whole)
+        return Hop(self._upstream, plan, prompt, deadline, limits, f"{completion_id}.0")
+
+
+def _note(record: RequestRecord, hop: Hop, report: Report) -> None:
+    """What the log tells of the attempts."""
+    record.attempts = hop.records
+    if hop.shown:
+        served = hop.served
+        record.provider = served.candidate.provider
+        record.routed_model = served.candidate.id
+        record.response_model = served.facts.response_model
+        usage = report.used(hop)
+        record.input_tokens = usage.input_tokens
+        record.output_tokens = usage.output_tokens
+        record.cached_input_tokens = usage.cached_input_tokens
 
 
 _UNARY: Final = StreamOptions()
@@ -345,7 +280,7 @@ def _streams(spec: CompletionSpec, plan: Plan, whole: bool) -> bool:
 
 
 def _limits(spec: CompletionSpec, plan: Plan, whole: bool) -> Limits:
-    refuses = spec.unsupported_policy == UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
+    refuses = spec.unsupported_policy == REJECT
     if not spec.HasField("constraints"):
         return Limits(whole=whole, recovery=plan.recovery, refuses_drops=refuses)
     constraints = spec.constraints
@@ -360,124 +295,6 @@ def _limits(spec: CompletionSpec, plan: Plan, whole: bool) -> Limits:
         recovery=constraints.recovery or plan.recovery,
         refuses_drops=refuses,
     )
-
-
-def _started(completion_id: str, request_id: str, created_s: float) -> CompleteResponse:
-    started = StreamStarted(completion_id=completion_id, request_id=request_id)
-    started.create_time.seconds = int(created_s)
-    started.create_time.nanos = int(created_s % 1 * 1e9)
-    return CompleteResponse(started=started)
-
-
-def _route(plan: Plan, hop: Hop) -> Route:
-    candidate = hop.served.candidate
-    failures = hop.failover_count
-    if failures:
-        reason = RouteReason.ROUTE_REASON_FAILOVER
-    elif plan.scores:
-        reason = RouteReason.ROUTE_REASON_SCORED
-    else:
-        reason = RouteReason.ROUTE_REASON_REQUESTED
-    return Route(
-        provider=candidate.provider,
-        model=candidate.id,
-        route=plan.route,
-        requested_model=plan.requested_model,
-        resolved_mode=plan.resolved_mode,
-        label=candidate.label,
-        attempt=failures + 1,
-        failover_count=failures,
-        total_failover_count=failures,
-        reason=reason,
-    )
-
-
-def _usage(spec: CompletionSpec, hop: Hop) -> Usage:
-    """What all attempts together used that gave the caller content."""
-    total = _usage_of(spec, hop.served)
-    for attempt in hop.shown[:-1]:
-        add(total, _usage_of(spec, attempt))
-    return total
-
-
-def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
-    """The upstream's counts, or ours where it sent none, and what they cost."""
-    reported = attempt.facts.usage
-    usage = Usage()
-    if reported is not None:
-        usage.CopyFrom(reported)
-    else:
-        usage.input_tokens = _estimated_input_tokens(spec)
-        usage.output_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
-        usage.total_tokens = usage.input_tokens + usage.output_tokens
-        usage.estimated = True
-    cost = price(usage, attempt.candidate.price)
-    if cost is not None:
-        usage.cost.CopyFrom(cost)
-    return usage
-
-
-def _estimated_input_tokens(spec: CompletionSpec) -> int:
-    chars = len(spec.system_prompt)
-    for message in spec.messages:
-        for part in message.parts:
-            chars += len(part.text) + len(part.tool_call.arguments_json)
-            chars += sum(len(inner.text) for inner in part.tool_result.parts)
-    return -(-chars // CHARS_PER_TOKEN)
-
-
-def _completion(
-    completion_id: str,
-    request_id: str,
-    created_s: float,
-    spec: CompletionSpec,
-    hop: Hop,
-    progress: Progress,
-    fold: Fold | None,
-    total_s: float,
-) -> Completion:
-    served = hop.served
-    facts = served.facts
-    completion = Completion(
-        id=completion_id,
-        request_id=request_id,
-        choices=ended(facts.finishes),
-        route=progress.route,
-        usage=progress.usage,
-        attempts=hop.attempts,
-        warnings=[*facts.warnings, *hop.continued],
-        metadata_json=spec.metadata_json,
-        system_fingerprint=facts.system_fingerprint,
-        service_tier=facts.service_tier,
-    )
-    if fold is not None:
-        fold.fill(completion.choices)
-    completion.create_time.seconds = int(created_s)
-    completion.create_time.nanos = int(created_s % 1 * 1e9)
-    timing = completion.timing
-    set_duration(timing.total, total_s)
-    first = hop.shown[0]
-    if first.first_token_s is not None:
-        set_duration(timing.time_to_first_token, first.first_token_s)
-    kind = spec.response_format.WhichOneof("format") if spec.HasField("response_format") else None
-    if (
-        kind in ("json_object", "json_schema")
-        and completion.choices
-        and completion.choices[0].message.parts
-    ):
-        text = "".join(part.text for part in completion.choices[0].message.parts)
-        completion.structured_output.CopyFrom(StructuredOutput(type=kind, data_json=text))
-    return completion
-
-
-def _interrupted(spec: CompletionSpec, progress: Progress) -> CompleteResponse:
-    hop = progress.hop
-    event = StreamInterruptedEvent(route=progress.route)
-    if hop is not None:
-        progress.usage = _usage(spec, hop)
-        event.usage.CopyFrom(progress.usage)
-        event.attempts.extend(hop.attempts)
-    return CompleteResponse(interrupted=event)
 
 
 def _row(plan: Plan, candidate: Candidate, reason: str) -> RouteCandidate:

@@ -1,10 +1,13 @@
 """Folds the events of a stream into the choices of a `Completion`."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import Choice, TokenLogprob
 from trunkline.v1.message_pb2 import Part, Reasoning, Role, ToolCall
+
+ASSISTANT: Final = Role.ROLE_ASSISTANT
 
 
 class _Building:
@@ -76,7 +79,7 @@ class Fold:
         for choice in choices:
             parts = self._parts.get(choice.index, {})
             message = choice.message
-            message.role = Role.ROLE_ASSISTANT
+            message.role = ASSISTANT
             message.parts.extend([parts[index].part() for index in sorted(parts)])
             choice.logprobs.extend(self._logprobs.get(choice.index, ()))
 

@@ -9,6 +9,7 @@ from trunkline_server.core.errors import CapabilityUnsupported, NoEligibleProvid
 from trunkline_server.routing.catalog import AUTO, Catalog, Selection, Strategy
 from trunkline_server.routing.ranking import ranked, score, weighted
 
+WEIGHTED: Final = Strategy.WEIGHTED
 MAX_CANDIDATES: Final = 64  # Of one plan. Nobody waits for the sixty-fifth.
 
 _MEDIA: Final = {
@@ -24,11 +25,28 @@ class Router:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
+        # Most requests ask for nothing but a name, and then always the same follows. Bounded by the catalog's names.
+        self._plans: dict[tuple[str, int], Plan] = {}
 
     def plan(self, spec: CompletionSpec, request_id: str) -> Plan:
         """Candidates in the order in which they are asked."""
         selection = self.catalog.select(spec.model)
         needs = required(spec)
+        if needs or spec.mode or spec.HasField("constraints") or selection.strategy is WEIGHTED:
+            return self._plan(spec, request_id, selection, needs)
+        key = (spec.model, spec.intent.optimize_for)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._plan(spec, request_id, selection, needs)
+        return plan
+
+    def _plan(
+        self,
+        spec: CompletionSpec,
+        request_id: str,
+        selection: Selection,
+        needs: Sequence[tuple[Capability, str]],
+    ) -> Plan:
         mode = spec.mode or ("" if selection.pinned or selection.route else AUTO)
         excluded: list[Exclusion] = []
         candidates: list[Candidate] = []
@@ -40,7 +58,7 @@ class Router:
                 kept = tuple(
                     c for c in group if not _excludes(c, spec, needs, mode, selection, excluded)
                 )
-            if number == 0 and selection.strategy is Strategy.WEIGHTED:
+            if number == 0 and selection.strategy is WEIGHTED:
                 kept = weighted(kept, selection.weights, request_id)
             elif len(kept) > 1:
                 group_scores = score(kept, spec.intent.optimize_for)

@@ -65,9 +65,9 @@ class CompletionServicer:
         """The folded answer."""
         call = self._calls.read(UNARY, context)
         async with abort_on_error(context, call.request_id):
-            completion = await self._completions.unary(request.spec, request.idempotency_key, call)
-            await context.send_initial_metadata(_route_metadata(call, completion.route))
-            return CompleteUnaryResponse(completion=completion)
+            response = await self._completions.unary(request.spec, request.idempotency_key, call)
+            await context.send_initial_metadata(_route_metadata(call, response.completion.route))
+            return response
 
     async def PreviewRoute(
         self, request: PreviewRouteRequest, context: Context

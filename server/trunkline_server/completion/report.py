@@ -1,0 +1,187 @@
+"""What a caller is told beside the content: who answers, what failed, what it cost, and the whole at the end."""
+
+import time
+from typing import Final
+
+from trunkline.v1.completion_event_pb2 import (
+    AttemptFailed,
+    CompleteResponse,
+    RouteSelected,
+    StreamInterrupted,
+    StreamStarted,
+)
+from trunkline.v1.completion_pb2 import Completion, Route, RouteReason, StructuredOutput, Usage
+from trunkline.v1.completion_service_pb2 import StreamOptions
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline_server.completion.attempts import Batch, Hop, Try
+from trunkline_server.core.attempts import set_duration
+from trunkline_server.core.candidate import Plan
+from trunkline_server.core.fold import Fold, ended
+from trunkline_server.core.pricing import price
+from trunkline_server.core.usage import add
+
+CHARS_PER_TOKEN: Final = (
+    4  # A rule of thumb for English, good enough for what is marked as estimated.
+)
+# By their values: an enum's name is looked up anew each time.
+FAILED_OVER: Final = RouteReason.ROUTE_REASON_FAILOVER
+SCORED: Final = RouteReason.ROUTE_REASON_SCORED
+REQUESTED: Final = RouteReason.ROUTE_REASON_REQUESTED
+
+
+class Report:
+    """Of one request. Knows a hop from `begin` on, which is when content has come."""
+
+    def __init__(
+        self, spec: CompletionSpec, options: StreamOptions, request_id: str, completion_id: str
+    ) -> None:
+        self._spec = spec
+        self._options = options
+        self._request_id = request_id
+        self._completion_id = completion_id
+        self._created_s = time.time()
+        self._is_started = False
+        self._told = 0  # Failed attempts that the caller knows of.
+        self._route: Route | None = None
+        self.served: Try | None = None
+        self.usage: Usage | None = None
+
+    def started(self) -> CompleteResponse:
+        """The event that comes before all others."""
+        self._is_started = True
+        started = StreamStarted(completion_id=self._completion_id, request_id=self._request_id)
+        started.create_time.seconds = int(self._created_s)
+        started.create_time.nanos = int(self._created_s % 1 * 1e9)
+        return CompleteResponse(started=started)
+
+    def begin(self, plan: Plan, hop: Hop) -> None:
+        """Somebody serves from now on: the first time, or in the place of another one."""
+        self.served = hop.served
+        self._route = _route(plan, hop)
+
+    def opening(self, hop: Hop, batch: Batch) -> Batch:
+        """The first batch of whoever serves from now on, with what is said before it."""
+        before: Batch = [] if self._is_started else [self.started()]
+        if self._options.include_attempts:
+            before += [
+                CompleteResponse(attempt_failed=AttemptFailed(attempt=attempt, will_failover=True))
+                for attempt in hop.attempts[self._told :]
+                if attempt.HasField("error")
+            ]
+            self._told = len(hop.attempts)
+        selected = CompleteResponse(route_selected=RouteSelected(route=self._route))
+        if len(hop.shown) == 1:
+            return [*before, selected, *batch]
+        if batch and batch[0].HasField("stream_reset"):
+            return [*before, batch[0], selected, *batch[1:]]
+        return before + batch
+
+    def fill(self, completion: Completion, hop: Hop, fold: Fold | None, total_s: float) -> None:
+        """The whole answer, into an empty message; its content only where it was folded."""
+        facts = hop.served.facts
+        spec = self._spec
+        usage = self.usage = _usage(spec, hop)
+        completion.id = self._completion_id
+        completion.request_id = self._request_id
+        completion.create_time.seconds = int(self._created_s)
+        completion.create_time.nanos = int(self._created_s % 1 * 1e9)
+        completion.choices.extend(ended(facts.finishes))
+        if fold is not None:
+            fold.fill(completion.choices)
+        completion.route.MergeFrom(self._route or Route())
+        completion.usage.MergeFrom(usage)
+        completion.attempts.extend(hop.attempts)
+        completion.warnings.extend(facts.warnings)
+        completion.warnings.extend(hop.continued)
+        if spec.metadata_json:
+            completion.metadata_json = spec.metadata_json
+        if facts.system_fingerprint:
+            completion.system_fingerprint = facts.system_fingerprint
+        if facts.service_tier:
+            completion.service_tier = facts.service_tier
+        timing = completion.timing
+        set_duration(timing.total, total_s)
+        first_token_s = hop.shown[0].first_token_s
+        if first_token_s is not None:
+            set_duration(timing.time_to_first_token, first_token_s)
+        _structure(spec, completion)
+
+    def interrupted(self, hop: Hop) -> CompleteResponse:
+        """The last event of a stream that broke off."""
+        usage = self.usage = _usage(self._spec, hop)
+        event = StreamInterrupted(route=self._route, usage=usage, attempts=hop.attempts)
+        return CompleteResponse(interrupted=event)
+
+    def used(self, hop: Hop) -> Usage:
+        """What was used so far, by whoever gave the caller content."""
+        return self.usage or _usage(self._spec, hop)
+
+
+def _structure(spec: CompletionSpec, completion: Completion) -> None:
+    if not spec.HasField("response_format"):
+        return
+    kind = spec.response_format.WhichOneof("format")
+    if (
+        kind in ("json_object", "json_schema")
+        and completion.choices
+        and completion.choices[0].message.parts
+    ):
+        text = "".join(part.text for part in completion.choices[0].message.parts)
+        completion.structured_output.CopyFrom(StructuredOutput(type=kind, data_json=text))
+
+
+def _route(plan: Plan, hop: Hop) -> Route:
+    candidate = hop.served.candidate
+    failures = hop.failover_count
+    if failures:
+        reason = FAILED_OVER
+    elif plan.scores:
+        reason = SCORED
+    else:
+        reason = REQUESTED
+    return Route(
+        provider=candidate.provider,
+        model=candidate.id,
+        route=plan.route,
+        requested_model=plan.requested_model,
+        resolved_mode=plan.resolved_mode,
+        label=candidate.label,
+        attempt=failures + 1,
+        failover_count=failures,
+        total_failover_count=failures,
+        reason=reason,
+    )
+
+
+def _usage(spec: CompletionSpec, hop: Hop) -> Usage:
+    """What all attempts together used that gave the caller content."""
+    total = _usage_of(spec, hop.served)
+    for attempt in hop.shown[:-1]:
+        add(total, _usage_of(spec, attempt))
+    return total
+
+
+def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
+    """The upstream's counts, or ours where it sent none, and what they cost."""
+    reported = attempt.facts.usage
+    usage = Usage()
+    if reported is not None:
+        usage.CopyFrom(reported)
+    else:
+        usage.input_tokens = _estimated_input_tokens(spec)
+        usage.output_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
+        usage.total_tokens = usage.input_tokens + usage.output_tokens
+        usage.estimated = True
+    cost = price(usage, attempt.candidate.price)
+    if cost is not None:
+        usage.cost.CopyFrom(cost)
+    return usage
+
+
+def _estimated_input_tokens(spec: CompletionSpec) -> int:
+    chars = len(spec.system_prompt)
+    for message in spec.messages:
+        for part in message.parts:
+            chars += len(part.text) + len(part.tool_call.arguments_json)
+            chars += sum(len(inner.text) for inner in part.tool_result.parts)
+    return -(-chars // CHARS_PER_TOKEN)
