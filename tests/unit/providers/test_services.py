@@ -375,6 +375,18 @@ def test_azure_names_the_deployment_in_the_path_and_takes_another_version():
     assert newer.path == "/openai/deployments/m/chat/completions?api-version=2025-04-01%20preview"
 
 
+def test_azures_newer_addresses_name_the_deployment_in_the_body_alone():
+    translator = translator_of(SERVICES["azure"]).without_deployment()
+    asked = Prompt(ask(), stream=False)
+
+    request = translator.encode(candidate("azure", "my-gpt"), asked)
+    preview = translator.with_api_version("preview").encode(candidate("azure", "my-gpt"), asked)
+
+    assert request.path == "/chat/completions"
+    assert json.loads(request.body)["model"] == "my-gpt"
+    assert preview.path == "/chat/completions?api-version=preview"
+
+
 @pytest.mark.parametrize(
     ("service", "model", "written"),
     [
