@@ -1,5 +1,6 @@
 """What a provider is sent as a credential: keys, tokens that change, signatures, each only where it belongs."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from tests.support.service import SETTINGS, model, service
 from tests.support.upstream import END, Exchange, Step, chunk, head, hello, upstream, whole
 from trunkline_server.app import Parts, Service, build
 from trunkline_server.config import ConfigError, Settings
+from trunkline_server.doctor import diagnose
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "bedrock"
 NOVA = "amazon.nova-lite-v1:0"
@@ -243,3 +245,20 @@ async def test_azures_retry_after_in_milliseconds_is_kept():
         failed = seen.logged("attempt_failed")
 
     assert {(line["failure"], line["retry_after_s"]) for line in failed} == {("THROTTLED", 9.0)}
+
+
+@pytest.mark.parametrize(("has_keys", "said"), [(True, "credentials found"), (False, "no AWS")])
+async def test_doctor_says_whether_there_are_credentials(chain, capsys, has_keys, said):
+    if not has_keys:
+        chain.delenv("AWS_ACCESS_KEY_ID")
+        chain.delenv("AWS_SECRET_ACCESS_KEY")
+    async with upstream(hello) as scripted:
+        provider = {"id": "bedrock", "base_url": scripted.url, "region": "us-east-1"}
+        tree = {**SETTINGS, "providers": [provider], "models": [model("m", "bedrock")]}
+        settings = msgspec.convert(tree, Settings)
+
+        code = await asyncio.to_thread(diagnose, settings, "", {}, tries=True)
+
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "AWS" in line]
+    assert said in line
+    assert code == 0

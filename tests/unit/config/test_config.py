@@ -274,6 +274,14 @@ ROUTE = PROVIDER + MODEL + '[[routes]]\nid = "r"\n'
             PROVIDER + 'api_key_env = "A"\napi_key_file = "a"\n',
             "providers: 'p' has both api_key_env and api_key_file",
         ),
+        (
+            PROVIDER + 'api_key_env = "A"\ntoken_file = "a"\n',
+            "providers: 'p' has both api_key_env and token_file",
+        ),
+        (
+            PROVIDER + 'region = "US East"\n',
+            "providers: 'p': 'US East' is no region, such as us-east-1",
+        ),
         (PROVIDER + 'ca_file = "no.pem"\n', "providers: no.pem does not exist"),
         *(
             (
