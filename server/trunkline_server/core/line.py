@@ -42,7 +42,7 @@ class Line(Generic[T]):
         return len(self._places) >= self._max_waiting
 
     def is_overloaded(self, now_s: float) -> bool:
-        """Has it not been empty for a whole interval?"""
+        """Has it stood, since it was last empty, for a whole interval?"""
         return bool(self._places) and now_s >= self._was_empty_at_s + INTERVAL_S
 
     def join(self, who: T, now_s: float) -> None:
@@ -59,7 +59,11 @@ class Line(Generic[T]):
                 return
 
     def next(self, now_s: float) -> T | None:
-        """Who is served now that there is room; None when nobody waits."""
+        """Who is served now that there is room; None when nobody waits.
+
+        That may be somebody whose time has just run out, if `expired` was not asked first: to serve is better than to
+        refuse.
+        """
         if not self._places:
             return None
         return (self._places.pop() if self.is_overloaded(now_s) else self._places.popleft()).who

@@ -1,7 +1,6 @@
 """The circuit breaker of one candidate, rule by rule, and against a model that recounts all of history each time."""
 
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 
 import pytest
@@ -20,15 +19,6 @@ from trunkline_server.core.breaker import (
 
 START_S = 1_000.0
 
-# What is marked with one of these shows a difference between the breaker and its docstring that is known.
-BEGAN_AT_THE_INSTANT = pytest.mark.xfail(
-    strict=True,
-    reason="what began at the instant of the opening, but before it, is taken for a trial",
-)
-ENDED_AFTER_THE_CLOSING = pytest.mark.xfail(
-    strict=True, reason="what began before the opening counts when it ends after the closing"
-)
-
 
 def new_breaker(jitter: float = 0.0) -> Breaker:
     """Of which the jitter is this share of its range."""
@@ -37,11 +27,11 @@ def new_breaker(jitter: float = 0.0) -> Breaker:
 
 def attempt(breaker: Breaker, now_s: float, failed: bool) -> None:
     """One that begins and ends at once."""
-    breaker.begin(now_s)
+    round_ = breaker.begin()
     if failed:
-        breaker.fail(now_s, now_s)
+        breaker.fail(now_s, round_)
     else:
-        breaker.succeed(now_s, now_s)
+        breaker.succeed(now_s, round_)
 
 
 def opened(now_s: float = START_S, jitter: float = 0.0) -> Breaker:
@@ -115,8 +105,7 @@ def test_outcomes_older_than_the_window_do_not_count():
 def test_a_refused_credential_opens_it_at_once():
     breaker = new_breaker()
 
-    breaker.begin(START_S)
-    breaker.fail(START_S, START_S, at_once=True)
+    breaker.fail(START_S, breaker.begin(), at_once=True)
 
     assert breaker.state(START_S) is State.OPEN
 
@@ -136,10 +125,10 @@ def test_half_open_it_lets_one_attempt_through_at_a_time():
     breaker = opened()
     now_s = START_S + OPEN_S
 
-    breaker.begin(now_s)
+    round_ = breaker.begin()
 
     assert not breaker.allows(now_s)
-    breaker.succeed(now_s + 1, now_s)
+    breaker.succeed(now_s + 1, round_)
     assert breaker.allows(now_s + 1)
 
 
@@ -147,8 +136,7 @@ def test_a_trial_that_says_nothing_makes_room_for_the_next():
     breaker = opened()
     now_s = START_S + OPEN_S
 
-    breaker.begin(now_s)
-    breaker.neutral(now_s, now_s)
+    breaker.neutral(breaker.begin())
 
     assert breaker.state(now_s) is State.HALF_OPEN
     assert breaker.allows(now_s)
@@ -212,20 +200,29 @@ def test_five_minutes_without_an_opening_forgive_one():
     assert breaker.available_at_s(later_s) == later_s + OPEN_S
 
 
-@pytest.mark.parametrize("ends", ["succeed", "fail", "neutral"])
-def test_what_began_before_the_opening_neither_ends_a_trial_nor_counts_as_one(ends):
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda breaker, now_s, round_: breaker.succeed(now_s, round_),
+        lambda breaker, now_s, round_: breaker.fail(now_s, round_),
+        lambda breaker, now_s, round_: breaker.fail(now_s, round_, at_once=True),
+        lambda breaker, now_s, round_: breaker.neutral(round_),
+    ],
+    ids=["serves", "fails", "is refused", "says nothing"],
+)
+def test_what_began_before_the_opening_neither_ends_a_trial_nor_counts_as_one(end):
     breaker = new_breaker()
-    breaker.begin(START_S - 1)
+    before = breaker.begin()
     for _ in range(CONSECUTIVE_FAILURES):
         attempt(breaker, START_S, failed=True)
     now_s = START_S + OPEN_S
-    breaker.begin(now_s)
+    trial = breaker.begin()
 
-    getattr(breaker, ends)(now_s, START_S - 1)
+    end(breaker, now_s, before)
 
     assert breaker.state(now_s) is State.HALF_OPEN
     assert not breaker.allows(now_s)
-    breaker.succeed(now_s, now_s)
+    breaker.succeed(now_s, trial)
     attempt(breaker, now_s, failed=False)
     assert breaker.state(now_s) is State.HALF_OPEN
 
@@ -269,33 +266,45 @@ def test_when_open_and_cooling_the_later_end_counts():
     assert not breaker.allows(START_S + OPEN_S)
 
 
-@BEGAN_AT_THE_INSTANT
-def test_what_began_at_the_instant_of_the_opening_but_before_it_does_not_end_a_trial():
+def test_what_began_in_an_earlier_opening_does_not_end_the_trial_of_a_later_one():
+    breaker = opened()
+    before = breaker.begin()
+    breaker.neutral(before)
+    attempt(breaker, START_S + OPEN_S, failed=True)
+    breaker.begin()
+
+    breaker.neutral(before)
+
+    assert not breaker.allows(START_S + 10 * OPEN_S)
+
+
+def test_openings_alone_end_a_round():
     breaker = new_breaker()
-    breaker.begin(START_S)
+    first = breaker.begin()
     for _ in range(CONSECUTIVE_FAILURES):
         attempt(breaker, START_S, failed=True)
-    now_s = START_S + OPEN_S
-    breaker.begin(now_s)
 
-    breaker.neutral(now_s, START_S)
+    rounds = []
+    for _ in range(4):
+        rounds.append(breaker.begin())
+        breaker.succeed(START_S + OPEN_S, rounds[-1])
 
-    assert not breaker.allows(now_s)
+    assert breaker.state(START_S + OPEN_S) is State.CLOSED
+    assert len({first, *rounds}) == 2
+    assert first not in rounds
 
 
-@ENDED_AFTER_THE_CLOSING
 def test_what_began_before_the_opening_says_nothing_even_when_it_has_closed_again():
     breaker = new_breaker()
-    for _ in range(CONSECUTIVE_FAILURES):
-        breaker.begin(START_S - 1)
+    before = [breaker.begin() for _ in range(CONSECUTIVE_FAILURES)]
     for _ in range(CONSECUTIVE_FAILURES):
         attempt(breaker, START_S, failed=True)
     now_s = START_S + OPEN_S
     for _ in range(3):
         attempt(breaker, now_s, failed=False)
 
-    for _ in range(CONSECUTIVE_FAILURES):
-        breaker.fail(now_s, START_S - 1)
+    for round_ in before:
+        breaker.fail(now_s, round_)
 
     assert breaker.state(now_s) is State.CLOSED
     assert breaker.error_rate(now_s) == 0.0
@@ -376,21 +385,21 @@ def test_all_of_a_life_may_happen_at_one_instant_of_a_clock():
 
 @dataclass
 class Running:
-    """An attempt under way: when it began, and how many openings there had been by then."""
+    """An attempt under way: what the breaker told it, and how many openings there had been by then."""
 
-    began: int
+    round_: int
     era: int
 
 
 class BreakerWalk:
     """The model keeps all openings, closings and outcomes, and who is under way; every answer is counted from those.
 
-    An attempt belongs to the time between two openings. What ends in a later one than it began in says nothing.
+    An attempt belongs to the time between two openings. What ends in a later one than it began in says nothing. In some
+    walks the clock moves on between any two attempts, in others it shows the same instant to many.
     """
 
-    def __init__(self, random: Random, *, stands_still: bool = False, late: bool = False) -> None:
-        self.stands_still = stands_still
-        self.late = late
+    def __init__(self, random: Random) -> None:
+        self.stands_still = random.random() < 0.5
         self.patience = random.choice([0.8, 0.99, 1.0])
         self.newest = random.choice([0.3, 0.7, 0.97])
         self.jitter = 0.0
@@ -477,25 +486,20 @@ class BreakerWalk:
         self.compare()
 
     def begin(self) -> None:
-        self.breaker.begin(seconds(self.now))
-        self.running.append(Running(self.now, len(self.openings)))
-        if not self.stands_still:
-            self.now += 1
+        self.running.append(Running(self.breaker.begin(), len(self.openings)))
+        self.now += not self.stands_still
 
     def end(self, attempt: Running, outcome: str, sixteenths: int) -> None:
-        says_nothing = attempt.era < len(self.openings)
-        if says_nothing and self.is_closed and not self.late:
-            outcome = "neutral"
         self.jitter = sixteenths / 16  # Of a fifth: 5/16 of it are a sixteenth of the whole.
-        began_s, now_s = seconds(attempt.began), seconds(self.now)
+        now_s = seconds(self.now)
         match outcome:
             case "ok":
-                self.breaker.succeed(now_s, began_s)
+                self.breaker.succeed(now_s, attempt.round_)
             case "neutral":
-                self.breaker.neutral(now_s, began_s)
+                self.breaker.neutral(attempt.round_)
             case _:
-                self.breaker.fail(now_s, began_s, at_once=outcome == "refused")
-        if says_nothing or outcome == "neutral":
+                self.breaker.fail(now_s, attempt.round_, at_once=outcome == "refused")
+        if attempt.era < len(self.openings) or outcome == "neutral":
             return
         was = self.state
         self.outcomes.append((self.now, outcome != "ok"))
@@ -533,15 +537,3 @@ class BreakerWalk:
 @lengths
 def test_it_does_what_the_whole_history_says(steps):
     go(BreakerWalk, steps)
-
-
-@lengths
-@BEGAN_AT_THE_INSTANT
-def test_it_does_so_when_the_clock_stands_still(steps):
-    go(partial(BreakerWalk, stands_still=True), steps)
-
-
-@lengths
-@ENDED_AFTER_THE_CLOSING
-def test_it_does_so_when_attempts_end_long_after_it_has_closed_again(steps):
-    go(partial(BreakerWalk, late=True), steps)
