@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.faults.callers import Callers, Outcome, response_of, spec
@@ -30,15 +31,16 @@ COLUMNS = ("", "complete", "told DRAINING", "not serving after", "exit after", "
 SERVICES = ("", "trunkline.v1.CompletionService", "trunkline.v1.CatalogService")
 
 
-def paced(seconds: float) -> Callable[[Ask], Iterator[Step]]:
-    """An upstream that takes this long over an answer."""
+def paced(seconds: float | Callable[[str], float]) -> Callable[[Ask], Iterator[Step]]:
+    """An upstream that takes this long over an answer; or as long as its mark says."""
 
     def script(ask: Ask) -> Iterator[Step]:
         events = ask.wire.stream(said(ask.mark, "paced"))
+        takes_s = seconds(ask.mark) if callable(seconds) else seconds
         yield head_of(ask)
         for event in events:
             yield chunk(event)
-            yield Pause(seconds / len(events))
+            yield Pause(takes_s / len(events))
         yield END
 
     return script
@@ -99,8 +101,13 @@ class Draining:
 
 
 @asynccontextmanager
-async def draining(folder: Path, answer_s: float, **server: Any) -> AsyncIterator[Draining]:
-    """100 streams that have had their first content, half of them over each edge."""
+async def draining(
+    folder: Path,
+    answer_s: float | Callable[[str], float],
+    streams: int = STREAMS,
+    **server: Any,
+) -> AsyncIterator[Draining]:
+    """Streams that have had their first content, half of them over each edge."""
     wire = WIRES["openai"]
     async with (
         faulty(wire, paced(answer_s)) as upstream,
@@ -117,20 +124,20 @@ async def draining(folder: Path, answer_s: float, **server: Any) -> AsyncIterato
     ):
         asking = Callers(channel, running.http_address)
         health: Any = health_pb2_grpc.HealthStub(channel)
-        streams = [
+        asked = [
             asyncio.create_task(asking.ask(WAYS[number % 2], "m", f"say {mark(number)}"))
-            for number in range(STREAMS)
+            for number in range(streams)
         ]
-        found = Draining(running, upstream, asking, health, streams)
+        found = Draining(running, upstream, asking, health, asked)
         assert set(await found.serving()) == {health_pb2.HealthCheckResponse.SERVING}
         assert await found.page("/readyz") == 200
-        await until(lambda: len(upstream.asks) == STREAMS, "all streams at the provider")
+        await until(lambda: len(upstream.asks) == streams, "all streams at the provider")
         # Two events each, of which the second holds content, have gone out and been read.
-        await asyncio.sleep(0.2 * answer_s)
+        await asyncio.sleep(0.6 if callable(answer_s) else 0.2 * answer_s)
         yield found
-        for stream in streams:
+        for stream in asked:
             stream.cancel()
-        await asyncio.gather(*streams, return_exceptions=True)
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def mark(number: int) -> str:
@@ -138,10 +145,10 @@ def mark(number: int) -> str:
     return f"mark-{number}"
 
 
-def counts(outcomes: list[Outcome]) -> tuple[int, int]:
+def counts(outcomes: list[Outcome], first: int = 0) -> tuple[int, int]:
     """Complete answers, and streams that were told that the gateway goes down. All else fails the test."""
     complete = told = 0
-    for number, outcome in enumerate(outcomes):
+    for number, outcome in enumerate(outcomes, first):
         text = said(mark(number), "paced")
         if outcome.ends:
             assert outcome.errors == (), outcome
@@ -219,6 +226,81 @@ async def test_streams_that_take_too_long_are_told_so(tmp_path: Path, tables: Ta
     assert (complete, told) == (0, STREAMS)
     assert code == 0
     assert exit_s < 3 + 1 + 1
+
+
+# Of four streams three fit into the drain less the 2 s for telling those who do not, and one is too long.
+FITS_S = 1.5
+TOO_LONG_S = 8.0
+DRAIN_S = 4.0
+
+
+def takes_s(mark: str) -> float:
+    """How long an answer takes."""
+    return FITS_S if fits(mark) else TOO_LONG_S
+
+
+def fits(mark: str) -> bool:
+    """Is its stream over in time?"""
+    return int(mark.rpartition("-")[2]) % 4 != 3
+
+
+@pytest.mark.parametrize(
+    ("streams", "runs"),
+    [
+        pytest.param(60, 1, id="short"),
+        *(
+            pytest.param(200, 20, id=f"long-{part}", marks=pytest.mark.slow)
+            for part in range(1, 11)
+        ),
+    ],
+)
+async def test_no_stream_that_fits_the_drain_is_cut(
+    streams: int, runs: int, tmp_path: Path, tables: Tables, request: pytest.FixtureRequest
+):
+    complete = told = cut = accepted = 0
+    exits_s: list[float] = []
+    for _ in range(runs):
+        async with draining(tmp_path, takes_s, streams, drain_s=DRAIN_S, lb_grace_s=0) as found:
+            since_s = monotonic()
+            await found.terminate()
+            await asyncio.sleep(since_s + 0.5 - monotonic())
+            late = await asyncio.gather(
+                *(found.asking.ask(way, "m", f"say mark-late-{way == 'SSE'}") for way in WAYS),
+                found.page("/v1/models"),
+                found.knock(),
+                return_exceptions=True,
+            )
+            outcomes, exit_s = await ended(found, since_s, DRAIN_S + 20)
+            assert found.gateway.process.returncode == 0
+            accepted += sum(asked.mark.startswith("mark-late") for asked in found.upstream.asks)
+            accepted += sum(isinstance(answer, Outcome) and answer.ends for answer in late)
+            assert late[2:] == [0, grpc.StatusCode.UNAVAILABLE]
+        exits_s.append(exit_s)
+        for number, outcome in enumerate(outcomes):
+            counts([outcome], number)
+            complete += outcome.ends
+            told += not outcome.ends
+            cut += fits(mark(number)) and not outcome.ends
+
+    tables.table(
+        "SIGTERM in the middle of streams of which three in four fit the drain",
+        (
+            "",
+            "runs",
+            "streams",
+            "complete",
+            "told DRAINING",
+            "cut though they fit",
+            "let in late",
+            "exit after, at most",
+        ),
+    ).add(
+        request.node.callspec.id,
+        *(runs, runs * streams, complete, told, cut, accepted, f"{max(exits_s):.1f} s"),
+    )
+    assert (cut, accepted) == (0, 0)
+    assert told == runs * streams // 4
+    assert max(exits_s) <= DRAIN_S + 1
 
 
 async def test_whoever_comes_too_late_is_told_so(tmp_path: Path):
