@@ -11,7 +11,7 @@ from typing import Final
 
 MIN_DELAY_S: Final = 1.0
 MAX_DELAY_S: Final = 10.0
-PERCENTILE: Final = 0.95
+PERCENT: Final = 95
 SAMPLES: Final = 200
 MIN_SAMPLES: Final = 20  # Fewer say nothing of a twentieth: until then the longest delay holds.
 REQUESTS_PER_HEDGE: Final = 20
@@ -34,7 +34,8 @@ class FirstTokens:
         count = len(self._recent_s)
         if count < MIN_SAMPLES:
             return MAX_DELAY_S
-        p95_s = sorted(self._recent_s)[int(PERCENTILE * (count - 1))]
+        rank = -(-PERCENT * count // 100)  # Rounded up: of the samples, 95 in 100 are not above it.
+        p95_s = sorted(self._recent_s)[rank - 1]
         return min(max(p95_s, MIN_DELAY_S), MAX_DELAY_S)
 
 

@@ -3,6 +3,11 @@
 Every first attempt earns a fifth of a retry, which expires after ten seconds; three a window are always allowed, or an
 idle gateway could never retry. Moving on to the next candidate is not a retry and needs no budget.
 
+Any ten seconds that end with a retry hold no more than three retries and a fifth of the first attempts in them. So any
+ten seconds whatever hold no more than three and a fifth of the first attempts in them and in the ten seconds before: a
+burst earns for those that fail after it. Seconds are counted whole, so what was earned expires after nine to ten of
+them, what was spent comes back after ten to eleven, and the bound is never passed for that.
+
 Source: Finagle's RetryBudget (20 %, 10 s) and Envoy's retry_budget (min_retry_concurrency 3).
 """
 
@@ -18,9 +23,8 @@ class RetryBudget:
     """The budget of one provider in one process."""
 
     def __init__(self) -> None:
-        self._slices: deque[list[float]] = deque(
-            maxlen=SLICES + 1
-        )  # [slice number, first attempts, retries]
+        # [slice number, first attempts, retries]
+        self._slices: deque[list[float]] = deque(maxlen=SLICES + 1)
 
     def earn(self, now_s: float) -> None:
         """A first attempt starts."""

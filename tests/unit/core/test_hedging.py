@@ -37,6 +37,15 @@ def test_two_slow_ones_in_twenty_are_waited_for():
     assert after(*[2.0] * 18, 9.0, 9.0).hedge_delay_s == 9.0
 
 
+@pytest.mark.parametrize(
+    ("count", "slow"), [(20, 1), (21, 1), (39, 1), (40, 2), (59, 2), (60, 3), (199, 9), (200, 10)]
+)
+def test_as_many_slow_ones_as_are_a_twentieth_do_not_change_it_but_one_more_does(count, slow):
+    found_s = [after(*[2.0] * (count - n), *[9.0] * n).hedge_delay_s for n in (slow, slow + 1)]
+
+    assert found_s == [2.0, 9.0]
+
+
 def test_the_order_in_which_they_came_does_not_matter():
     numbers = [1 + number / 32 for number in range(100)]
 
@@ -52,7 +61,7 @@ def test_only_the_last_two_hundred_count():
 
 
 class FirstTokensWalk:
-    """The model keeps all of them, and seeks the first token that nineteen of twenty of the last ones don't exceed."""
+    """The model keeps all of them, and seeks the least that nineteen in twenty of the last ones don't exceed."""
 
     def __init__(self, random: Random) -> None:
         self.kinds = random.choice([(1, 40), (1, 1_000), (300, 700)])
@@ -72,12 +81,10 @@ class FirstTokensWalk:
             assert found_s == 10.0
             return
         assert 1.0 <= found_s <= 10.0
-        # Of those before it in order there are nineteen twentieths of all but itself, rounded down.
         not_above = sum(1 for other_s in recent if other_s <= found_s)
         below = sum(1 for other_s in recent if other_s < found_s)
-        wanted = 19 * (len(recent) - 1) // 20
-        assert not_above > wanted or found_s == 10.0
-        assert below <= wanted or found_s == 1.0
+        assert 20 * not_above >= 19 * len(recent) or found_s == 10.0
+        assert 20 * below < 19 * len(recent) or found_s == 1.0
 
 
 @lengths
