@@ -57,7 +57,7 @@ async def fleet(*kinds: Kind, models: int) -> AsyncIterator[Fleet]:
             providers.append(wire.provider(f"{HEALTHY}-{wire.name}", upstream.url))
             for number, kind in enumerate(kinds):
                 name = f"{FAULTY}-{wire.name}-{number}"
-                url = await _enter(stack, kind, wire, name, broken, proxies)
+                url = await broken_provider(stack, kind, wire, name, broken, proxies)
                 providers.append(wire.provider(name, url) | _patience(kind))
         sections = _models(len(kinds), models) | {"providers": providers}
         started = await stack.enter_async_context(service(environment=ENVIRONMENT, **sections))
@@ -70,7 +70,7 @@ def _patience(kind: Kind) -> dict[str, Any]:
     return {"first_token_timeout_s": kind.patience_s, "idle_timeout_s": kind.patience_s}
 
 
-async def _enter(
+async def broken_provider(
     stack: AsyncExitStack,
     kind: Kind,
     wire: Wire,

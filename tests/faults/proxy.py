@@ -101,6 +101,7 @@ class Proxy:
         self.open_sockets = 0
         self._choose = choose
         self._on_accept = on_accept
+        self._is_closing = False
         self._target = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -124,6 +125,7 @@ class Proxy:
 
     async def close(self) -> None:
         """End all of it."""
+        self._is_closing = True
         self.refuse()
         for task in self._tasks:
             task.cancel()
@@ -143,6 +145,11 @@ class Proxy:
             await self._pass(passage, reader, writer)
         except ConnectionError:
             pass  # Both ends are closed below.
+        except asyncio.CancelledError:
+            if (
+                not self._is_closing
+            ):  # Else it was us, and asyncio's streams do not expect that of a task of theirs.
+                raise
         finally:
             self.open_sockets -= 1
             self._tasks.discard(task)

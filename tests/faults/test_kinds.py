@@ -84,7 +84,7 @@ async def test_a_fault_is_hidden_before_content_and_told_once_after_it(
                 count < LONG
             ):  # Few requests open breakers of few dialects: a kind has two of them, by its name.
                 wires = [wires[(len(kind.name) + n) % len(wires)] for n in range(2)]
-            await _ask_all(found, asking, kind, wires, [count] * count, together, at_once=4)
+            await _ask_all(found, asking, kind, wires, [count] * count, together, at_once=8)
     finally:
         rows.add(kind.name, *each.cells(), *together.cells())
 

@@ -165,7 +165,7 @@ async def overload(pool: RestPool, body: bytes, rate_per_s: float, seconds: floa
     ("limit", "measure_s", "load_s", "slowdown"),
     [
         # Until the line has found out that it is too long, it is.
-        pytest.param(LIMITS[0], 1.5, 4.0, 1.5 * MAX_SLOWDOWN, id="in flight-short"),
+        pytest.param(LIMITS[0], 1.0, 3.0, 1.5 * MAX_SLOWDOWN, id="in flight-short"),
         *(
             pytest.param(limit, 10.0, 300.0, MAX_SLOWDOWN, id=limit.name, marks=pytest.mark.slow)
             for limit in LIMITS

@@ -72,14 +72,23 @@ def ratios(
 
 
 @pytest.mark.parametrize(
-    "load",
+    ("failing", "beside", "load"),
     [
-        pytest.param(Load(100, 3, 1), id="short"),
-        pytest.param(Load(100, 60), id="long", marks=pytest.mark.slow),
+        pytest.param("503", True, Load(100, 3, 1), id="503-beside-short"),
+        pytest.param("reset", False, Load(100, 3, 1), id="reset-alone-short"),
+        *(
+            pytest.param(
+                failing,
+                beside,
+                Load(100, 60),
+                id=f"{failing}-{'beside' if beside else 'alone'}",
+                marks=pytest.mark.slow,
+            )
+            for failing in FAILING
+            for beside in (True, False)
+        ),
     ],
 )
-@pytest.mark.parametrize("beside", [True, False], ids=["beside a healthy one", "alone"])
-@pytest.mark.parametrize("failing", FAILING)
 async def test_a_provider_that_is_down_is_not_asked_more_often_for_it(
     failing: str, beside: bool, load: Load, tables: Tables
 ):
@@ -143,7 +152,7 @@ async def test_a_provider_that_is_down_is_not_asked_more_often_for_it(
 @pytest.mark.parametrize(
     "load",
     [
-        pytest.param(Load(50, 5), id="short"),
+        pytest.param(Load(50, 3), id="short"),
         pytest.param(Load(50, 600), id="long", marks=pytest.mark.slow),
     ],
 )
