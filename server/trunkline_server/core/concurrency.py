@@ -73,6 +73,7 @@ class ConcurrencyLimit:
         """An attempt was turned away for too much load."""
         if not self._is_binding:
             self._is_binding = True
+            self._lowered_at_s = float("-inf")  # What slowness lowered before was a guess.
             self._limit = min(max(self._limit, float(self.in_flight)), float(self._max))
         self.in_flight -= 1
         self._lower(now_s, began_s)

@@ -199,6 +199,18 @@ def test_what_was_in_flight_when_it_first_said_that_it_is_too_much_is_lowered(
     assert limit.is_binding
 
 
+def test_it_is_lowered_when_it_first_says_so_though_slowness_lowered_the_guess_before():
+    limit = ConcurrencyLimit()
+    serve(limit, 200, first_token_s=0.5)
+    serve(limit, 200, first_token_s=5.0)
+    for _ in range(50):
+        limit.begin()
+
+    limit.congest(3.0, -1.0)
+
+    assert limit.limit == 35
+
+
 def test_when_it_says_so_again_what_is_in_flight_does_not_raise_it():
     limit = ConcurrencyLimit()
     assert congested(limit, 1.0, 0.5) == 22
@@ -245,7 +257,7 @@ class LimitWalk:
 
     An attempt that began before the last decrease, or while the clock still showed its instant, lowers it no further.
     Until the candidate itself has said that it is too much, more may be under way than the limit; what was under way
-    when it first says so is the limit then, before that is lowered.
+    when it first says so is the limit then, before that is lowered, whatever slowness lowered before.
 
     The averages are those of the docstring, weighed anew each time: the latest counts an eighth (a sixty-fourth), the
     one before that share of the rest, and the first one whatever is left.
@@ -326,6 +338,7 @@ class LimitWalk:
         self.limit.congest(seconds(self.now), seconds(attempt.began))
         if not self.has_said_so:
             self.has_said_so = True
+            self.lowered_at = [-1]
             self.height = min(
                 max(self.height, Fraction(len(self.running))), Fraction(self.greatest)
             )

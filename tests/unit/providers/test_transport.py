@@ -123,7 +123,8 @@ async def test_a_provider_whose_keep_alives_stop_is_given_up():
 
 
 async def test_keep_alives_keep_the_wait_alive():
-    steps: list[Step] = [head(), *[PING, Pause(0.05)] * 6, event(delta("x")), Hang()]
+    pings: list[Step] = [PING, Pause(0.05)]
+    steps = [head(), *pings * 6, event(delta("x")), Hang()]
     async with answer_to(steps, gap_s=0.2) as upstreams:
         assert await read_on(upstreams) == ["text_delta"]
 
