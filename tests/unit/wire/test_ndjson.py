@@ -1,5 +1,6 @@
 """Newline-delimited JSON: the same lines, however the bytes are split."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -15,6 +16,12 @@ def lines(*chunks: bytes) -> list[bytes]:
     decoder = NDJSONDecoder()
     found = [line for chunk in chunks for line in decoder.feed(chunk)]
     return [*found, *decoder.finish()]
+
+
+def feed_all(decoder: NDJSONDecoder, chunks: Iterable[bytes]) -> None:
+    """All chunks, in order."""
+    for chunk in chunks:
+        decoder.feed(chunk)
 
 
 @pytest.mark.parametrize(
@@ -66,5 +73,4 @@ def test_a_longer_line_is_given_up(chunks):
     decoder = NDJSONDecoder()
 
     with pytest.raises(MalformedStream, match="too long"):
-        for chunk in chunks:
-            decoder.feed(chunk)
+        feed_all(decoder, chunks)
