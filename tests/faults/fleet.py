@@ -4,7 +4,7 @@ A breaker belongs to a model. With a model of its own for each request no breake
 each request meets the fault; with one model for all, the breaker shows what it is for.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +41,9 @@ def route(wire: str, number: int) -> str:
 
 
 @asynccontextmanager
-async def fleet(*kinds: Kind, models: int) -> AsyncIterator[Fleet]:
+async def fleet(
+    *kinds: Kind, models: int, wires: Sequence[str] = tuple(WIRES)
+) -> AsyncIterator[Fleet]:
     """A healthy provider of each dialect, a faulty one for each kind too, and `models` routes for each dialect.
 
     The kinds take turns: the route of number n leads to kind n modulo their number.
@@ -51,7 +53,7 @@ async def fleet(*kinds: Kind, models: int) -> AsyncIterator[Fleet]:
         proxies: dict[str, Proxy] = {}
         well: dict[str, FaultyUpstream] = {}
         providers = []
-        for wire in WIRES.values():
+        for wire in (WIRES[name] for name in wires):
             upstream = await stack.enter_async_context(healthy(wire, HEALTHY))
             well[f"{HEALTHY}-{wire.name}"] = upstream
             providers.append(wire.provider(f"{HEALTHY}-{wire.name}", upstream.url))
@@ -59,7 +61,7 @@ async def fleet(*kinds: Kind, models: int) -> AsyncIterator[Fleet]:
                 name = f"{FAULTY}-{wire.name}-{number}"
                 url = await broken_provider(stack, kind, wire, name, broken, proxies)
                 providers.append(wire.provider(name, url) | _patience(kind))
-        sections = _models(len(kinds), models) | {"providers": providers}
+        sections = _models(len(kinds), models, wires) | {"providers": providers}
         started = await stack.enter_async_context(service(environment=ENVIRONMENT, **sections))
         yield Fleet(started, broken, proxies, well)
 
@@ -106,10 +108,9 @@ async def broken_provider(
     return passing.url
 
 
-def _models(kinds: int, models: int) -> dict[str, Any]:
+def _models(kinds: int, models: int, names: Sequence[str]) -> dict[str, Any]:
     """The next candidate speaks another dialect, so that a mix of two answers would show."""
     found: dict[str, Any] = {"models": [], "routes": []}
-    names = list(WIRES)
     for position, name in enumerate(names):
         following = names[(position + 1) % len(names)]
         found["models"].append(model(f"{HEALTHY}-{name}", f"{HEALTHY}-{name}"))

@@ -18,7 +18,7 @@ from tests.support.upstream import END, Hang, Pause, Reset, chunk, head
 FAULTY: Final = "faulty"  # The provider that fails, and
 HEALTHY: Final = "healthy"  # the one that answers after it.
 
-SILENCE_S: Final = 0.3  # As long as silence is borne where it is the fault.
+SILENCE_S: Final = 0.2  # As long as silence is borne where it is the fault.
 
 UNREACHABLE: Final = "PROVIDER_UNREACHABLE"
 LOST: Final = "PROVIDER_CONNECTION_LOST"

@@ -1,8 +1,8 @@
-"""The same faults against other gateways, side by side, and the table of them in docs/reliability.md.
+"""The same faults against another gateway, side by side, and the table of them in docs/reliability.md.
 
     .venv/bin/python -m tests.faults.peers
 
-Installs each peer under build/peers at the version named here, where it is not there yet, and starts it over the
+Installs the peer under build/peers at the version named here, where it is not there yet, and starts it over the
 providers of the laboratory: for each kind of fault a broken one, and one that is well to fall back to. Every gateway is
 as it comes, but for the fallback and one limit of silence, and is asked by the same caller in the OpenAI API.
 """
@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -37,7 +38,6 @@ from tests.support.service import model
 
 PEERS: Final = ROOT / "build" / "peers"
 LITELLM: Final = "1.106.2"
-PORTKEY: Final = "1.15.2"
 WIRE: Final = WIRES["openai"]
 PATIENCE_S: Final = 2
 EACH: Final = 3
@@ -118,48 +118,18 @@ async def litellm(upstreams: Upstreams, folder: Path) -> AsyncIterator[Asked]:
     port = free_port()
     command = [str(venv / "bin" / "litellm"), "--config", str(path)]
     options = ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    key = f"sk-{token_hex(32)}"
     # Its list of prices would be fetched.
-    async with running([*command, *options], {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}, folder):
-        await answering(f"http://127.0.0.1:{port}/health/liveliness", folder)
-        yield Asked(f"http://127.0.0.1:{port}/v1", models, {})
-
-
-@asynccontextmanager
-async def portkey(upstreams: Upstreams, folder: Path) -> AsyncIterator[Asked]:
-    """Portkey's gateway, which is told all about its providers by each request."""
-    home = PEERS / "portkey"
-    script = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
-    if not script.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(home)]
-        _run("npm", "install", *options, f"@portkey-ai/gateway@{PORTKEY}")
-
-    def target(url: str) -> dict[str, str]:
-        return {"provider": "openai", "api_key": "k", "custom_host": f"{url}/v1"}
-
-    def config(url: str) -> str:
-        return json.dumps(
-            {
-                "strategy": {"mode": "fallback"},
-                "request_timeout": PATIENCE_S * 1000,
-                "targets": [target(url), target(upstreams.well)],
-            }
-        )
-
-    port = free_port()
-    async with running(["node", str(script), f"--port={port}", "--headless"], {}, folder):
-        await answering(f"http://127.0.0.1:{port}/", folder)
-        headers = {
-            name: {"x-portkey-config": config(url)} for name, url in upstreams.broken.items()
-        }
-        models = dict.fromkeys(upstreams.broken, "m")
+    environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key}
+    async with running([*command, *options], environment, folder) as process:
+        await answering(f"http://127.0.0.1:{port}/health/liveliness", process, folder)
+        headers = {name: {"authorization": f"Bearer {key}"} for name in models}
         yield Asked(f"http://127.0.0.1:{port}/v1", models, headers)
 
 
 GATEWAYS: Final = {
     "Trunkline": trunkline,
     f"LiteLLM {LITELLM}": litellm,
-    f"Portkey {PORTKEY}": portkey,
 }
 
 
@@ -179,7 +149,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def running(
     command: list[str], environment: Mapping[str, str], folder: Path
-) -> AsyncIterator[None]:
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process that is ended when the block is left. What it writes is in `log`."""
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -191,7 +161,7 @@ async def running(
             start_new_session=True,
         )
         try:
-            yield
+            yield process
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -202,7 +172,7 @@ async def running(
                 await process.wait()
 
 
-async def answering(url: str, folder: Path) -> None:
+async def answering(url: str, process: asyncio.subprocess.Process, folder: Path) -> None:
     """Waits until a gateway does."""
     end_s = monotonic() + START_S
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -210,7 +180,8 @@ async def answering(url: str, folder: Path) -> None:
             try:
                 await client.get(url)
             except httpx.TransportError:
-                assert monotonic() < end_s, (folder / "log").read_text()[-2000:]
+                is_hopeless = process.returncode is not None or monotonic() > end_s
+                assert not is_hopeless, (folder / "log").read_text()[-2000:]
                 await asyncio.sleep(0.2)
             else:
                 return

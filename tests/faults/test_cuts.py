@@ -35,7 +35,12 @@ async def test_a_cut_is_never_taken_for_an_end(
     counts = dict.fromkeys(("whole", "error", "next"), 0)
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async with fleet(CUT, models=len(offsets)) as found, callers(found.service) as asking:
+    # The next candidate is of another dialect.
+    wires = (wire.name, "gemini" if wire.name == "openai" else "openai")
+    async with (
+        fleet(CUT, models=len(offsets), wires=wires) as found,
+        callers(found.service) as asking,
+    ):
 
         async def one(number: int, offset: int) -> None:
             mark = Place(offset, end, number).mark

@@ -27,7 +27,7 @@ COLUMNS = (
     "one error",
     "met it",
 )
-WHOLE_S = 0.7
+WHOLE_S = 0.5
 LONG = 1000
 # Seven of ten are gRPC streams; the others share the rest.
 WAYS = ("gRPC stream", "gRPC unary", "SSE", "REST unary", *["gRPC stream"] * 6)

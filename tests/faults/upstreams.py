@@ -1,6 +1,7 @@
 """Upstreams that fail below HTTP: resets, connections that never come about, broken TLS, cuts at a given byte."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -14,6 +15,11 @@ import trustme
 from tests.faults.proxy import LINGER_NOT, Fin
 from tests.faults.wires import MARK, Counts, Wire, in_chunks, pieces, said
 from tests.support.upstream import END, Hang, Pause, Reset, chunk, head
+
+LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
+# Of JSON in one line, which holds no line ends.
+CHUNK: Final = re.compile(rb"[0-9a-f]+\r\n([^\r]+)\r\n")
 
 Step = bytes | Pause | Hang | Reset | Fin
 
@@ -38,6 +44,8 @@ class Ask:
     def of(wire: Wire, request: bytes) -> "Ask":
         """A whole request, read."""
         head, _, body = request.partition(b"\r\n\r\n")
+        if CHUNKED.search(head):
+            body = b"".join(CHUNK.findall(body))
         found = MARK.search(body)
         mark = found[0].decode() if found else ""
         text = head.decode("latin-1")
@@ -103,14 +111,12 @@ class FaultyUpstream:
         ask.closed.set()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        length = next(
-            int(line.partition(":")[2])
-            for line in head.lower().split("\r\n")
-            if line.startswith("content-length:")
-        )
-        body = await reader.readexactly(length)
-        ask = Ask.of(self.wire, head.encode("latin-1") + body)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if found := LENGTH.search(head):
+            body = await reader.readexactly(int(found[1]))
+        else:  # Other gateways send chunks, whose last one is empty.
+            body = await reader.readuntil(b"0\r\n\r\n")
+        ask = Ask.of(self.wire, head + body)
         self.asks.append(ask)
         gone = asyncio.ensure_future(reader.read(1))
         try:
