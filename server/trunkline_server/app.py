@@ -75,7 +75,7 @@ from trunkline_server.routing.catalog import Catalog, Route, Strategy
 from trunkline_server.routing.router import Router
 from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
-from trunkline_server.telemetry.process import ProcessWatch
+from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
 from trunkline_server.telemetry.requests import IN_FLIGHT, RequestTelemetry
 
 NANOS: Final = 1_000_000_000
@@ -423,7 +423,9 @@ class Service:
         limits = settings.limits
         pressure = Pressure(limits.max_in_flight)
         self.admission = Admission(pressure, random.random, limits.max_waiting)
-        self._watch = ProcessWatch(self.admission.observe, limits.memory_bytes)
+        # A control group's limit is that of all workers together.
+        memory_bytes = limits.memory_bytes or cgroup_limit_bytes() // settings.server.workers
+        self._watch = ProcessWatch(self.admission.observe, memory_bytes)
         self.circuits = Circuits(random.random)
         self.telemetry = RequestTelemetry(log)
         self.pump = Pump(self.telemetry)
@@ -477,6 +479,7 @@ class Service:
             ConfigError: an address is taken or can't be listened on.
         """
         server = self.settings.server
+        self._watch.start()
         await asyncio.gather(*(signer.start() for signer in self.parts.signers.values()))
         if server.workers > 1:
             self._report()  # Values of several processes are read from files, so a function would not be asked.

@@ -8,6 +8,7 @@ import grpc
 import openai
 import pytest
 
+from tests.edges.errors import reason_of
 from tests.edges.observed import LIMIT_S, observed, spec, stream
 from tests.support.service import model, provider, service_over
 from tests.support.upstream import (
@@ -254,3 +255,44 @@ async def test_an_answer_that_is_billed_as_a_whole_is_read_to_its_end_when_the_c
         for line in running.logged("abandoned_answer_read")
     ]
     assert told == ([("a", 7)] if drains else [])
+
+
+LAST_WORDS: dict[str, Step] = {
+    "silence": Hang(),
+    "an error": event({"error": {"message": "boom", "code": "server_error"}}),
+    "a reset": Reset(),
+}
+
+
+@pytest.mark.parametrize("last_word", LAST_WORDS.values(), ids=LAST_WORDS)
+@pytest.mark.parametrize(
+    "recovery",
+    [Recovery.RECOVERY_TERMINATE, Recovery.RECOVERY_RESTART, Recovery.RECOVERY_CONTINUE],
+)
+async def test_an_answer_that_has_ended_is_whole_whatever_follows(recovery, last_word):
+    steps = [head(), event(delta("Hello")), event(finish()), Pause(0.02), last_word]
+    async with (
+        upstream(steps) as first,
+        upstream(AGAIN) as second,
+        service_over(first.url, second.url) as service,
+    ):
+        found = await stream(service, spec(constraints=recovering(recovery)))
+
+    assert found.code is grpc.StatusCode.OK
+    assert found.text == "Hello"
+    assert found.kinds.count("choice_finished") == 1
+    assert second.exchanges == []
+
+
+async def test_a_process_without_memory_says_so():
+    async with (
+        upstream(AGAIN) as first,
+        service_over(first.url, limits={"memory_bytes": 64 * 1024 * 1024}) as service,
+    ):
+        async with asyncio.timeout(LIMIT_S):
+            while not service.admission.pressure.sample.memory_share:  # noqa: ASYNC110 - a number
+                await asyncio.sleep(0.02)
+        found = await stream(service, spec())
+
+    assert found.error is not None
+    assert reason_of(found.error) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED")

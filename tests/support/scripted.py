@@ -3,7 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse, TextDelta
+from trunkline.v1.completion_event_pb2 import (
+    ChoiceFinished,
+    CompleteResponse,
+    TextDelta,
+    UsageUpdate,
+)
 from trunkline.v1.completion_pb2 import CompletionWarning, FinishReason, Usage
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
@@ -22,6 +27,12 @@ def text(piece: str) -> CompleteResponse:
 def ended() -> CompleteResponse:
     """The end of the only choice."""
     return CompleteResponse(choice_finished=_STOP)
+
+
+def counted(output_tokens: int = 1) -> CompleteResponse:
+    """What the provider counts."""
+    usage = Usage(input_tokens=5, output_tokens=output_tokens, total_tokens=5 + output_tokens)
+    return CompleteResponse(usage_update=UsageUpdate(usage=usage))
 
 
 def cut() -> UpstreamError:
@@ -55,6 +66,8 @@ class ScriptedAnswer:
         event = CompleteResponse()
         event.CopyFrom(step)
         self.output_chars += len(event.text_delta.text)
+        if event.HasField("usage_update"):
+            self.facts.usage = event.usage_update.usage
         if event.HasField("choice_finished"):
             self.facts.finishes.append(event.choice_finished)
         self.is_complete = not self._steps

@@ -20,6 +20,7 @@ from trunkline_server.completion.recovery import (
     continuation,
     continued_warning,
     may_continue,
+    prefills,
 )
 from trunkline_server.completion.verdict import verdict
 from trunkline_server.core.attempts import attempt_message
@@ -97,6 +98,7 @@ class Try:
         opening: what came first, from the first content on; None until there is content.
         error: how it failed.
         is_open: no outcome has been reported yet.
+        is_whole: the answer came to its end.
         output_chars: characters of content, shown or not; known when the attempt was left.
     """
 
@@ -111,6 +113,7 @@ class Try:
     opening: Batch | None = None
     error: UpstreamError | None = None
     is_open: bool = True
+    is_whole: bool = False
     output_chars: int = 0
 
 
@@ -152,6 +155,11 @@ class Hop:
     def served(self) -> Try:
         """The attempt that gives the answer; only once content has come."""
         return self.shown[-1]
+
+    @property
+    def _is_continued(self) -> bool:
+        """Does whoever is asked now take up what another one began?"""
+        return self._said is not None and bool(self.shown)
 
     @property
     def failover_count(self) -> int:
@@ -212,16 +220,13 @@ class Hop:
     async def _next(self, last: Try) -> Candidate | None:
         """Who is asked after a failure; None when that was the end of it."""
         self._tried.add(last.candidate.key)
-        now_s = self._loop.time()
-        circuits = self.upstream.circuits
-        rest = tuple(
-            c
-            for c in self.plan.candidates
-            if c.key not in self._tried and circuits.allows(c, now_s)
-        )
+        untried = tuple(c for c in self.plan.candidates if c.key not in self._tried)
         error = last.error
         if error is None:  # The candidate could not express the request: that was no attempt.
-            return self._pick(rest)
+            return self._pick(untried)
+        now_s = self._loop.time()
+        circuits = self.upstream.circuits
+        rest = tuple(c for c in untried if circuits.allows(c, now_s))
         consequence = CONSEQUENCES[error.failure]
         if len(self._failures) >= self.limits.max_attempts:
             return None
@@ -277,30 +282,47 @@ class Hop:
         if not self._failures:
             allowance.earn()
         health = self.upstream.circuits.health(first.candidate)
+        tries = [first]
         tasks = {self._loop.create_task(self._until_content(first)): first}
-        last = first
+        is_over = False
         try:
             _, silent = await asyncio.wait(tasks, timeout=health.first_tokens.hedge_delay_s)
             second = self._hedge(first) if silent else None
             if second is not None:
+                tries.append(second)
                 tasks[self._loop.create_task(self._until_content(second))] = second
-            while tasks:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    last = tasks.pop(task)
-                    task.result()
-                    if last.opening is not None:
-                        return last
-                    self._tried.add(last.candidate.key)
-            return last
-        finally:
-            for task, attempt in tasks.items():
+            last = await self._first_with_content(tasks, first)
+            for task, loser in tasks.items():
                 task.cancel()
-                self._lost(attempt, last)
+                self._outrun(loser)
+                self._leave(loser)
             if tasks:
                 await asyncio.wait(tasks)
-                for attempt in tasks.values():
+            is_over = True
+            return last
+        finally:
+            # At once, before anything is waited for: whoever is cancelled here may be cancelled again.
+            if not is_over:
+                for task in tasks:
+                    task.cancel()
+                for attempt in tries:
                     self._leave(attempt)
+                if tasks:
+                    await asyncio.wait(tasks)
+
+    async def _first_with_content(self, tasks: dict[asyncio.Task[None], Try], first: Try) -> Try:
+        """The one that has content, or the last one to fail. Those that still run are left in `tasks`."""
+        last = first
+        while tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                last = tasks[task]
+                task.result()
+                del tasks[task]
+                if last.opening is not None:
+                    return last
+                self._tried.add(last.candidate.key)
+        return last
 
     def _hedge(self, first: Try) -> Try | None:
         """A second attempt, at another provider, if all agree to it."""
@@ -337,6 +359,9 @@ class Hop:
         try:
             attempt.opening = await self._open(attempt)
         except UpstreamError as error:
+            if error.failure is Failure.CALLER and self._is_continued:
+                # It is our own addition that may be refused: the next one can perhaps take it.
+                error.failure = Failure.CAPABILITY
             self._failed(attempt, error)
         except TimeoutError:
             self._failed(attempt, self._late() or UpstreamError(Failure.SLOW, "no content in time"))
@@ -354,7 +379,7 @@ class Hop:
             # Before anything is sent: an answer that is thrown away would be paid for all the same.
             for warning in self.upstream.providers.warnings(candidate, prompt):
                 raise Unencodable(warning.field, warning.message)
-        if self._said is not None and self.shown:
+        if self._said is not None and self._is_continued:
             prompt = continuation(prompt, self._said.text, candidate)
         answer = await self.upstream.providers.open(candidate, prompt, until_s)
         attempt.answer, attempt.facts = answer, answer.facts
@@ -370,7 +395,9 @@ class Hop:
             # From the first sign of life it is the gap that counts, but hidden reasoning never shortens the wait.
             gap_s = min(self._loop.time() + idle_s, self.deadline.at_s)
             until_s = gap_s if batch else max(until_s, gap_s)
-        if self._said is None or not self.shown:  # There may be nothing left to say.
+        # A candidate that continues its own turn may find nothing left to say, and its usage tells that it looked.
+        is_enough = self._is_continued and prefills(candidate, prompt.spec) and answer.facts.usage
+        if not is_enough:
             self._refuse_nothing(answer, batch)
         return batch
 
@@ -445,6 +472,7 @@ class Hop:
 
     def _succeeded(self, attempt: Try) -> None:
         attempt.is_open = False
+        attempt.is_whole = True
         first_token_s = attempt.first_token_s if self.prompt.stream else None
         attempt.permit.succeed(self._loop.time(), first_token_s)
         self._record(attempt)
@@ -481,9 +509,9 @@ class Hop:
             return None
         return UpstreamError(Failure.DEADLINE, "the caller's deadline passed")
 
-    def _lost(self, attempt: Try, winner: Try) -> None:
+    def _outrun(self, attempt: Try) -> None:
         """An attempt ends because another one answered first."""
-        if winner.opening is not None and attempt.is_open:
+        if attempt.is_open:
             attempt.error = UpstreamError(Failure.OUTRUN, "another attempt answered first")
             self._record(attempt)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from trunkline_server.core.breaker import Breaker
+from trunkline_server.core.breaker import Breaker, State
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.concurrency import ConcurrencyLimit
 from trunkline_server.core.failure import CONSEQUENCES, Failure
@@ -36,14 +36,13 @@ class Health:
         self.first_tokens = FirstTokens()
         self.is_panicking = False  # An attempt is under way although the breaker is open.
 
-    @property
-    def is_full(self) -> bool:
+    def is_full(self, now_s: float) -> bool:
         """Does it run as many attempts as it has been found to bear?"""
-        return self.concurrency.is_binding and not self.concurrency.has_room
+        return not self.concurrency.has_room and self.concurrency.is_binding(now_s)
 
     def allows(self, now_s: float) -> bool:
         """May it be asked now?"""
-        return self.breaker.allows(now_s) and not self.is_full
+        return self.breaker.allows(now_s) and not self.is_full(now_s)
 
 
 class Circuits:
@@ -95,13 +94,13 @@ class Circuits:
             not health.is_panicking
             and not health.breaker.is_on_trial
             and not health.breaker.is_cooling(now_s)
-            and not health.is_full
+            and not health.is_full(now_s)
         )
 
     def all_throttled(self, candidates: Sequence[Candidate], now_s: float) -> bool:
         """Did every one of them ask to be left alone, or is as busy as it can be?"""
         return all(
-            health.breaker.is_cooling(now_s) or health.is_full
+            health.breaker.is_cooling(now_s) or health.is_full(now_s)
             for health in map(self.health, candidates)
         )
 
@@ -111,30 +110,34 @@ class Circuits:
 
     def _wait_s(self, health: Health, now_s: float) -> float:
         wait_s = max(0.0, health.breaker.available_at_s(now_s) - now_s)
-        return max(wait_s, FULL_WAIT_S) if health.is_full else wait_s
+        return max(wait_s, FULL_WAIT_S) if health.is_full(now_s) else wait_s
 
     def begin(self, candidate: Candidate, now_s: float, *, is_first: bool) -> "Permit":
         """An attempt starts; `is_first` unless it asks the same candidate again."""
         health = self.health(candidate)
         is_panic = not health.breaker.allows(now_s)
+        is_trial = health.breaker.state(now_s) is not State.CLOSED
         if is_panic:
             health.is_panicking = True
         if is_first:
             health.budget.earn(now_s)
         health.concurrency.begin()
-        return Permit(health, health.breaker.begin(), now_s, is_panic)
+        return Permit(health, health.breaker.begin(), now_s, is_panic, is_trial)
 
 
 class Permit:
     """What an attempt holds of its candidate. Ends once, by one of its methods."""
 
-    __slots__ = ("_began_s", "_health", "_is_panic", "_round")
+    __slots__ = ("_began_s", "_health", "_is_panic", "_is_trial", "_round")
 
-    def __init__(self, health: Health, round_: int, began_s: float, is_panic: bool) -> None:
+    def __init__(
+        self, health: Health, round_: int, began_s: float, is_panic: bool, is_trial: bool
+    ) -> None:
         self._health = health
         self._round = round_
         self._began_s = began_s
         self._is_panic = is_panic
+        self._is_trial = is_trial
 
     def succeed(self, now_s: float, first_token_s: float | None) -> None:
         """The attempt served its answer. `first_token_s`: how long a streamed one took to begin."""
@@ -163,7 +166,8 @@ class Permit:
             health.breaker.neutral(self._round)
         if consequence.trips or consequence.opens or consequence.cools:
             health.throttle.fail()
-        if failure is Failure.THROTTLED or http_status in TOO_MUCH_LOAD:
+        is_too_much = failure is Failure.THROTTLED or http_status in TOO_MUCH_LOAD
+        if is_too_much and not self._is_trial:  # A trial is one attempt: that can't be too many.
             health.concurrency.congest(now_s, self._began_s)
         else:
             health.concurrency.end()

@@ -31,7 +31,10 @@ _WITHOUT_THINKING: Final = frozenset(
         ReasoningEffort.REASONING_EFFORT_NONE,
     }
 )
-_NO_CONTENT: Final = frozenset({"choice_finished", "usage_update"})
+_NO_CONTENT: Final = frozenset({"usage_update"})
+_IN_PARTS: Final = frozenset(
+    {"text_delta", "reasoning_delta", "refusal_delta", "tool_call_delta", "part_completed"}
+)
 
 
 def may_continue(spec: CompletionSpec) -> bool:
@@ -74,7 +77,7 @@ class Said:
         kept: list[CompleteResponse] = []
         for event in batch:
             kind = event.WhichOneof("event")
-            if kind == "text_delta":
+            if kind == "text_delta" and self.is_plain:
                 delta = event.text_delta
                 if self.seam is None:
                     self._part_index = delta.part_index
@@ -83,13 +86,21 @@ class Said:
                     event = self._delta(text)
                 else:
                     continue
-            elif kind == "choice_finished":
-                if self.seam is not None and (text := self.seam.finish()):
-                    kept.append(self._delta(text))
             elif kind not in _NO_CONTENT:
+                # A call, a refusal, or the end: nobody can take the answer up any more.
                 self.is_plain = False
+                if self.seam is not None:
+                    if text := self.seam.finish():
+                        kept.append(self._delta(text))
+                    self._shift(event, kind)
             kept.append(event)
         return kept
+
+    def _shift(self, event: CompleteResponse, kind: str | None) -> None:
+        """Parts are counted anew in each answer: what follows the part that was cut off comes after it."""
+        content = getattr(event, kind) if kind in _IN_PARTS else None
+        if content is not None:
+            content.part_index += self._part_index + 1
 
     def _delta(self, text: str) -> CompleteResponse:
         """More of the part that was cut off, whatever number it has in the new answer."""

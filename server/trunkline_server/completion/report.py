@@ -3,6 +3,8 @@
 import time
 from typing import Final
 
+from google.rpc import code_pb2
+
 from trunkline.v1.completion_event_pb2 import (
     AttemptFailed,
     CompleteResponse,
@@ -23,6 +25,7 @@ from trunkline_server.core.usage import add
 CHARS_PER_TOKEN: Final = (
     4  # A rule of thumb for English, good enough for what is marked as estimated.
 )
+OUTRUN: Final = code_pb2.CANCELLED  # The code of an attempt that lost to another one.
 # By their values: an enum's name is looked up anew each time.
 FAILED_OVER: Final = RouteReason.ROUTE_REASON_FAILOVER
 SCORED: Final = RouteReason.ROUTE_REASON_SCORED
@@ -66,7 +69,7 @@ class Report:
             before += [
                 CompleteResponse(attempt_failed=AttemptFailed(attempt=attempt, will_failover=True))
                 for attempt in hop.attempts[self._told :]
-                if attempt.HasField("error")
+                if attempt.HasField("error") and attempt.error.code != OUTRUN
             ]
             self._told = len(hop.attempts)
         selected = CompleteResponse(route_selected=RouteSelected(route=self._route))
@@ -154,10 +157,11 @@ def _route(plan: Plan, hop: Hop) -> Route:
 
 
 def _usage(spec: CompletionSpec, hop: Hop) -> Usage:
-    """What all attempts together used that gave the caller content."""
+    """What all attempts together used whose content the caller got. A unary caller gets that of the last one alone."""
     total = _usage_of(spec, hop.served)
-    for attempt in hop.shown[:-1]:
-        add(total, _usage_of(spec, attempt))
+    if not hop.limits.whole:
+        for attempt in hop.shown[:-1]:
+            add(total, _usage_of(spec, attempt))
     return total
 
 
@@ -167,9 +171,11 @@ def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
     usage = Usage()
     if reported is not None:
         usage.CopyFrom(reported)
-    else:
-        usage.input_tokens = _estimated_input_tokens(spec)
-        usage.output_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
+    if reported is None or not attempt.is_whole:
+        # What a provider counted before the end may be of the beginning alone.
+        written_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
+        usage.input_tokens = usage.input_tokens or _estimated_input_tokens(spec)
+        usage.output_tokens = max(usage.output_tokens, written_tokens)
         usage.total_tokens = usage.input_tokens + usage.output_tokens
         usage.estimated = True
     cost = price(usage, attempt.candidate.price)

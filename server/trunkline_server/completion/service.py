@@ -131,7 +131,7 @@ class Completions:
             health = self._upstream.circuits.health(candidate)
             if health.breaker.state(now_s) is State.OPEN:
                 return "the breaker is open"
-            return "as busy as it can be" if health.is_full else "cooling down or on trial"
+            return "as busy as it can be" if health.is_full(now_s) else "cooling down or on trial"
         try:
             warnings = self._upstream.providers.warnings(candidate, prompt)
         except Unencodable as error:

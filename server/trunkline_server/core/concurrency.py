@@ -6,13 +6,14 @@ that began before the last decrease are part of the same congestion and lower it
 with the prompt, so it is not one of them that counts but their short-term average against the long-term one, and only
 while at least half of the limit is used: a slow answer on an idle candidate is not our doing.
 
-Where the search begins is a guess, and slowness may be our own. So until a candidate itself has said that it is too
-much, the limit is a reason to prefer others and never one to refuse; and when it says so first, what was in flight then
-is what is lowered.
+Where the search begins is a guess, slowness may be our own, and one refusal may be chance. So the limit is a reason to
+prefer others and not one to refuse, unless the candidate itself has said lately, and more than a few times, that it is
+too much. While it is not a reason to refuse, what is in flight when the candidate says so is what is lowered.
 
 Source of the numbers: TCP Reno's AIMD with CUBIC's decrease, RFC 9438 4.6; Envoy's max_requests (1,024).
 """
 
+from collections import deque
 from typing import Final
 
 START: Final = 32
@@ -21,6 +22,8 @@ DECREASE_TENTHS: Final = 7
 SLOW: Final = 2.0  # Times the long-term average.
 SHORT_TERM: Final = 1 / 8
 LONG_TERM: Final = 1 / 64
+SIGNS: Final = 5  # So many refusals
+SIGNS_S: Final = 10.0  # within so many seconds make the limit one that refuses.
 MIN_SAMPLES: Final = 16  # Before that the averages mean nothing.
 
 
@@ -31,7 +34,7 @@ class ConcurrencyLimit:
         self._max = max(1, max_attempts)
         self._limit = float(min(START, self._max))
         self._successes = 0
-        self._is_binding = False
+        self._signs: deque[float] = deque(maxlen=SIGNS)
         self._lowered_at_s = float("-inf")
         self._samples = 0
         self._short_s = 0.0
@@ -48,10 +51,10 @@ class ConcurrencyLimit:
         """Is the candidate below its limit?"""
         return self.in_flight < int(self._limit)
 
-    @property
-    def is_binding(self) -> bool:
-        """Has the candidate ever said that it is too much?"""
-        return self._is_binding
+    def is_binding(self, now_s: float) -> bool:
+        """Has the candidate said lately, and more than a few times, that it is too much?"""
+        signs = self._signs
+        return len(signs) == SIGNS and now_s - signs[0] <= SIGNS_S
 
     def begin(self) -> None:
         """An attempt starts."""
@@ -71,10 +74,9 @@ class ConcurrencyLimit:
 
     def congest(self, now_s: float, began_s: float) -> None:
         """An attempt was turned away for too much load."""
-        if not self._is_binding:
-            self._is_binding = True
-            self._lowered_at_s = float("-inf")  # What slowness lowered before was a guess.
+        if not self.is_binding(now_s) and began_s > self._lowered_at_s:
             self._limit = min(max(self._limit, float(self.in_flight)), float(self._max))
+        self._signs.append(now_s)
         self.in_flight -= 1
         self._lower(now_s, began_s)
 

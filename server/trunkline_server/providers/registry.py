@@ -38,6 +38,7 @@ ANTHROPIC_VERSION: Final = "2023-06-01"
 # Later generations refuse a last message of the assistant's.
 # Source: https://platform.claude.com/docs/en/build-with-claude/prefill-claudes-response, BerriAI/litellm#27967.
 PREFILLED_CLAUDES: Final = re.compile(r"claude-(2|3|instant|(opus|sonnet|haiku)-4(?![-.][6-9]))")
+LAST_WORD_S: Final = 5.0
 KEEP_ALIVE_GAP_S: Final = 90.0  # Without any byte, of one who has sent keep-alives.
 USER_AGENT: Final = "trunkline/0.1"
 
@@ -286,6 +287,7 @@ class UpstreamAnswer:
 
     __slots__ = (
         "_decoder",
+        "_is_broken",
         "_is_kept_alive",
         "_is_stream",
         "_keep_alive_gap_s",
@@ -307,6 +309,7 @@ class UpstreamAnswer:
         self._decoder = decoder
         self._is_stream = is_stream
         self._is_kept_alive = False
+        self._is_broken = False
         self._keep_alive_gap_s = keep_alive_gap_s
         self.facts = facts
         self.is_complete = False
@@ -324,6 +327,9 @@ class UpstreamAnswer:
                 events = decoder.whole(await self._response.body(until_s))
                 self.is_complete = True
                 return events
+            if decoder.is_finished:
+                # All choices have ended. What may follow is usage and the dialect's last word, and that comes at once.
+                until_s = min(until_s, asyncio.get_running_loop().time() + LAST_WORD_S)
             while True:
                 if self._is_kept_alive:
                     data = await self._read_kept_alive(until_s)
@@ -346,11 +352,15 @@ class UpstreamAnswer:
                     decoder.progressed = False
                     return events
                 self._is_kept_alive = True
-        except TransportError as error:
+        except (TransportError, TimeoutError, UpstreamError) as error:
             if self._is_stream and decoder.is_finished:
-                self.is_complete = True
-                return decoder.finish()
-            raise _lost(error) from error
+                return self._finish_without_last_word()
+            if isinstance(error, TransportError):
+                raise _lost(error) from error
+            if isinstance(error, UpstreamError):
+                error.http_status = error.http_status or 200
+                error.upstream_request_id = self.facts.upstream_request_id
+            raise
         except (ValueError, TypeError, OverflowError) as error:
             # What a dialect's decoder did not foresee is still the provider's doing, and the next one may do better.
             raise UpstreamError(
@@ -359,10 +369,12 @@ class UpstreamAnswer:
                 http_status=200,
                 upstream_request_id=self.facts.upstream_request_id,
             ) from error
-        except UpstreamError as error:
-            error.http_status = error.http_status or 200
-            error.upstream_request_id = self.facts.upstream_request_id
-            raise
+
+    def _finish_without_last_word(self) -> list[CompleteResponse]:
+        """The answer is whole although the stream is not. The connection is of no use any more."""
+        self.is_complete = True
+        self._is_broken = True
+        return self._decoder.finish()
 
     async def _read_kept_alive(self, until_s: float) -> bytes:
         """A provider that sends keep-alives and then nothing at all is gone, long before its next token is overdue."""
@@ -376,7 +388,7 @@ class UpstreamAnswer:
 
     def close(self) -> None:
         """Keep the connection when the answer is complete, else close it at once."""
-        if self.is_complete:
+        if self.is_complete and not self._is_broken:
             self._response.finish_in_background()
         else:
             self._response.close()

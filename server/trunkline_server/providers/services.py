@@ -131,7 +131,6 @@ SERVICES: Final[Mapping[str, Service]] = {
     "mistral": Service(
         base_url="https://api.mistral.ai/v1",
         key_variable="MISTRAL_API_KEY",
-        prefills=True,
         capabilities=ALL - {Capability.LOGPROBS, Capability.AUDIO_INPUT},
         # Parameters that it does not know are refused with a 422.
         deviations=Deviations(

@@ -30,12 +30,12 @@ class ProcessWatch:
     """Looks at the process every `SAMPLE_S` seconds and tells `observe`.
 
     Args:
-        memory_bytes: what the process may use; None for the limit of its control group, if there is one.
+        memory_bytes: what the process may use; 0 where that is unknown.
     """
 
-    def __init__(self, observe: Callable[[Sample], None], memory_bytes: int | None) -> None:
+    def __init__(self, observe: Callable[[Sample], None], memory_bytes: int) -> None:
         self._observe = observe
-        self._memory_bytes = memory_bytes or cgroup_limit_bytes()
+        self._memory_bytes = memory_bytes
         self._page_bytes = resource.getpagesize()
         self._max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._files_share = 0.0

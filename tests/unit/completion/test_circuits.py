@@ -160,7 +160,10 @@ def test_one_that_has_said_that_it_is_too_much_is_left_alone_while_it_is_busy():
     circuits = new_circuits()
     permits = [circuits.begin(A, NOW_S - 1, is_first=True) for _ in range(100)]
 
-    permits.pop().fail(NOW_S, Failure.THROTTLED)
+    permits.pop().fail(NOW_S - 0.5, Failure.THROTTLED)
+    assert circuits.choose([A], NOW_S) is A  # Once may be chance.
+    for _ in range(4):
+        permits.pop().fail(NOW_S, Failure.THROTTLED)
 
     assert circuits.choose([A], NOW_S) is None
     assert circuits.least_bad([A], NOW_S) is None
@@ -169,6 +172,17 @@ def test_one_that_has_said_that_it_is_too_much_is_left_alone_while_it_is_busy():
     for _ in range(30):
         permits.pop().leave()
     assert circuits.choose([A], NOW_S) is A
+
+
+def test_a_trial_of_an_open_breaker_lowers_no_limit():
+    circuits = new_circuits()
+    attempt(circuits, A, NOW_S, Failure.CREDENTIAL)
+    height = circuits.health(A).concurrency.limit
+
+    for round_ in range(1, 20):
+        attempt(circuits, A, NOW_S + 400 * round_, Failure.SERVER)
+
+    assert circuits.health(A).concurrency.limit == height
 
 
 def test_slowness_alone_refuses_nobody():

@@ -176,3 +176,20 @@ async def test_a_caller_who_leaves_while_two_are_asked_leaves_nothing_behind():
         await task
 
     assert bench.is_idle()
+
+
+@pytest.mark.parametrize("ticks", range(8))
+async def test_a_caller_who_leaves_just_as_a_hedge_wins_leaves_nothing_behind(ticks):
+    bench = Bench(ScriptedProviders(a=[SILENT], b=[[0.05, text("quick"), 60.0, ended()]]))
+    task = asyncio.create_task(run(bench.hop(A, B)))
+    async with asyncio.timeout(5):
+        while sum(a.output_chars for a in bench.providers.answers) == 0:  # noqa: ASYNC110 - a number
+            await asyncio.sleep(0)
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert bench.is_idle()

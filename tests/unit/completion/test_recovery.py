@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripted import QuietTelemetry, ScriptedProviders, cut, ended, text
+from tests.support.scripted import QuietTelemetry, ScriptedProviders, counted, cut, ended, text
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
 from trunkline.v1.message_pb2 import Message, Part, Role
@@ -18,7 +18,10 @@ from trunkline_server.completion.pump import Pump
 from trunkline_server.completion.recovery import INSTRUCTION
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
-from trunkline_server.core.errors import StreamInterrupted, TrunklineError
+from trunkline_server.core.errors import StreamInterrupted, TrunklineError, UpstreamError
+from trunkline_server.core.failure import Failure
+from trunkline_server.core.fold import Fold
+from trunkline_server.core.fold import ended as ended_choices
 from trunkline_server.core.ports import Prompt
 
 A, B, C = (Candidate(name, "m", "m") for name in "abc")
@@ -164,7 +167,7 @@ async def test_an_answer_may_be_continued_more_than_once():
 
 
 async def test_an_answer_that_lacked_only_its_end_gets_it():
-    providers = ScriptedProviders(a=[[text("All."), cut()]], b=[[ended()]])
+    providers = ScriptedProviders(a=[[text("All."), cut()]], b=[[counted(), ended()]])
 
     _, events, error = await run(providers, CONTINUE, (A, replace(B, prefills=True)))
 
@@ -221,3 +224,63 @@ async def test_nothing_is_continued_once_a_tool_call_has_begun():
 
     assert isinstance(error, StreamInterrupted)
     assert providers.opened == ["a"]
+
+
+async def test_what_follows_the_text_of_a_continuation_comes_after_it():
+    call = CompleteResponse()
+    call.tool_call_delta.name = "look"
+    whole = CompleteResponse()
+    whole.part_completed.part.tool_call.name = "look"
+    providers = ScriptedProviders(
+        a=[[text("Let me look "), cut()]], b=[[text(" it up."), call, whole, ended()]]
+    )
+
+    _, events, error = await run(providers, CONTINUE, (A, replace(B, prefills=True)))
+
+    assert error is None
+    assert [e.text_delta.part_index for e in events if e.HasField("text_delta")] == [0, 0]
+    assert events[-3].tool_call_delta.part_index == 1
+    assert events[-2].part_completed.part_index == 1
+    fold = Fold()
+    fold.add(events)
+    choices = ended_choices(providers.answers[-1].facts.finishes)
+    fold.fill(choices)
+    assert [part.WhichOneof("content") for part in choices[0].message.parts] == [
+        "text",
+        "tool_call",
+    ]
+
+
+async def test_who_refuses_the_continuation_as_such_is_passed_over():
+    refused = UpstreamError(Failure.CALLER, "no prefill here", http_status=400)
+    providers = ScriptedProviders(
+        a=[[text("The quick brown "), cut()]], b=[[refused]], c=[[text("fox."), ended()]]
+    )
+
+    _, events, error = await run(providers, CONTINUE)
+
+    assert error is None
+    assert written(events) == "The quick brown fox."
+
+
+@pytest.mark.parametrize("prefills", [True, False])
+async def test_a_continuation_of_nothing_that_was_not_even_counted_is_none(prefills):
+    other = replace(B, prefills=prefills)
+    providers = ScriptedProviders(
+        a=[[text("The capital is"), cut()]], b=[[ended()]], c=[[text(" Paris."), ended()]]
+    )
+
+    _, events, error = await run(providers, CONTINUE, (A, other, replace(C, prefills=True)))
+
+    assert error is None
+    assert written(events) == "The capital is Paris."
+    assert providers.opened == ["a", "b", "c"]
+
+
+async def test_an_answer_that_has_ended_is_not_continued():
+    providers = ScriptedProviders(a=[[text("All."), ended(), cut()]], b=[[text("More."), ended()]])
+
+    _, events, error = await run(providers, CONTINUE)
+
+    assert isinstance(error, StreamInterrupted)
+    assert written(events) == "All."

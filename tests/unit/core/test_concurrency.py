@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from tests.unit.core.walks import Step, go, lengths, seconds
-from trunkline_server.core.concurrency import MIN_SAMPLES, START, ConcurrencyLimit
+from tests.unit.core.walks import TICKS_PER_S, Step, go, lengths, seconds
+from trunkline_server.core.concurrency import MIN_SAMPLES, SIGNS, START, ConcurrencyLimit
 
 
 def serve(limit: ConcurrencyLimit, count: int, first_token_s: float | None = None) -> None:
@@ -37,7 +37,7 @@ def test_it_begins_at_thirty_two_and_binds_nobody():
 
     assert limit.limit == START == 32
     assert limit.has_room
-    assert not limit.is_binding
+    assert not limit.is_binding(3.0)
 
 
 @pytest.mark.parametrize(("running", "has_room"), [(31, True), (32, False), (33, False)])
@@ -81,7 +81,7 @@ def test_congestion_lowers_it_to_seven_tenths():
     found = [congested(limit, now_s, now_s - 0.5) for now_s in (1.0, 2.0, 3.0)]
 
     assert found == [22, 15, 10]
-    assert limit.is_binding
+    assert not limit.is_binding(3.0)
 
 
 @pytest.mark.parametrize("height", [40, 50, 60, 70, 80, 90, 100])
@@ -143,7 +143,7 @@ def test_an_end_that_says_nothing_changes_nothing_but_the_room():
 
     assert limit.has_room
     assert (limit.limit, limit.in_flight) == (32, 31)
-    assert not limit.is_binding
+    assert not limit.is_binding(3.0)
 
 
 @pytest.mark.parametrize(("running", "found"), [(15, 32), (16, 22)])
@@ -179,16 +179,14 @@ def test_slowness_alone_lowers_it_but_binds_nobody():
     limit.succeed(3.0, 2.5, 60.0)
 
     assert limit.limit < START
-    assert not limit.is_binding
+    assert not limit.is_binding(3.0)
 
 
 @pytest.mark.parametrize(
     ("running", "greatest", "found"),
     [(1, 1_024, 22), (32, 1_024, 22), (100, 1_024, 70), (100, 50, 35)],
 )
-def test_what_was_in_flight_when_it_first_said_that_it_is_too_much_is_lowered(
-    running, greatest, found
-):
+def test_what_was_in_flight_when_it_said_that_it_is_too_much_is_lowered(running, greatest, found):
     limit = ConcurrencyLimit(greatest)
     for _ in range(running):
         limit.begin()
@@ -196,30 +194,34 @@ def test_what_was_in_flight_when_it_first_said_that_it_is_too_much_is_lowered(
     limit.congest(3.0, 2.5)
 
     assert limit.limit == found
-    assert limit.is_binding
+    assert not limit.is_binding(3.0)
 
 
-def test_it_is_lowered_when_it_first_says_so_though_slowness_lowered_the_guess_before():
+def test_it_refuses_once_the_candidate_has_said_so_five_times_and_until_that_is_ten_seconds_ago():
     limit = ConcurrencyLimit()
-    serve(limit, 200, first_token_s=0.5)
-    serve(limit, 200, first_token_s=5.0)
-    for _ in range(50):
-        limit.begin()
 
-    limit.congest(3.0, -1.0)
+    found = []
+    for number in range(SIGNS):
+        found.append(limit.is_binding(3.0))
+        congested(limit, 3.0 + number, 2.5 + number)
 
-    assert limit.limit == 35
+    assert found == [False] * SIGNS
+    assert limit.is_binding(7.0)
+    assert limit.is_binding(13.0)
+    assert not limit.is_binding(13.1)
 
 
-def test_when_it_says_so_again_what_is_in_flight_does_not_raise_it():
+def test_while_it_refuses_what_is_in_flight_does_not_raise_it():
     limit = ConcurrencyLimit()
-    assert congested(limit, 1.0, 0.5) == 22
+    for number in range(SIGNS):
+        congested(limit, 1.0 + number, 0.5 + number)
+    height = limit.limit
     for _ in range(100):
         limit.begin()
 
-    limit.congest(3.0, 2.5)
+    limit.congest(6.0, 5.5)
 
-    assert limit.limit == 15
+    assert limit.limit == height * 7 // 10
 
 
 def test_one_first_token_that_is_only_ten_times_later_lowers_nothing():
@@ -256,8 +258,8 @@ class LimitWalk:
     """The model keeps who is under way, the first tokens of all, the successes of each height, and all decreases.
 
     An attempt that began before the last decrease, or while the clock still showed its instant, lowers it no further.
-    Until the candidate itself has said that it is too much, more may be under way than the limit; what was under way
-    when it first says so is the limit then, before that is lowered, whatever slowness lowered before.
+    Unless the candidate has said five times in the last ten seconds that it is too much, more may be under way than the
+    limit; what is under way when it says so is the limit then, before that is lowered.
 
     The averages are those of the docstring, weighed anew each time: the latest counts an eighth (a sixty-fourth), the
     one before that share of the rest, and the first one whatever is left.
@@ -272,10 +274,15 @@ class LimitWalk:
         self.now = random.randrange(1_000)
         self.height = Fraction(min(self.greatest, 32))
         self.successes = 0
-        self.has_said_so = False
+        self.said_so_at: list[int] = []
         self.lowered_at = [-1]
         self.running: list[Running] = []
         self.first_tokens: list[float] = []
+
+    @property
+    def is_binding(self) -> bool:
+        lately = [at for at in self.said_so_at if self.now - at <= 10 * TICKS_PER_S]
+        return len(lately) >= SIGNS
 
     def average(self, share: float) -> float:
         weight, found = 1.0, 0.0
@@ -308,7 +315,7 @@ class LimitWalk:
                 self.now += length
             case ("begin",):
                 # Where it binds, at times one more than there is room for.
-                if not self.has_said_so or len(self.running) < self.height:
+                if not self.is_binding or len(self.running) < self.height:
                     self.limit.begin()
                     self.running.append(Running(self.now))
                     self.now += not self.stands_still
@@ -320,7 +327,7 @@ class LimitWalk:
         assert self.limit.limit == int(self.height)
         assert 1 <= self.limit.limit <= self.greatest
         assert self.limit.has_room is (len(self.running) < int(self.height))
-        assert self.limit.is_binding is self.has_said_so
+        assert self.limit.is_binding(seconds(self.now)) is self.is_binding
 
     def succeed(self, attempt: Running, first_token_s: float | None) -> None:
         self.limit.succeed(seconds(self.now), seconds(attempt.began), first_token_s)
@@ -336,12 +343,11 @@ class LimitWalk:
 
     def congest(self, attempt: Running) -> None:
         self.limit.congest(seconds(self.now), seconds(attempt.began))
-        if not self.has_said_so:
-            self.has_said_so = True
-            self.lowered_at = [-1]
+        if not self.is_binding and attempt.began > self.lowered_at[-1]:
             self.height = min(
                 max(self.height, Fraction(len(self.running))), Fraction(self.greatest)
             )
+        self.said_so_at.append(self.now)
         self.lower(attempt)
 
     def end(self, attempt: Running) -> None:
