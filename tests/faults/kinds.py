@@ -160,8 +160,10 @@ def _any_of(*reasons: str) -> frozenset[str]:
     return frozenset(reasons)
 
 
-def _at(ending: Ending, place: Callable[[Layout], int]) -> Callable[[Ask], Fault]:
-    return lambda ask: Fault(place(layout(ask, FAULTY)), ending)
+def _at(
+    ending: Ending, place: Callable[[Layout], int], after_s: float = 0.0
+) -> Callable[[Ask], Fault]:
+    return lambda ask: Fault(place(layout(ask, FAULTY)), ending, after_s)
 
 
 def _silent(name: str, **how: Any) -> Kind:
@@ -261,9 +263,17 @@ BY_PHASE: Final[Mapping[str, tuple[Kind, ...]]] = {
         Kind("a line without end", _endless(head_of), _any_of(PROTOCOL), patience_s=10),
     ),
     "after content": (
-        _later("RST after N tokens", LOST, network=_at(Reset(), lambda answer: answer.begun)),
-        _later("FIN after N tokens", LOST, network=_at(Fin(), lambda answer: answer.begun)),
-        _later("end after N tokens", PROTOCOL, script=lambda ask: [_begun(ask), END]),
+        _later(
+            "RST after N tokens",
+            LOST,
+            network=_at(Reset(), lambda answer: answer.begun, BREATH.seconds),
+        ),
+        _later(
+            "FIN after N tokens",
+            LOST,
+            network=_at(Fin(), lambda answer: answer.begun, BREATH.seconds),
+        ),
+        _later("end after N tokens", PROTOCOL, script=lambda ask: [_begun(ask), BREATH, END]),
         _later(
             "stall after N tokens",
             SLOW,

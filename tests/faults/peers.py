@@ -315,9 +315,9 @@ async def main(only: str) -> None:
     if only:
         return
     about = (
-        f"{stamped(stamp)} {EACH} streams for each fault, in the OpenAI API, over a broken provider and one that is "
-        f"well. Each gateway falls back to the second, and is told to bear {PATIENCE_S} s of silence; all else is as "
-        f"it comes. A caller who waits for {LIMIT_S:.0f} s gives up."
+        f"{stamped(stamp)} {EACH} streams for each fault, over a broken provider and one that is well. Each gateway "
+        f"falls back to the second, and is told to bear {PATIENCE_S} s of silence; all else is as it comes, so that "
+        f"LiteLLM asks the broken one again first. A caller who waits for {LIMIT_S:.0f} s gives up. Times are medians."
     )
     put(DOCS, "peers", f"{about}\n\n{written}")
 

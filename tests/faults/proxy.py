@@ -50,10 +50,11 @@ Ending = Reset | Fin | Hang | Hole | Trickle | Say
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens once `at` bytes of an answer have passed."""
+    """What happens once `at` bytes of an answer have passed, and `after_s` more."""
 
     at: int
     ending: Ending
+    after_s: float = 0.0
 
 
 Choose = Callable[[bytes], Fault | None]
@@ -232,6 +233,8 @@ async def _fire(
     writer: asyncio.StreamWriter,
 ) -> None:
     """The fault, with what of the answer is read and not passed on. Back when the connection is over."""
+    if fault.after_s:
+        await asyncio.sleep(fault.after_s)
     passage.fired, passage.fired_at_s = fault, monotonic()
     match fault.ending:
         case Reset():
