@@ -136,7 +136,7 @@ async def test_every_timer_goes_off_in_time(
             ]
         )
         late_s += found_s
-        early = sum(value_s < -EARLY_S for value_s in found_s)
+        early = sum(value_s < -EARLY_S - max(lags_s) for value_s in found_s)
         cells = (
             share_of(found_s, 50),
             share_of(found_s, 99),
@@ -152,8 +152,9 @@ async def test_every_timer_goes_off_in_time(
             *(f"{cell_s * 1000:.1f}" for cell_s in cells),
         )
         # A connection that could not be made may be tried once more.
-        assert len(found_s) in range(each, 2 * each + 1) if timer.retries else len(found_s) == each
-        assert early == 0, timer.name
+        most = 2 * each if timer.retries else each
+        assert each <= len(found_s) <= most, f"{timer.name}: {len(found_s)} of {each} fired"
+        assert early == 0, f"{timer.name}: {early} fired early"
     cells = (share_of(lags_s, 50), share_of(lags_s, 99), share_of(lags_s, 99.9), max(lags_s))
     table.add(
         "the loop itself, each 10 ms",
