@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -188,6 +188,7 @@ async def test_the_provider_is_left_at_once(
 # requests, and a provider is asked no more than three times in ten seconds beyond what it is asked first.
 WARMING: Final = 60
 HEDGES: Final = 3
+AT_ONCE: Final = 30  # A candidate that is new to the gateway is thought to bear 32.
 
 
 @pytest.mark.parametrize(
@@ -239,37 +240,38 @@ async def test_both_providers_are_left_when_a_hedge_is_under_way(count: int, tab
         for upstream in (first, second):
             upstream.asks.clear()
 
-        found = [
-            Caller(asking, STREAMS[n % 2], routes[n // HEDGES], f"mark-{n}") for n in range(count)
-        ]
-        running = [asyncio.create_task(caller.run()) for caller in found]
-        await until(lambda: len(second.asks) == count, "all hedges at the second provider")
-        await _all_left(
-            "hedge in flight",
-            tables,
-            found,
-            [{ask.mark: ask for ask in upstream.asks} for upstream in (first, second)],
-        )
-        await asyncio.wait_for(asyncio.gather(*running), WAIT_S)
+        delays_s: dict[str, list[float]] = {}
+        for start in range(0, count, AT_ONCE):
+            numbers = range(start, min(start + AT_ONCE, count))
+            found = {
+                f"mark-{n}": Caller(asking, STREAMS[n % 2], routes[n // HEDGES], f"mark-{n}")
+                for n in numbers
+            }
+            running = [asyncio.create_task(caller.run()) for caller in found.values()]
+            await until(partial(_has_asked, second, numbers.stop), "all hedges under way")
+            await _all_left(found, (first, second), delays_s)
+            await asyncio.wait_for(asyncio.gather(*running), WAIT_S)
         await until(lambda: started.admission.in_flight == 0, "no request in flight")
         await until(lambda: started.transport.busy_connections == 0, "no connection busy")
         assert [len(first.asks), len(second.asks)] == [count, count]
+    _report("hedge in flight", tables, delays_s, AT_ONCE)
 
 
 async def _all_left(
-    phase: str, tables: Tables, found: Sequence[Caller], asks: Sequence[Mapping[str, Ask]]
+    found: Mapping[str, Caller],
+    upstreams: Iterable[FaultyUpstream],
+    delays_s: dict[str, list[float]],
 ) -> None:
-    """Callers leave, one after the other; every provider that one of them was at is left in time."""
-    delays_s: dict[str, list[float]] = {}
-    for number, caller in enumerate(found):
+    """Callers leave, one after the other, and every provider that they were at is left."""
+    asks = [{ask.mark: ask for ask in upstream.asks} for upstream in upstreams]
+    for mark, caller in found.items():
         at_s = monotonic()
         caller.leave()
         for at in asks:
-            ask = at[f"mark-{number}"]
-            await asyncio.wait_for(ask.closed.wait(), WAIT_S)
-            assert ask.closed_at_s is not None
-            delays_s.setdefault(caller.way, []).append(ask.closed_at_s - at_s)
-    _report(phase, tables, delays_s, len(found))
+            await asyncio.wait_for(at[mark].closed.wait(), WAIT_S)
+            closed_at_s = at[mark].closed_at_s
+            assert closed_at_s is not None
+            delays_s.setdefault(caller.way, []).append(closed_at_s - at_s)
 
 
 def _report(phase: str, tables: Tables, delays_s: Mapping[str, list[float]], at_first: int) -> None:
@@ -361,21 +363,25 @@ async def test_the_provider_is_left_at_once_during_drain_too(
         ) as channel,
     ):
         asking = Callers(channel, running.http_address)
-        found = [Caller(asking, STREAMS[n % 2], "m", f"mark-{n}") for n in range(count)]
-        reading = [asyncio.create_task(caller.run()) for caller in found]
-        for caller in found:
+        found = {
+            f"mark-{n}": Caller(asking, STREAMS[n % 2], "m", f"mark-{n}") for n in range(count)
+        }
+        reading = [asyncio.create_task(caller.run()) for caller in found.values()]
+        for caller in found.values():
             await asyncio.wait_for(caller.begun.wait(), WAIT_S)
         running.terminate()
         await asyncio.sleep(0.5)
         assert running.process.returncode is None
 
-        await _all_left("during drain", tables, found, [{ask.mark: ask for ask in upstream.asks}])
+        delays_s: dict[str, list[float]] = {}
+        await _all_left(found, [upstream], delays_s)
 
         # Nothing is left to wait for, so the process does not wait.
         since_s = monotonic()
         assert await running.exit_code(WAIT_S) == 0
         assert monotonic() - since_s < 5
         await asyncio.wait_for(asyncio.gather(*reading), WAIT_S)
+    _report("during drain", tables, delays_s, count)
 
 
 @dataclass(frozen=True)
