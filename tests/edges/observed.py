@@ -35,10 +35,14 @@ class Observed:
 
     async def request(self) -> Mapping[str, Any]:
         """The line of the one request that was made, once it is there."""
+        return await self.told("request")
+
+    async def told(self, event: str) -> Mapping[str, Any]:
+        """The one line of this kind, once it is there."""
         async with asyncio.timeout(LIMIT_S):
-            while not self.logged("request"):  # noqa: ASYNC110 - a list tells nobody
+            while not self.logged(event):  # noqa: ASYNC110 - a list tells nobody
                 await asyncio.sleep(0.005)
-        (line,) = self.logged("request")
+        (line,) = self.logged(event)
         return line
 
 

@@ -247,7 +247,11 @@ async def test_an_answer_that_is_billed_as_a_whole_is_read_to_its_end_when_the_c
             await call.read()
             call.cancel()
         await running.request()
-        await asyncio.sleep(0.4)
+        async with asyncio.timeout(LIMIT_S):
+            if drains:
+                await running.told("abandoned_answer_read")
+            else:
+                await slow.exchanges[0].closed.wait()
 
     assert slow.exchanges[0].closed.is_set() is not drains
     told = [

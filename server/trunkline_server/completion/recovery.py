@@ -17,8 +17,8 @@ from trunkline.v1.message_pb2 import Message, Part, Role
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.ports import Prompt
 from trunkline_server.core.seam import Seam, shown
+from trunkline_server.core.usage import CHARS_PER_TOKEN
 
-CHARS_PER_TOKEN: Final = 4
 MAX_SAID_CHARS: Final = 1_000_000  # More than any model writes in one turn.
 INSTRUCTION: Final = (
     "Your last message was cut off. Go on from exactly where it ends, without repeating any of it and without a remark "

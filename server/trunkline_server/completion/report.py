@@ -20,11 +20,8 @@ from trunkline_server.core.attempts import set_duration
 from trunkline_server.core.candidate import Plan
 from trunkline_server.core.fold import Fold, ended
 from trunkline_server.core.pricing import price
-from trunkline_server.core.usage import add
+from trunkline_server.core.usage import CHARS_PER_TOKEN, add
 
-CHARS_PER_TOKEN: Final = (
-    4  # A rule of thumb for English, good enough for what is marked as estimated.
-)
 OUTRUN: Final = code_pb2.CANCELLED  # The code of an attempt that lost to another one.
 # By their values: an enum's name is looked up anew each time.
 FAILED_OVER: Final = RouteReason.ROUTE_REASON_FAILOVER

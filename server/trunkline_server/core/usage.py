@@ -1,4 +1,4 @@
-"""Sums of usage."""
+"""Usage: sums, and what an estimate rests on."""
 
 from typing import Final
 
@@ -16,6 +16,7 @@ COUNTS: Final = (
     "input_image_tokens",
 )
 MAX_COUNT: Final = 2**31 - 1
+CHARS_PER_TOKEN: Final = 4  # A rule of thumb for English, for what is marked as estimated.
 
 
 def add(total: Usage, usage: Usage) -> None:

@@ -20,9 +20,10 @@ from trunkline.v1.completion_event_pb2 import (
 )
 from trunkline.v1.completion_pb2 import CompletionWarning, FinishReason, TokenLogprob, Usage
 from trunkline.v1.message_pb2 import Part, ProviderState, Reasoning, ToolCall
+from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
-from trunkline_server.core.ports import AttemptFacts
+from trunkline_server.core.ports import AttemptFacts, Prompt
 
 MAX_TOKENS: Final = 1_000_000_000  # A count beyond this is a lie, not a count.
 MAX_CALLS: Final = 128  # In one answer.
@@ -102,6 +103,25 @@ class AnswerEvents:
         self._events: list[CompleteResponse] = []
         self._choices: dict[int, _Choice] = {}
         self._finished = 0
+
+    @classmethod
+    def of(
+        cls,
+        candidate: Candidate,
+        prompt: Prompt,
+        facts: AttemptFacts,
+        mint_id: Callable[[], str],
+        choices: int = 1,
+    ) -> "AnswerEvents":
+        """Those of one attempt."""
+        return cls(
+            family=candidate.family,
+            model=candidate.model,
+            shows_reasoning=prompt.spec.reasoning.include,
+            choices=choices,
+            mint_id=mint_id,
+            facts=facts,
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -417,3 +437,39 @@ def is_count(value: Any) -> bool:
     return (
         not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= MAX_TOKENS
     )
+
+
+class AnswerDecoder:
+    """What every dialect's decoder says of itself in the same way.
+
+    Attributes:
+        is_done: the dialect's last event has come. Never in a dialect that has none.
+    """
+
+    def __init__(self, events: AnswerEvents) -> None:
+        self._events = events
+        self.is_done = False
+
+    @property
+    def progressed(self) -> bool:
+        """Content came since this was last cleared, shown or not."""
+        return self._events.progressed
+
+    @progressed.setter
+    def progressed(self, value: bool) -> None:
+        self._events.progressed = value
+
+    @property
+    def output_chars(self) -> int:
+        """Characters of the answer so far, reasoning included."""
+        return self._events.output_chars
+
+    @property
+    def is_finished(self) -> bool:
+        """Every choice has ended, so an end of the stream is no loss."""
+        return self._events.is_finished
+
+    @property
+    def has_told_end(self) -> bool:
+        """The caller knows that every choice has ended, so nothing of the answer can be missing."""
+        return self._events.is_finished

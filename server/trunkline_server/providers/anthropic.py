@@ -26,7 +26,13 @@ from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
-from trunkline_server.providers.answer import MAX_TOKENS, AnswerEvents, count_of, is_count
+from trunkline_server.providers.answer import (
+    MAX_TOKENS,
+    AnswerDecoder,
+    AnswerEvents,
+    count_of,
+    is_count,
+)
 from trunkline_server.providers.anthropic_models import EFFORTS, model_of
 from trunkline_server.providers.closed_schema import closed_schema, object_schema
 from trunkline_server.providers.translator import (
@@ -234,14 +240,7 @@ class AnthropicTranslator:
         self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]
     ) -> "AnthropicDecoder":
         """For one response, streamed or whole."""
-        events = AnswerEvents(
-            family=candidate.family,
-            model=candidate.model,
-            shows_reasoning=prompt.spec.reasoning.include,
-            choices=1,
-            mint_id=mint_id,
-            facts=facts,
-        )
+        events = AnswerEvents.of(candidate, prompt, facts, mint_id)
         return AnthropicDecoder(events)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -813,39 +812,14 @@ class _Block:
         return _encode({**whole, "thinking": "".join(self.text), "signature": self.signature})
 
 
-class AnthropicDecoder:
+class AnthropicDecoder(AnswerDecoder):
     """One response. Events are read as typed structs: nothing is decoded that is not used."""
 
     def __init__(self, events: AnswerEvents) -> None:
         self._sse = SSEDecoder()
-        self._events = events
+        super().__init__(events)
         self._blocks: dict[int, _Block] = {}
         self._counts: dict[str, int] = {}
-        self._is_done = False
-
-    @property
-    def progressed(self) -> bool:
-        """Content came since this was last cleared."""
-        return self._events.progressed
-
-    @progressed.setter
-    def progressed(self, value: bool) -> None:
-        self._events.progressed = value
-
-    @property
-    def output_chars(self) -> int:
-        """Characters of the answer so far, reasoning included."""
-        return self._events.output_chars
-
-    @property
-    def is_done(self) -> bool:
-        """`message_stop` has come."""
-        return self._is_done
-
-    @property
-    def is_finished(self) -> bool:
-        """The stop reason has come."""
-        return self._events.is_finished
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
@@ -879,11 +853,11 @@ class AnthropicDecoder:
             self._start(index, content)
             self._stop(index)
         self._finish(message)
-        self._is_done = True
+        self.is_done = True
         return self._events.take()
 
     def _data(self, data: bytes) -> None:
-        if self._is_done or not data:
+        if self.is_done or not data:
             return
         try:
             event = _decode_event(data)
@@ -909,7 +883,7 @@ class AnthropicDecoder:
             if event.message is not None:
                 self._begin(event.message)
         elif kind == "message_stop":
-            self._is_done = True
+            self.is_done = True
         elif kind == "error" or event.error:
             raise _error(event.error, 200)
 

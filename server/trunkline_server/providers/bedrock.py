@@ -29,7 +29,13 @@ from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
-from trunkline_server.providers.answer import MAX_TOKENS, AnswerEvents, count_of, is_count
+from trunkline_server.providers.answer import (
+    MAX_TOKENS,
+    AnswerDecoder,
+    AnswerEvents,
+    count_of,
+    is_count,
+)
 from trunkline_server.providers.anthropic_models import Model as Claude
 from trunkline_server.providers.anthropic_models import model_of
 from trunkline_server.providers.bedrock_models import EFFORTS, Asks, row_of, vendor_of
@@ -275,14 +281,7 @@ class BedrockTranslator:
         self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]
     ) -> "BedrockDecoder":
         """For one response, streamed or whole."""
-        events = AnswerEvents(
-            family=candidate.family,
-            model=candidate.model,
-            shows_reasoning=prompt.spec.reasoning.include,
-            choices=1,
-            mint_id=mint_id,
-            facts=facts,
-        )
+        events = AnswerEvents.of(candidate, prompt, facts, mint_id)
         return BedrockDecoder(events)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -877,38 +876,13 @@ class _Block:
         return _encode({"reasoningContent": {"reasoningText": text}})
 
 
-class BedrockDecoder:
+class BedrockDecoder(AnswerDecoder):
     """One response. Events are read as typed structs: nothing is decoded that is not used."""
 
     def __init__(self, events: AnswerEvents) -> None:
         self._stream = EventStreamDecoder()
-        self._events = events
+        super().__init__(events)
         self._blocks: dict[int, _Block] = {}
-        self._is_done = False
-
-    @property
-    def progressed(self) -> bool:
-        """Content came since this was last cleared."""
-        return self._events.progressed
-
-    @progressed.setter
-    def progressed(self, value: bool) -> None:
-        self._events.progressed = value
-
-    @property
-    def output_chars(self) -> int:
-        """Characters of the answer so far, reasoning included."""
-        return self._events.output_chars
-
-    @property
-    def is_done(self) -> bool:
-        """`metadata` has come, which is last."""
-        return self._is_done
-
-    @property
-    def is_finished(self) -> bool:
-        """`messageStop` has come."""
-        return self._events.is_finished
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
@@ -940,18 +914,18 @@ class BedrockDecoder:
             self._stop(index)
         self._finish(response.stop_reason, response.additional_model_response_fields)
         self._metadata(response)
-        self._is_done = True
+        self.is_done = True
         return self._events.take()
 
     def _message(self, message: event_stream.Message) -> None:
-        if self._is_done:
+        if self.is_done:
             return
         headers = message.headers
         kind = headers.get(":message-type")
         if kind == "event":
             self._event(headers.get(":event-type", ""), message.payload)
         elif self._events.is_finished:
-            self._is_done = True  # Whatever failed then, the answer had its end.
+            self.is_done = True  # Whatever failed then, the answer had its end.
         elif kind == "exception":
             raise _failed(headers.get(":exception-type", ""), message.payload)
         elif kind == "error":  # One that the service model does not know.
@@ -981,7 +955,7 @@ class BedrockDecoder:
             self._finish(event.stop_reason, event.additional_model_response_fields)
         else:
             self._metadata(event)
-            self._is_done = self._events.is_finished
+            self.is_done = self._events.is_finished
 
     def _start(self, index: int, start: _Content) -> None:
         block = self._blocks[index] = _Block()

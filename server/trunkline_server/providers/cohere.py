@@ -24,7 +24,7 @@ from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
-from trunkline_server.providers.answer import AnswerEvents, count_of, is_count
+from trunkline_server.providers.answer import AnswerDecoder, AnswerEvents, count_of, is_count
 from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
@@ -166,16 +166,7 @@ class CohereTranslator:
         self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]
     ) -> "CohereDecoder":
         """For one response, streamed or whole."""
-        return CohereDecoder(
-            AnswerEvents(
-                family=candidate.family,
-                model=candidate.model,
-                shows_reasoning=prompt.spec.reasoning.include,
-                choices=1,
-                mint_id=mint_id,
-                facts=facts,
-            )
-        )
+        return CohereDecoder(AnswerEvents.of(candidate, prompt, facts, mint_id))
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """A sentence under `message`, or under `data` for a denied word."""
@@ -460,39 +451,19 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-class CohereDecoder:
+class CohereDecoder(AnswerDecoder):
     """One response. Events are read as typed structs: nothing is decoded that is not used."""
 
     def __init__(self, events: AnswerEvents) -> None:
         self._sse = SSEDecoder()
-        self._events = events
-        self._done = False
+        super().__init__(events)
         # Calls by their number, which some deltas leave out: they belong to the last one.
         self._calls: dict[int | None, object] = {}
 
     @property
-    def progressed(self) -> bool:
-        """Content came since this was last cleared."""
-        return self._events.progressed
-
-    @progressed.setter
-    def progressed(self, value: bool) -> None:
-        self._events.progressed = value
-
-    @property
-    def output_chars(self) -> int:
-        """Characters of the answer so far, thinking included."""
-        return self._events.output_chars
-
-    @property
-    def is_done(self) -> bool:
-        """The event that ends the message has come."""
-        return self._done
-
-    @property
     def is_finished(self) -> bool:
         """The same: that event also says why."""
-        return self._done
+        return self.is_done
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
@@ -507,7 +478,7 @@ class CohereDecoder:
         """The end of the stream: fine after the event that ends the message."""
         for data in self._sse.finish():
             self._data(data)
-        if not self._done:
+        if not self.is_done:
             raise UpstreamError(Failure.AMBIGUOUS, "the stream ended before the answer")
         return self._events.take()
 
@@ -523,7 +494,7 @@ class CohereDecoder:
 
     def _data(self, data: bytes) -> None:
         # After the end comes `[DONE]`, or the last event once more.
-        if data and not self._done and data != b"[DONE]":
+        if data and not self.is_done and data != b"[DONE]":
             self._event(_decoded(_decode_event, data))
 
     def _event(self, event: _Event) -> None:
@@ -587,7 +558,7 @@ class CohereDecoder:
                 http_status=200,
                 code=native,
             )
-        self._done = True
+        self.is_done = True
         self._events.finish(0, FINISH_REASONS.get(native, FinishReason.FINISH_REASON_OTHER), native)
         # What is billed leaves out what the API itself writes into the prompt.
         tokens = usage.get("tokens") if isinstance(usage, dict) else None

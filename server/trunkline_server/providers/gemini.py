@@ -30,6 +30,7 @@ from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
 from trunkline_server.providers.answer import (
     MAX_TOKENS,
+    AnswerDecoder,
     AnswerEvents,
     count_of,
     is_count,
@@ -282,14 +283,7 @@ class GeminiTranslator:
     ) -> "GeminiDecoder":
         """For one response, streamed or whole."""
         choices = prompt.spec.sampling.candidate_count or 1
-        events = AnswerEvents(
-            family=candidate.family,
-            model=candidate.model,
-            shows_reasoning=prompt.spec.reasoning.include,
-            choices=choices,
-            mint_id=mint_id,
-            facts=facts,
-        )
+        events = AnswerEvents.of(candidate, prompt, facts, mint_id, choices=choices)
         return GeminiDecoder(events, choices)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -718,7 +712,7 @@ def _camel(name: str) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
-class GeminiDecoder:
+class GeminiDecoder(AnswerDecoder):
     """One response. Chunks are read as typed structs: nothing is decoded that is not used.
 
     Every chunk may say why a candidate finished, and relays in front of the API write STOP into all
@@ -727,32 +721,13 @@ class GeminiDecoder:
 
     def __init__(self, events: AnswerEvents, choices: int) -> None:
         self._sse = SSEDecoder()
-        self._events = events
+        super().__init__(events)
         self._choices = choices
         self._ends: dict[int, str] = {}
         self._thoughts: dict[int, list[str]] = {}
         self._knows_model = False
         self._last_end = b""
         self._chunks_with_end = 0
-
-    @property
-    def progressed(self) -> bool:
-        """Content came since this was last cleared."""
-        return self._events.progressed
-
-    @progressed.setter
-    def progressed(self, value: bool) -> None:
-        self._events.progressed = value
-
-    @property
-    def output_chars(self) -> int:
-        """Characters of the answer so far, thoughts included."""
-        return self._events.output_chars
-
-    @property
-    def is_done(self) -> bool:
-        """Never: the dialect has no last event, only an end of the stream."""
-        return False
 
     @property
     def is_finished(self) -> bool:

@@ -22,7 +22,13 @@ from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
-from trunkline_server.providers.answer import AnswerEvents, count_of, is_count, raw_arguments
+from trunkline_server.providers.answer import (
+    AnswerDecoder,
+    AnswerEvents,
+    count_of,
+    is_count,
+    raw_arguments,
+)
 from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
@@ -133,16 +139,7 @@ class OllamaTranslator:
         self, candidate: Candidate, prompt: Prompt, facts: AttemptFacts, mint_id: Callable[[], str]
     ) -> "OllamaDecoder":
         """For one response, streamed or whole."""
-        return OllamaDecoder(
-            AnswerEvents(
-                family=candidate.family,
-                model=candidate.model,
-                shows_reasoning=prompt.spec.reasoning.include,
-                choices=1,
-                mint_id=mint_id,
-                facts=facts,
-            )
-        )
+        return OllamaDecoder(AnswerEvents.of(candidate, prompt, facts, mint_id))
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """A sentence under `error`."""
@@ -390,44 +387,26 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-class OllamaDecoder:
+class OllamaDecoder(AnswerDecoder):
     """One response. Lines are read as typed structs: nothing is decoded that is not used."""
 
     def __init__(self, events: AnswerEvents) -> None:
         self._ndjson = NDJSONDecoder()
-        self._events = events
-        self._done = False
+        super().__init__(events)
         self._knows_model = False
-
-    @property
-    def progressed(self) -> bool:
-        """Content came since this was last cleared."""
-        return self._events.progressed
-
-    @progressed.setter
-    def progressed(self, value: bool) -> None:
-        self._events.progressed = value
-
-    @property
-    def output_chars(self) -> int:
-        """Characters of the answer so far, thinking included."""
-        return self._events.output_chars
-
-    @property
-    def is_done(self) -> bool:
-        """The line that says so has come."""
-        return self._done
 
     @property
     def is_finished(self) -> bool:
         """The same: that line also says why."""
-        return self._done
+        return self.is_done
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
         try:
             for line in self._ndjson.feed(chunk):
-                if not self._done:  # After it comes the last line once more, or what a proxy adds.
+                if (
+                    not self.is_done
+                ):  # After it comes the last line once more, or what a proxy adds.
                     self._line(_decoded(line))
         except MalformedStream as error:
             raise UpstreamError(Failure.PROTOCOL, str(error)) from error
@@ -435,7 +414,7 @@ class OllamaDecoder:
 
     def finish(self) -> list[CompleteResponse]:
         """The end of the stream: fine after the line that says so, whose own end may be missing."""
-        for rest in () if self._done else self._ndjson.finish():
+        for rest in () if self.is_done else self._ndjson.finish():
             try:
                 line = _decode_line(rest)
             except BAD_JSON as error:
@@ -443,14 +422,14 @@ class OllamaDecoder:
                     Failure.AMBIGUOUS, "the stream ended inside of a line"
                 ) from error
             self._line(line)
-        if not self._done:
+        if not self.is_done:
             raise UpstreamError(Failure.AMBIGUOUS, "the stream ended before the answer")
         return self._events.take()
 
     def whole(self, body: bytes) -> list[CompleteResponse]:
         """One JSON object: all of the answer in one line."""
         self._line(_decoded(body))
-        if not self._done:
+        if not self.is_done:
             raise UpstreamError(Failure.PROTOCOL, "an answer without an end")
         return self._events.take()
 
@@ -489,7 +468,7 @@ class OllamaDecoder:
             raise UpstreamError(
                 Failure.SERVER, f"nothing was asked of the model: {native}", http_status=200
             )
-        self._done = True
+        self.is_done = True
         reason = FINISH_REASONS.get(native, FinishReason.FINISH_REASON_OTHER)
         self._events.finish(0, reason, native)
         # Counts of 0 are left out, and so is what the server did not count: a prompt that it still had in its cache.

@@ -167,13 +167,12 @@ class OpenAITranslator:
         spec = prompt.spec
         # Where more than one can't be asked for, one is all that comes.
         is_single = "candidate_count" in self.deviations.unsupported
-        events = AnswerEvents(
-            family=candidate.family,
-            model=candidate.model,
-            shows_reasoning=spec.reasoning.include,
+        events = AnswerEvents.of(
+            candidate,
+            prompt,
+            facts,
+            mint_id,
             choices=1 if is_single else spec.sampling.candidate_count or 1,
-            mint_id=mint_id,
-            facts=facts,
         )
         return OpenAIDecoder(events, self.deviations.keeps)
 

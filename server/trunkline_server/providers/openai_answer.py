@@ -14,7 +14,13 @@ from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import FinishReason, TokenLogprob, Usage
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
-from trunkline_server.providers.answer import MAX_TOKENS, AnswerEvents, count_of, is_count
+from trunkline_server.providers.answer import (
+    MAX_TOKENS,
+    AnswerDecoder,
+    AnswerEvents,
+    count_of,
+    is_count,
+)
 from trunkline_server.wire.sse import MalformedStream, SSEDecoder
 
 FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
@@ -159,7 +165,7 @@ TEXT_OF_DETAIL: Final[Mapping[str, str]] = {
 }
 
 
-class OpenAIDecoder:
+class OpenAIDecoder(AnswerDecoder):
     """One response. Chunks are read as typed structs: nothing is decoded that is not used.
 
     Args:
@@ -168,32 +174,12 @@ class OpenAIDecoder:
 
     def __init__(self, events: AnswerEvents, keeps: str = "") -> None:
         self._sse = SSEDecoder()
-        self._events = events
+        super().__init__(events)
         self._keeps_text = keeps == "reasoning_content"
         self._keeps_details = keeps == "reasoning_details"
         self._kept: dict[int, _Thoughts] = {}
         self._keys: dict[tuple[int, int], object] = {}
-        self.is_done = False  # [DONE] has come.
         self._knows_model = False
-
-    @property
-    def progressed(self) -> bool:
-        """Reasoning came since this was last cleared."""
-        return self._events.progressed
-
-    @progressed.setter
-    def progressed(self, value: bool) -> None:
-        self._events.progressed = value
-
-    @property
-    def output_chars(self) -> int:
-        """Characters of the answer so far, reasoning included."""
-        return self._events.output_chars
-
-    @property
-    def is_finished(self) -> bool:
-        """Every choice has its finish reason."""
-        return self._events.is_finished
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""

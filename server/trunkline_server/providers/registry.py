@@ -327,7 +327,7 @@ class UpstreamAnswer:
                 events = decoder.whole(await self._response.body(until_s))
                 self.is_complete = True
                 return events
-            if decoder.is_finished:
+            if decoder.has_told_end:
                 # All choices have ended. What may follow is usage and the dialect's last word, and that comes at once.
                 until_s = min(until_s, asyncio.get_running_loop().time() + LAST_WORD_S)
             while True:
@@ -353,7 +353,8 @@ class UpstreamAnswer:
                     return events
                 self._is_kept_alive = True
         except (TransportError, TimeoutError, UpstreamError) as error:
-            if self._is_stream and decoder.is_finished:
+            is_lost = isinstance(error, TransportError)
+            if self._is_stream and (decoder.is_finished if is_lost else decoder.has_told_end):
                 return self._finish_without_last_word()
             if isinstance(error, TransportError):
                 raise _lost(error) from error

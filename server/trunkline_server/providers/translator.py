@@ -75,6 +75,11 @@ class Decoder(Protocol):
         """Every choice has ended, so an end of the stream is no loss."""
         ...
 
+    @property
+    def has_told_end(self) -> bool:
+        """Every choice's end is among the events so far. Where a dialect may say so too early, only its end tells."""
+        ...
+
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """Raises: UpstreamError."""
         ...

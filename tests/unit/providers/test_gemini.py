@@ -1339,3 +1339,15 @@ def test_every_bad_response_means_something(status, body, failure):
 def test_recorded_signatures_are_valid_base64():
     assert base64.b64decode(SIGNATURE, validate=True)
     assert base64.b64decode(TEXT_SIGNATURE, validate=True)
+
+
+def test_a_reason_to_stop_in_the_middle_tells_no_end_until_the_stream_has_ended():
+    read, _ = decoder()
+
+    read.feed(sse(chunk({"text": "Hel"}, finish="STOP")))
+
+    assert read.is_finished
+    assert not read.has_told_end
+    read.feed(sse(chunk({"text": "lo"}, finish="STOP")))
+    read.finish()
+    assert read.has_told_end
