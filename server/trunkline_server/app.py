@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -36,7 +36,7 @@ from trunkline_server.config import (
     split_address,
 )
 from trunkline_server.core.candidate import Candidate, Price
-from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.errors import InvalidApiKey, Overloaded, UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
 from trunkline_server.core.pressure import Criticality, Pressure
@@ -49,6 +49,7 @@ from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, se
 from trunkline_server.edges.rest.app import Page, RestApp, json_page
 from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
+from trunkline_server.edges.status import Refusal
 from trunkline_server.local_model.process import (
     MODEL_ID,
     LocalModel,
@@ -76,7 +77,7 @@ from trunkline_server.routing.router import Router
 from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
-from trunkline_server.telemetry.requests import IN_FLIGHT, RequestTelemetry
+from trunkline_server.telemetry.requests import IN_FLIGHT, TURNED_AWAY, RequestTelemetry
 
 NANOS: Final = 1_000_000_000
 RECOVERIES: Final = {
@@ -425,10 +426,13 @@ class Service:
         self.admission = Admission(pressure, random.random, limits.max_waiting)
         # A control group's limit is that of all workers together.
         memory_bytes = limits.memory_bytes or cgroup_limit_bytes() // settings.server.workers
-        self._watch = ProcessWatch(self.admission.observe, memory_bytes)
+        self._watch = ProcessWatch(
+            self.admission.observe, self.admission.pressure.feel, memory_bytes
+        )
         self.circuits = Circuits(random.random)
         self.telemetry = RequestTelemetry(log)
         self.pump = Pump(self.telemetry)
+        self._callers = StaticKeys(parts.keys)
         self.catalog = Catalog(parts.candidates, parts.routes)
         self.is_ready = False
         self.grpc_address = ""
@@ -451,7 +455,7 @@ class Service:
         calls = Calls(mint_id, mint_span_id)
         completions = Completions(
             admission=self.admission,
-            callers=StaticKeys(self.parts.keys),
+            callers=self._callers,
             router=Router(self.catalog),
             upstream=Upstream(
                 Upstreams(self.transport, self.parts.providers, mint_call_id),
@@ -489,7 +493,8 @@ class Service:
         self.grpc_address = server.grpc if port is None else f"{_host(server.grpc)}:{port}"
         await self._grpc.start()
         await set_health(self._health, True)
-        rest = RestApp([OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)], self._pages())
+        shim = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
+        rest = RestApp([shim], self._pages(), turns_away=self._turns_away)
         self._http, self.http_address = await _start_http(rest, server)
         if self.parts.local is not None and self.settings.local.preload:
             try:
@@ -501,6 +506,20 @@ class Service:
     def _report(self) -> None:
         IN_FLIGHT.set(self.admission.in_flight)
         self._reporter = asyncio.get_running_loop().call_later(REPORT_S, self._report)
+
+    def _turns_away(self, metadata: Sequence[tuple[str, str]]) -> Refusal | None:
+        """What a request over HTTP is told before its body is parsed, when there is no use in doing so."""
+        if not self.admission.is_strained:
+            return None
+        try:
+            caller = self._callers.authenticate(dict(metadata).get("authorization", ""))
+            self.admission.turn_away(caller.criticality)
+        except InvalidApiKey:
+            return None  # To be told so by who tells it to all.
+        except Overloaded as error:
+            TURNED_AWAY.labels(caller.criticality.name.lower()).inc()
+            return Refusal(error.reason, error.message, retry_after_s=error.retry_after_s)
+        return None
 
     def _pages(self) -> dict[str, Page]:
         def ready() -> tuple[int, bytes, bytes]:
@@ -597,7 +616,7 @@ async def _start_http(app: RestApp, server: ServerSettings) -> tuple[HttpServer,
             [f"server.http: can't listen on {server.http}: {error.strerror}"]
         ) from error
     http = HttpServer(app, _tls(server))
-    await http.start(listener)
+    http.start(listener)
     return http, f"{_host(server.http)}:{listener.getsockname()[1]}"
 
 

@@ -347,3 +347,29 @@ async def test_more_requests_than_allowed_are_told_to_come_again():
     assert third.status_code == 503
     assert third.headers["retry-after"] in ("1", "2")  # A second and up to a fifth, in whole ones.
     assert "x-should-retry" not in third.headers
+
+
+async def test_a_request_that_can_not_even_wait_is_refused_before_it_is_read():
+    gate = asyncio.Event()
+
+    async def held(_: Any) -> Any:
+        await gate.wait()
+        return hello(_)
+
+    limits = {"max_in_flight": 1, "max_waiting": 0}
+    async with upstream(held) as slow, observed(limits=limits, **over(slow.url)) as running:
+        before = await posted(running, json=None, content=b"no JSON")
+        first = asyncio.create_task(stream(running.service, spec("m")))
+        async with asyncio.timeout(LIMIT_S):
+            while running.service.admission.in_flight == 0:  # noqa: ASYNC110 - a number tells nobody
+                await asyncio.sleep(0.002)
+        refused = await posted(running, json=None, content=b"no JSON")
+        counted = (await posted(running, "/metrics")).text
+        gate.set()
+        await first
+
+    assert before.status_code == 400
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "overloaded"
+    assert refused.headers["retry-after"] in ("1", "2")
+    assert 'trunkline_requests_turned_away_total{criticality="standard"}' in counted

@@ -47,10 +47,11 @@ class Limit:
     callers: tuple[int, ...]
 
 
-# At nine tenths of `max_in_flight` the house is full for requests of the usual criticality.
+# At nine tenths of `max_in_flight` the house is full for requests of the usual criticality. Where it is the processor
+# that is short, it is full with as many as the gateway keeps when its loop runs late.
 LIMITS: Final = (
     Limit("in flight", 20, 0.2, 1, (18,)),
-    Limit("CPU", 2_000, 0.02, 301, (4, 16, 48)),
+    Limit("CPU", 2_000, 0.02, 301, (16,)),
 )
 
 

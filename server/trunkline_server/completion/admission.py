@@ -10,6 +10,8 @@ from trunkline_server.core.line import MAX_WAITING, Line
 from trunkline_server.core.pressure import Criticality, Pressure, Sample
 
 RETRY_AFTER_S: Final = 1.0
+# Under overload there wait as many as keep the house full: one for so many that have room. More would wait in vain.
+CUSHION: Final = 8
 JITTER: Final = 0.2  # So that those who were sent away together do not come back together.
 HIGHEST_FIRST: Final = tuple(sorted(Criticality, reverse=True))
 
@@ -49,6 +51,32 @@ class Admission:
         """Requests in line now."""
         return sum(len(line) for line in self._lines.values())
 
+    @property
+    def is_strained(self) -> bool:
+        """May `turn_away` have something to say? Most of the time it has not."""
+        is_full = len(self._tickets) >= self.pressure.room(HIGHEST_FIRST[-1])
+        return is_full or self.pressure.is_overwhelmed
+
+    def turn_away(self, criticality: Criticality) -> None:
+        """Nothing, unless the house is so full that there is no waiting either.
+
+        An edge that can ask this before it reads a request saves most of what a refusal costs.
+
+        Raises:
+            Overloaded.
+        """
+        if self.pressure.is_overwhelmed and criticality is not HIGHEST_FIRST[0]:
+            raise self._overloaded()
+        room = self.pressure.room(criticality)
+        if len(self._tickets) < room:
+            return
+        if self.waiting >= self._max_waiting and not self._waits_below(criticality):
+            raise self._overloaded()
+        line = self._lines[criticality]
+        cushion = max(1, room // CUSHION)
+        if len(line) >= cushion and line.is_overloaded(asyncio.get_running_loop().time()):
+            raise self._overloaded()
+
     async def admit(self, criticality: Criticality, size_bytes: int) -> "Ticket":
         """A ticket, to be used as a context manager.
 
@@ -57,6 +85,7 @@ class Admission:
         """
         if self._is_closed:
             raise Draining(retry_after_s=RETRY_AFTER_S)
+        self.turn_away(criticality)
         if self.pressure.refuses(size_bytes):
             raise self._overloaded()
         if len(self._tickets) < self.pressure.room(criticality):
@@ -64,8 +93,8 @@ class Admission:
         return await self._wait(criticality, size_bytes)
 
     async def _wait(self, criticality: Criticality, size_bytes: int) -> "Ticket":
-        if self.waiting >= self._max_waiting and not self._make_place(criticality):
-            raise self._overloaded()
+        if self.waiting >= self._max_waiting:
+            self._make_place(criticality)
         loop = asyncio.get_running_loop()
         place: asyncio.Future[Ticket] = loop.create_future()
         self._lines[criticality].join(place, loop.time())
@@ -76,22 +105,21 @@ class Admission:
             if place.done() and not place.cancelled() and place.exception() is None:
                 self.leave(place.result())
             else:
-                self._lines[criticality].leave(place)
+                self._lines[criticality].leave(place, loop.time())
             raise
         ticket.size_bytes = size_bytes
         return ticket
 
-    def _make_place(self, criticality: Criticality) -> bool:
-        """Send away one who waits with a lower criticality, if there is one."""
+    def _waits_below(self, criticality: Criticality) -> bool:
+        return any(self._lines[lower] for lower in Criticality if lower < criticality)
+
+    def _make_place(self, criticality: Criticality) -> None:
+        """Send away one who waits with a lower criticality: the lowest first."""
         now_s = asyncio.get_running_loop().time()
-        for lower in Criticality:
-            if lower >= criticality:
-                return False
-            place = self._lines[lower].next(now_s)
-            if place is not None:
-                place.set_exception(self._overloaded())
-                return True
-        return False
+        lower = next(lower for lower in Criticality if lower < criticality and self._lines[lower])
+        place = self._lines[lower].next(now_s)
+        if place is not None:
+            place.set_exception(self._overloaded())
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(retry_after_s=RETRY_AFTER_S * (1 + JITTER * self._random()))

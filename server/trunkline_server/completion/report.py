@@ -168,7 +168,7 @@ def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
     usage = Usage()
     if reported is not None:
         usage.CopyFrom(reported)
-    if reported is None or not attempt.is_whole:
+    if reported is None or reported.estimated or not attempt.is_whole:
         # What a provider counted before the end may be of the beginning alone.
         written_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
         usage.input_tokens = usage.input_tokens or _estimated_input_tokens(spec)

@@ -1,8 +1,11 @@
 """How much a process takes on, from how it feels. Sans-I/O: samples in, limits out.
 
 Every quarter of a second the process looks at itself: how late its event loop runs, how much memory and how many files
-it holds. A loop that goes on running late lowers the number of requests in flight step by step, a punctual one lets it
-grow again; one late look alone is a hiccup of the machine, not load.
+it holds. A loop that goes on running late lowers the number of requests in flight; one that goes on being unpunctual
+lowers it gently, if it is that number what holds requests back; a punctual one lets it grow again. One late look alone
+is a hiccup of the machine, not load. Between looks the lag is felt at each tick of the loop: once it is too late, and
+was not punctual before that, nothing is taken on until it has nearly caught up, because what has come in meanwhile
+waits in the loop already.
 Requests of a lower criticality find the house full earlier: batch work at half of the limit, standard at nine tenths.
 Memory is a matter of sizes: from 80 % of what there is big requests are refused, from 90 % all of them, and at 95 % the
 largest one in flight is ended.
@@ -17,10 +20,13 @@ from typing import Final
 
 SAMPLE_S: Final = 0.25
 LAG_WARN_S: Final = 0.05
+LAG_RELIEF_S: Final = 0.1
 LAG_SHED_S: Final = 0.2
-STEP_DOWN: Final = 0.8
-STEP_UP: Final = 1.25
-MIN_IN_FLIGHT: Final = 64
+LOWEST_STEP_DOWN: Final = 0.5
+HIGHEST_STEP_DOWN: Final = 0.8
+EASE_DOWN: Final = 0.95
+STEP_UP: Final = 1.1
+MIN_IN_FLIGHT: Final = 16
 BIG_REQUEST_BYTES: Final = 256 * 1024
 MEMORY_BIG: Final = 0.80
 MEMORY_ALL: Final = 0.90
@@ -63,23 +69,33 @@ class Pressure:
         self._max_in_flight = max_in_flight
         self.in_flight_limit = max_in_flight
         self.sample = Sample()
-        self._was_late = False
+        self.is_overwhelmed = False
+        self._felt_lag_s = 0.0
         self._rooms = self._shared()
 
     def observe(self, sample: Sample, in_flight: int) -> None:
         """One more look, with the number of requests in flight at that moment."""
+        lasting_s = min(sample.lag_s, self.sample.lag_s)
         self.sample = sample
         floor = min(MIN_IN_FLIGHT, self._max_in_flight)
-        is_late = sample.lag_s >= LAG_SHED_S
-        if is_late and self._was_late:
+        if lasting_s >= LAG_SHED_S:
             # From what really is in flight: a limit that is far away would take many steps to be felt.
-            lowered = int(min(self.in_flight_limit, in_flight) * STEP_DOWN)
-            self.in_flight_limit = max(floor, lowered)
+            step = max(LOWEST_STEP_DOWN, min(HIGHEST_STEP_DOWN, LAG_SHED_S / sample.lag_s))
+            self.in_flight_limit = max(floor, int(min(self.in_flight_limit, in_flight) * step))
+        elif lasting_s >= LAG_WARN_S and in_flight >= self.room(Criticality.STANDARD):
+            self.in_flight_limit = max(floor, int(self.in_flight_limit * EASE_DOWN))
         elif sample.lag_s < LAG_WARN_S and self.in_flight_limit < self._max_in_flight:
             raised = int(self.in_flight_limit * STEP_UP) + 1
             self.in_flight_limit = min(self._max_in_flight, raised)
-        self._was_late = is_late
         self._rooms = self._shared()
+
+    def feel(self, lag_s: float) -> None:
+        """The loop has ticked, so much too late."""
+        if self.is_overwhelmed:
+            self.is_overwhelmed = lag_s >= LAG_RELIEF_S
+        else:
+            self.is_overwhelmed = lag_s >= LAG_SHED_S and self._felt_lag_s >= LAG_WARN_S
+        self._felt_lag_s = lag_s
 
     def room(self, criticality: Criticality) -> int:
         """Requests in flight from which one of this criticality finds the house full."""

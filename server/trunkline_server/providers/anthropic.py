@@ -820,6 +820,7 @@ class AnthropicDecoder(AnswerDecoder):
         super().__init__(events)
         self._blocks: dict[int, _Block] = {}
         self._counts: dict[str, int] = {}
+        self._has_output_count = False
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
@@ -849,6 +850,7 @@ class AnthropicDecoder(AnswerDecoder):
         if message.content is None or not message.stop_reason:
             raise UpstreamError(Failure.PROTOCOL, "a message without content or end")
         self._begin(message)
+        self._usage(message.usage)
         for index, content in enumerate(message.content):
             self._start(index, content)
             self._stop(index)
@@ -882,6 +884,7 @@ class AnthropicDecoder(AnswerDecoder):
         elif kind == "message_start":
             if event.message is not None:
                 self._begin(event.message)
+                self._usage(event.message.usage, is_final=False)
         elif kind == "message_stop":
             self.is_done = True
         elif kind == "error" or event.error:
@@ -894,7 +897,6 @@ class AnthropicDecoder(AnswerDecoder):
             tier := message.usage.get("service_tier"), str
         ):
             facts.service_tier = tier[:64]
-        self._usage(message.usage)
 
     def _start(self, index: int, raw: msgspec.Raw) -> None:
         data = bytes(raw)
@@ -970,11 +972,16 @@ class AnthropicDecoder(AnswerDecoder):
         reason = FINISH_REASONS.get(end.stop_reason, FinishReason.FINISH_REASON_OTHER)
         self._events.finish(0, reason, end.stop_reason, end.stop_sequence or "")
 
-    def _usage(self, usage: Any) -> None:
-        """Cumulative, so the last of each count wins; one that is left out later still stands."""
+    def _usage(self, usage: Any, *, is_final: bool = True) -> None:
+        """Cumulative, so the last of each count wins; one that is left out later still stands.
+
+        What a stream begins with counts one token or so of output, and stands as an estimate until there is more.
+        """
         if not isinstance(usage, dict):
             return
         counts = self._counts
+        if is_final and is_count(usage.get("output_tokens")):
+            self._has_output_count = True
         details = usage.get("output_tokens_details")
         thinking = details.get("thinking_tokens") if isinstance(details, dict) else None
         for name, value in [(name, usage.get(name)) for name in _COUNTS] + [("thinking", thinking)]:
@@ -995,6 +1002,7 @@ class AnthropicDecoder(AnswerDecoder):
                 cached_input_tokens=read,
                 cache_write_input_tokens=written,
                 reasoning_tokens=min(counts.get("thinking", 0), output_tokens),
+                estimated=not self._has_output_count,
             )
         )
 

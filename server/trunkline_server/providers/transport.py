@@ -23,7 +23,7 @@ LINGER_S: Final = (
 MAX_IDLE_PER_ENDPOINT: Final = 1024
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-HIGH_WATER_BYTES: Final = 256 * 1024  # Unread bytes beyond this pause the socket.
+HIGH_WATER_BYTES: Final = 64 * 1024  # Unread bytes beyond this pause the socket.
 
 
 class TransportError(Exception):

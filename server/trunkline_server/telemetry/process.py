@@ -30,11 +30,18 @@ class ProcessWatch:
     """Looks at the process every `SAMPLE_S` seconds and tells `observe`.
 
     Args:
+        feel: told at every tick how late it comes, in seconds.
         memory_bytes: what the process may use; 0 where that is unknown.
     """
 
-    def __init__(self, observe: Callable[[Sample], None], memory_bytes: int) -> None:
+    def __init__(
+        self,
+        observe: Callable[[Sample], None],
+        feel: Callable[[float], None],
+        memory_bytes: int,
+    ) -> None:
         self._observe = observe
+        self._feel = feel
         self._memory_bytes = memory_bytes
         self._page_bytes = resource.getpagesize()
         self._max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -63,7 +70,9 @@ class ProcessWatch:
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        self._lag_s = max(self._lag_s, now_s - self._due_s)
+        lag_s = now_s - self._due_s
+        self._feel(lag_s)
+        self._lag_s = max(self._lag_s, lag_s)
         if now_s >= self._sample_at_s:
             LAG.set(self._lag_s)
             self._observe(Sample(self._lag_s, self._memory_share(), self._open_files_share()))

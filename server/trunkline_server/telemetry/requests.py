@@ -47,6 +47,11 @@ DRAINED: Final = Counter(
     "Tokens of answers that were read to their end after the caller had left.",
     ("provider", "model", "type"),
 )
+TURNED_AWAY: Final = Counter(
+    "trunkline_requests_turned_away_total",
+    "Requests refused under overload before they were read; they are in no other count.",
+    ("criticality",),
+)
 IN_FLIGHT: Final = Gauge(
     "trunkline_requests_in_flight", "Completions running now.", multiprocess_mode="livesum"
 )

@@ -6,6 +6,7 @@ import pytest
 
 from trunkline_server.completion.admission import Admission, Ticket
 from trunkline_server.core.errors import Draining, Overloaded
+from trunkline_server.core.line import INTERVAL_S
 from trunkline_server.core.pressure import LAG_SHED_S, Criticality, Pressure, Sample
 
 BATCH, STANDARD, INTERACTIVE = Criticality
@@ -172,9 +173,48 @@ async def test_a_loop_that_goes_on_running_late_makes_the_house_smaller_and_a_pu
     admission.observe(Sample(lag_s=LAG_SHED_S))
 
     assert admission.pressure.in_flight_limit == 400
-    for _ in range(10):
+    for _ in range(20):
         admission.observe(Sample())
     assert admission.pressure.in_flight_limit == 1000
+
+
+async def test_a_loop_that_is_far_too_late_takes_nothing_new_but_what_matters_most():
+    admission = door(max_in_flight=1000)
+    for _ in range(2):
+        assert not admission.is_strained
+        admission.pressure.feel(LAG_SHED_S)
+
+    assert admission.is_strained
+    with pytest.raises(Overloaded):
+        admission.turn_away(STANDARD)
+    with pytest.raises(Overloaded):
+        await admission.admit(STANDARD, 0)
+    assert isinstance(await admission.admit(INTERACTIVE, 0), Ticket)
+
+    admission.pressure.feel(0.0)
+    assert not admission.is_strained
+    assert isinstance(await admission.admit(STANDARD, 0), Ticket)
+
+
+async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full():
+    admission = door(max_in_flight=16, max_waiting=128)
+    await enter(admission, 16)
+    waiting = [await in_line(admission, INTERACTIVE) for _ in range(20)]
+    admission.turn_away(INTERACTIVE)  # A burst.
+    await asyncio.sleep(INTERVAL_S + 0.05)
+    assert admission.waiting == 0
+
+    overloaded = [await in_line(admission, INTERACTIVE) for _ in range(2)]
+
+    with pytest.raises(Overloaded):
+        admission.turn_away(INTERACTIVE)
+    with pytest.raises(Overloaded):
+        await admission.admit(INTERACTIVE, 0)
+    assert admission.waiting == 2
+    admission.turn_away(BATCH)  # Another line.
+    for task in overloaded:
+        task.cancel()
+    await asyncio.gather(*waiting, *overloaded, return_exceptions=True)
 
 
 async def test_with_little_memory_big_requests_are_refused_and_with_less_all_of_them():

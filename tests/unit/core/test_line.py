@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from tests.unit.core.walks import Step, go, lengths, seconds, ticks
-from trunkline_server.core.line import INTERVAL_S, MAX_WAITING, TARGET_S, Line
+from trunkline_server.core.line import CALM_S, INTERVAL_S, MAX_WAITING, TARGET_S, Line
 
 
 def line_of(*joined: tuple[str, float]) -> Line[str]:
@@ -75,22 +75,43 @@ def test_the_turn_to_overload_expires_those_who_have_waited_longer_than_the_targ
 
 
 def test_a_line_that_was_empty_in_between_is_a_burst_again():
+    line = line_of(("a", 10.0))
+    line.next(10.25)
+
+    line.join("b", 10.375)
+    line.join("c", 10.375)
+
+    assert not line.is_overloaded(10.375 + INTERVAL_S - 0.01)
+    assert line.next(10.5) == "b"
+
+
+@pytest.mark.parametrize(("calm_s", "served"), [(0.0, "f"), (CALM_S - 0.01, "f"), (CALM_S, "e")])
+def test_an_overload_is_remembered_for_a_while(calm_s, served):
     line = standing()
     line.next(10.6)
     line.next(10.6)
 
-    line.join("e", 10.75)
-    line.join("f", 10.75)
+    line.join("e", 10.6 + calm_s)
+    line.join("f", 10.6 + calm_s)
 
-    assert not line.is_overloaded(10.75 + INTERVAL_S - 0.01)
-    assert line.next(11.0) == "e"
+    assert line.is_overloaded(10.6 + calm_s) is (served == "f")
+    assert line.next(10.6 + calm_s) == served
+
+
+def test_who_leaves_an_overloaded_line_leaves_an_overload_behind():
+    line = line_of(("a", 10.0))
+
+    line.leave("a", 10.5)
+    line.join("b", 11.0)
+
+    assert line.is_overloaded(11.0)
 
 
 def test_who_has_left_is_neither_served_nor_expired():
     line = line_of(("a", 10.0), ("b", 10.0), ("c", 10.0))
 
-    line.leave("a")
-    line.leave("nobody")
+    line.leave("a", 10.1)
+    line.leave("nobody", 10.1)
 
     assert line.next(10.1) == "b"
     assert line.expired(11.0) == ["c"]
@@ -102,7 +123,7 @@ def test_who_leaves_is_told_from_who_looks_the_same():
     line.join(first, 10.0)
     line.join(second, 10.0)
 
-    line.leave(second)
+    line.leave(second, 10.0)
 
     assert line.next(10.0) is first
 
@@ -164,6 +185,7 @@ class LineWalk:
         self.line: Line[int] = Line(self.places)
         self.now = ticks(50) + random.randrange(64)
         self.visits: list[Visit] = []
+        self.overloads: list[int] = []  # When it was asked for somebody, and overloaded.
 
     @property
     def waiting(self) -> list[Visit]:
@@ -174,8 +196,15 @@ class LineWalk:
         return next(visit.since for visit in reversed(self.visits) if not visit.found_a_line)
 
     @property
+    def turns_at(self) -> int:
+        """When the line that stands now is overload: after half a second, or at once within five of an overload."""
+        since = self.stands_since
+        is_stressed = any(at <= since < at + 320 for at in self.overloads)
+        return since if is_stressed else since + 32
+
+    @property
     def is_overloaded(self) -> bool:
-        return bool(self.waiting) and self.now - self.stands_since >= 32
+        return bool(self.waiting) and self.now >= self.turns_at
 
     def is_too_late(self, visit: Visit) -> bool:
         # A tenth of a second is 6.4 ticks.
@@ -185,7 +214,8 @@ class LineWalk:
     def choose(self, random: Random) -> Step:
         if random.random() < 0.35:
             calm = random.random() < self.calm
-            return ("wait", random.choice([0, 1, 2, 3] if calm else [3, 5, 6, 7, 31, 32, 33]))
+            rare = [3, 5, 6, 7, 31, 32, 33, 319, 320]
+            return ("wait", random.choice([0, 1, 2, 3] if calm else rare))
         if random.random() < 0.1:
             return random.choice(
                 [("leave", random.randrange(1_000)), ("to the turn",), ("expire",)]
@@ -198,14 +228,16 @@ class LineWalk:
             case ("wait", length):
                 self.now += length
             case ("to the turn",) if waiting:
-                self.now = max(self.now, self.stands_since + 32)
+                self.now = max(self.now, self.turns_at)
             case ("join",) if len(waiting) < self.places:
                 visit = Visit(len(self.visits), self.now, bool(waiting))
                 self.line.join(visit.number, seconds(self.now))
                 self.visits.append(visit)
             case ("leave", which) if self.visits:
                 visit = self.visits[-1 - which % min(20, len(self.visits))]
-                self.line.leave(visit.number)
+                if not visit.is_over:
+                    self.note()
+                self.line.leave(visit.number, seconds(self.now))
                 visit.is_over = True
             case ("next",):
                 self.serve()
@@ -215,8 +247,13 @@ class LineWalk:
             self.expire()
         self.compare()
 
+    def note(self) -> None:
+        if self.is_overloaded:
+            self.overloads.append(self.now)
+
     def serve(self) -> None:
         waiting = self.waiting
+        self.note()
         found = self.line.next(seconds(self.now))
         if not waiting:
             assert found is None
@@ -230,6 +267,7 @@ class LineWalk:
         now_s = seconds(self.now)
         late = [visit for visit in self.waiting if self.is_too_late(visit)]
         named_s = self.line.next_expiry_s(now_s)
+        self.note()
         assert self.line.expired(now_s) == [visit.number for visit in late]
         assert (named_s is not None and named_s <= now_s) is bool(late)
         for visit in late:

@@ -41,7 +41,17 @@ def test_before_the_first_look_there_is_room_for_all():
 
 
 @pytest.mark.parametrize(
-    ("lag_s", "limit"), [(0.2, 204), (0.1999, 256), (0.05, 256), (0.0, 256), (1e9, 204)]
+    ("lag_s", "limit"),
+    [
+        (0.2, 204),
+        (0.25, 204),
+        (0.32, 160),
+        (0.4, 128),
+        (1e9, 128),
+        (0.1999, 243),
+        (0.05, 243),
+        (0.0499, 256),
+    ],
 )
 def test_a_loop_that_goes_on_running_a_fifth_of_a_second_late_lowers_the_limit(lag_s, limit):
     pressure = Pressure(256)
@@ -51,7 +61,18 @@ def test_a_loop_that_goes_on_running_a_fifth_of_a_second_late_lowers_the_limit(l
     assert pressure.in_flight_limit == limit
 
 
-@pytest.mark.parametrize("between", [PUNCTUAL, Sample(lag_s=0.1)])
+@pytest.mark.parametrize(("in_flight", "limit"), [(230, 243), (229, 256)])
+def test_an_unpunctual_loop_lowers_the_limit_only_where_that_is_what_holds_requests_back(
+    in_flight, limit
+):
+    pressure = Pressure(256)
+
+    look(pressure, 2, Sample(lag_s=0.1), in_flight)
+
+    assert pressure.in_flight_limit == limit
+
+
+@pytest.mark.parametrize("between", [PUNCTUAL, Sample(lag_s=0.0499)])
 def test_one_late_look_alone_lowers_nothing(between):
     pressure = Pressure(256)
 
@@ -59,6 +80,32 @@ def test_one_late_look_alone_lowers_nothing(between):
         look(pressure, 1, sample, 256)
 
     assert pressure.in_flight_limit == 256
+
+
+@pytest.mark.parametrize(
+    ("lags_s", "is_overwhelmed"),
+    [
+        ([0.2], False),
+        ([0.0499, 0.2], False),
+        ([0.0499, 9.0], False),
+        ([0.05, 0.1999], False),
+        ([0.05, 0.2], True),
+        ([0.05, 0.2, 0.2], True),
+        ([0.05, 0.2, 0.1], True),
+        ([0.05, 0.2, 0.1, 0.1], True),
+        ([0.05, 0.2, 0.0999], False),
+        ([0.05, 0.2, 0.0999, 0.1999], False),
+        ([0.05, 0.2, 0.0999, 0.2], True),
+        ([0.05, 0.2, 0.0, 0.2], False),
+    ],
+)
+def test_a_tick_that_is_late_after_one_that_was_not_punctual_is_too_much(lags_s, is_overwhelmed):
+    pressure = Pressure(256)
+
+    for lag_s in lags_s:
+        pressure.feel(lag_s)
+
+    assert pressure.is_overwhelmed is is_overwhelmed
 
 
 def test_each_further_late_look_lowers_it_again():
@@ -69,7 +116,7 @@ def test_each_further_late_look_lowers_it_again():
     assert limits == [1_000, 800, 640, 512, 409]
 
 
-@pytest.mark.parametrize(("lag_s", "limit"), [(0.0499, 101), (0.05, 80), (0.1999, 80), (0.2, 64)])
+@pytest.mark.parametrize(("lag_s", "limit"), [(0.0499, 89), (0.05, 76), (0.1999, 76), (0.2, 64)])
 def test_only_a_punctual_loop_raises_it_again(lag_s, limit):
     pressure = Pressure(256)
     look(pressure, 2, LATE, 100)
@@ -87,7 +134,7 @@ def test_it_is_lowered_from_what_really_is_in_flight():
     assert limit == 80
 
 
-@pytest.mark.parametrize(("greatest", "floor"), [(256, 64), (65, 64), (64, 64), (5, 5), (1, 1)])
+@pytest.mark.parametrize(("greatest", "floor"), [(256, 16), (17, 16), (16, 16), (5, 5), (1, 1)])
 def test_it_is_never_lowered_below_its_floor(greatest, floor):
     pressure = Pressure(greatest)
 
@@ -100,9 +147,9 @@ def test_it_grows_back_to_its_greatest_and_no_further():
     pressure = Pressure(256)
     look(pressure, 2, LATE, 0)
 
-    limits = [look(pressure, 1, PUNCTUAL, 0) for _ in range(9)]
+    limits = [look(pressure, 5, PUNCTUAL, 0) for _ in range(7)]
 
-    assert limits == [81, 102, 128, 161, 202, 253, 256, 256, 256]
+    assert limits == [29, 50, 84, 139, 226, 256, 256]
 
 
 def test_those_of_a_lower_criticality_find_the_house_full_earlier():
@@ -155,7 +202,7 @@ class PressureWalk:
     """The model keeps all looks, and takes every step of the limit anew, in exact fractions."""
 
     def __init__(self, random: Random) -> None:
-        self.greatest = random.choice([1, 2, 63, 64, 65, 100, 256, 1_000])
+        self.greatest = random.choice([1, 2, 15, 16, 17, 100, 256, 1_000])
         self.weather = random.choice([(8, 1, 1), (1, 1, 1), (1, 1, 8)])
         self.pressure = Pressure(self.greatest)
         self.looks: list[tuple[float, int]] = []
@@ -165,14 +212,19 @@ class PressureWalk:
         found, before_s = self.greatest, 0.0
         for lag_s, in_flight in self.looks:
             if min(lag_s, before_s) >= 0.2:
-                found = max(int(Fraction(4, 5) * min(found, in_flight)), min(64, self.greatest))
+                step = min(
+                    Fraction(4, 5), max(Fraction(1, 2), Fraction("0.2") / Fraction(str(lag_s)))
+                )
+                found = max(int(step * min(found, in_flight)), min(16, self.greatest))
+            elif min(lag_s, before_s) >= 0.05 and in_flight >= max(1, found * 9 // 10):
+                found = max(int(Fraction(19, 20) * found), min(16, self.greatest))
             elif lag_s < 0.05:
-                found = min(int(Fraction(5, 4) * found) + 1, self.greatest)
+                found = min(int(Fraction(11, 10) * found) + 1, self.greatest)
             before_s = lag_s
         return found
 
     def choose(self, random: Random) -> Step:
-        kinds = [(0.0, 0.01, 0.0499), (0.05, 0.1, 0.1999), (0.2, 0.2001, 3.0)]
+        kinds = [(0.0, 0.01, 0.0499), (0.05, 0.1, 0.1999), (0.2, 0.2001, 0.32, 0.5, 3.0)]
         lag_s = random.choice(random.choices(kinds, self.weather)[0])
         in_flight = random.randint(0, self.greatest + 5)
         shares = [0.0, 0.5, 0.7999, 0.8, 0.8999, 0.9, 0.9499, 0.95, 1.0]

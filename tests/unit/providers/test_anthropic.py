@@ -1430,7 +1430,7 @@ def test_thinking_that_was_cut_off_before_its_signature_has_no_state():
         (
             {"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": None},
             {"input_tokens": -1, "output_tokens": 1e300},
-            Usage(input_tokens=5, output_tokens=1, total_tokens=6),
+            Usage(input_tokens=5, output_tokens=1, total_tokens=6, estimated=True),
         ),
         (
             {"input_tokens": 1e9, "output_tokens": 1, "cache_read_input_tokens": 1_000_000_000},
@@ -1441,6 +1441,7 @@ def test_thinking_that_was_cut_off_before_its_signature_has_no_state():
                 total_tokens=1_000_000_001,
                 cached_input_tokens=1_000_000_000,
                 reasoning_tokens=1,
+                estimated=True,
             ),
         ),
         ({"output_tokens": True}, {"output_tokens": 3}, None),

@@ -34,7 +34,7 @@ MAX_ARRIVING_BYTES: Final = (
     512 * 1024 * 1024
 )  # Of bodies that are not whole yet, over all connections.
 MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024  # Of a refused body, so that its sender can read why.
-HIGH_WATER_BYTES: Final = 256 * 1024
+HIGH_WATER_BYTES: Final = 64 * 1024
 
 App = Callable[[Request], Awaitable[None]]
 Refuse = Callable[[Request, Refusal], None]
