@@ -137,6 +137,57 @@ class RouteSettings(Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
 
 
+class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[secrets.NAME]`: a secret that tools refer to by its name."""
+
+    env: str = ""
+    file: str = ""
+
+
+class McpServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[mcp_servers]]`: by address, or a command that is started here."""
+
+    id: Name
+    url: str = ""
+    auth_headers: dict[str, Name] = {}
+    command: list[Name] = []
+    env: dict[str, Name] = {}
+    allow_private: bool = False
+
+
+class ToolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[tools]]`: a tool that the gateway runs: a webhook (`url`), a builtin, or one of an MCP server.
+
+    Secrets are named, never given: `secret` signs, `auth_headers` go from header to secret.
+    """
+
+    name: Name
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    url: str = ""
+    secret: str = ""
+    headers: dict[str, str] = {}
+    auth_headers: dict[str, Name] = {}
+    response_mode: Literal["sync", "async"] = "sync"
+    async_ack: str = ""
+    builtin: str = ""
+    config: dict[str, Any] = {}
+    mcp_server: str = ""
+    mcp_tool: str = ""
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] | None = None
+    idempotent: bool = False
+    exclusive: bool = False
+
+
+class EgressSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[egress]`: where addresses that users can influence may lead."""
+
+    allowed_hosts: list[
+        Name
+    ] = []  # HOST or HOST:PORT inside: exempt from the check of addresses, and from https.
+    ca_file: str = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """All of it. `source` names the file it came from, for messages."""
 
@@ -147,6 +198,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     providers: list[ProviderSettings] | None = None
     models: list[ModelSettings] | None = None
     routes: list[RouteSettings] = []
+    tools: list[ToolSettings] = []
+    mcp_servers: list[McpServerSettings] = []
+    secrets: dict[Name, SecretSettings] = {}
+    egress: EgressSettings = EgressSettings()
 
 
 class ConfigError(Exception):
