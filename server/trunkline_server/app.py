@@ -40,6 +40,7 @@ from trunkline_server.core.errors import InvalidApiKey, Overloaded, UpstreamErro
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
 from trunkline_server.core.pressure import Criticality, Pressure
+from trunkline_server.core.tools import NoTools
 from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
@@ -464,6 +465,7 @@ class Service:
                 self.pump,
                 random.random,
             ),
+            tools=NoTools(),
             mint_id=mint_id,
         )
         return methods(

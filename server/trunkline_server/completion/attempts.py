@@ -128,6 +128,7 @@ class Hop:
         deadline: Deadline,
         limits: Limits,
         hop_id: str,
+        number: int = 0,
     ) -> None:
         self.upstream = upstream
         self.plan = plan
@@ -135,6 +136,7 @@ class Hop:
         self.deadline = deadline
         self.limits = limits
         self.hop_id = hop_id
+        self.number = number
         self.attempts: list[Attempt] = []
         self.records: list[AttemptRecord] = []
         self.shown: list[
@@ -454,7 +456,7 @@ class Hop:
                 self.continued.append(continued_warning(attempt.candidate))
             batch = said.pass_on(batch)
         elif is_again:
-            reset = StreamReset(failed_attempt=self._broken_off)
+            reset = StreamReset(hop=self.number, failed_attempt=self._broken_off)
             batch = [CompleteResponse(stream_reset=reset), *batch]
         return batch
 
@@ -544,7 +546,7 @@ class Hop:
         message = attempt_message(
             attempt_id=f"{self.hop_id}-{len(self.attempts) + 1}",
             candidate=attempt.candidate,
-            hop=0,
+            hop=self.number,
             started_unix_s=attempt.started_unix_s,
             duration_s=duration_s,
             first_token_s=attempt.first_token_s,

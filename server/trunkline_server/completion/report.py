@@ -1,6 +1,7 @@
 """What a caller is told beside the content: who answers, what failed, what it cost, and the whole at the end."""
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from google.rpc import code_pb2
@@ -16,6 +17,7 @@ from trunkline.v1.completion_pb2 import Completion, Route, RouteReason, Structur
 from trunkline.v1.completion_service_pb2 import StreamOptions
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.completion.attempts import Batch, Hop, Try
+from trunkline_server.completion.turns import Turns
 from trunkline_server.core.attempts import set_duration
 from trunkline_server.core.candidate import Plan
 from trunkline_server.core.fold import Fold, ended
@@ -54,10 +56,17 @@ class Report:
         started.create_time.nanos = int(self._created_s % 1 * 1e9)
         return CompleteResponse(started=started)
 
-    def begin(self, plan: Plan, hop: Hop) -> None:
-        """Somebody serves from now on: the first time, or in the place of another one."""
+    def begins_hop(self, hops: Sequence[Hop]) -> bool:
+        """Does the last hop give its first content now, after others?"""
+        return len(hops) > 1 and len(hops[-1].shown) == 1
+
+    def begin(self, plan: Plan, hops: Sequence[Hop]) -> None:
+        """Somebody serves from now on: the first time in its hop, the last one, or in the place of another one."""
+        hop = hops[-1]
+        if len(hop.shown) == 1:
+            self._told = 0
         self.served = hop.served
-        self._route = _route(plan, hop)
+        self._route = _route(plan, hops)
 
     def opening(self, hop: Hop, batch: Batch) -> Batch:
         """The first batch of whoever serves from now on, with what is said before it."""
@@ -76,23 +85,37 @@ class Report:
             return [*before, batch[0], selected, *batch[1:]]
         return before + batch
 
-    def fill(self, completion: Completion, hop: Hop, fold: Fold | None, total_s: float) -> None:
+    def fill(
+        self,
+        completion: Completion,
+        hops: Sequence[Hop],
+        turns: Turns | None,
+        fold: Fold | None,
+        total_s: float,
+    ) -> None:
         """The whole answer, into an empty message; its content only where it was folded."""
+        hop = hops[-1]
         facts = hop.served.facts
         spec = self._spec
-        usage = self.usage = _usage(spec, hop)
+        usage = self.usage = _usage(hops)
         completion.id = self._completion_id
         completion.request_id = self._request_id
         completion.create_time.seconds = int(self._created_s)
         completion.create_time.nanos = int(self._created_s % 1 * 1e9)
-        completion.choices.extend(ended(facts.finishes))
+        finishes = facts.finishes if turns is None or turns.finish is None else [turns.finish]
+        completion.choices.extend(ended(finishes))
         if fold is not None:
             fold.fill(completion.choices)
         completion.route.MergeFrom(self._route or Route())
         completion.usage.MergeFrom(usage)
-        completion.attempts.extend(hop.attempts)
-        completion.warnings.extend(facts.warnings)
-        completion.warnings.extend(hop.continued)
+        for each in hops:
+            completion.attempts.extend(each.attempts)
+            completion.warnings.extend(each.served.facts.warnings)
+            completion.warnings.extend(each.continued)
+        if turns is not None:
+            completion.warnings.extend(turns.warnings)
+            completion.server_tool_calls.extend(turns.calls)
+            completion.transcript.extend(turns.transcript)
         if spec.metadata_json:
             completion.metadata_json = spec.metadata_json
         if facts.system_fingerprint:
@@ -101,20 +124,21 @@ class Report:
             completion.service_tier = facts.service_tier
         timing = completion.timing
         set_duration(timing.total, total_s)
-        first_token_s = hop.shown[0].first_token_s
+        first_token_s = hops[0].shown[0].first_token_s
         if first_token_s is not None:
             set_duration(timing.time_to_first_token, first_token_s)
         _structure(spec, completion)
 
-    def interrupted(self, hop: Hop) -> CompleteResponse:
+    def interrupted(self, hops: Sequence[Hop]) -> CompleteResponse:
         """The last event of a stream that broke off."""
-        usage = self.usage = _usage(self._spec, hop)
-        event = StreamInterrupted(route=self._route, usage=usage, attempts=hop.attempts)
+        usage = self.usage = _usage(hops)
+        attempts = [attempt for hop in hops for attempt in hop.attempts]
+        event = StreamInterrupted(route=self._route, usage=usage, attempts=attempts)
         return CompleteResponse(interrupted=event)
 
-    def used(self, hop: Hop) -> Usage:
-        """What was used so far, by whoever gave the caller content."""
-        return self.usage or _usage(self._spec, hop)
+    def used(self, hops: Sequence[Hop]) -> Usage:
+        """What was used so far, by whoever gave content."""
+        return self.usage or _usage(hops)
 
 
 def _structure(spec: CompletionSpec, completion: Completion) -> None:
@@ -130,7 +154,8 @@ def _structure(spec: CompletionSpec, completion: Completion) -> None:
         completion.structured_output.CopyFrom(StructuredOutput(type=kind, data_json=text))
 
 
-def _route(plan: Plan, hop: Hop) -> Route:
+def _route(plan: Plan, hops: Sequence[Hop]) -> Route:
+    hop = hops[-1]
     candidate = hop.served.candidate
     failures = hop.failover_count
     if failures:
@@ -146,20 +171,27 @@ def _route(plan: Plan, hop: Hop) -> Route:
         requested_model=plan.requested_model,
         resolved_mode=plan.resolved_mode,
         label=candidate.label,
+        hop=hop.number,
         attempt=failures + 1,
         failover_count=failures,
-        total_failover_count=failures,
+        total_failover_count=sum(each.failover_count for each in hops),
         reason=reason,
     )
 
 
-def _usage(spec: CompletionSpec, hop: Hop) -> Usage:
+def _usage(hops: Sequence[Hop]) -> Usage:
     """What all attempts together used whose content the caller got. A unary caller gets that of the last one alone."""
-    total = _usage_of(spec, hop.served)
-    if not hop.limits.whole:
-        for attempt in hop.shown[:-1]:
-            add(total, _usage_of(spec, attempt))
-    return total
+    total: Usage | None = None
+    for hop in hops:
+        spec = hop.prompt.spec
+        counted = hop.shown[-1:] if hop.limits.whole else hop.shown[::-1]
+        for attempt in counted:
+            usage = _usage_of(spec, attempt)
+            if total is None:
+                total = usage
+            else:
+                add(total, usage)
+    return total or Usage()
 
 
 def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:

@@ -5,7 +5,8 @@ lines; the edges see only batches of events.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -28,7 +29,9 @@ from trunkline_server.completion.attempts import (
     Limits,
     Upstream,
 )
+from trunkline_server.completion.kept import KeptTurns
 from trunkline_server.completion.report import Report
+from trunkline_server.completion.turns import Toolbox, Turns, toolbox
 from trunkline_server.core.breaker import State
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
@@ -40,6 +43,7 @@ from trunkline_server.core.errors import (
 )
 from trunkline_server.core.fold import Fold
 from trunkline_server.core.ports import Callers, Prompt, RequestRecord, Router, Unencodable
+from trunkline_server.core.tools import ToolContext, Tools
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
 MAX_STREAM_S: Final = 600.0
@@ -77,12 +81,15 @@ class Completions:
         callers: Callers,
         router: Router,
         upstream: Upstream,
+        tools: Tools,
         mint_id: Callable[[], str],
     ) -> None:
         self.admission = admission
         self._callers = callers
         self._router = router
         self._upstream = upstream
+        self._tools = tools
+        self._kept = KeptTurns(time.monotonic)
         self._mint_id = mint_id
 
     def authenticate(self, call: Call) -> str:
@@ -154,7 +161,8 @@ class Completions:
         record = RequestRecord(call.request_id, call.method, started_s, trace_id=call.trace_id)
         record.requested_model = spec.model
         record.reason = "CANCELLED"  # Until another end is known.
-        hop: Hop | None = None
+        hops: list[Hop] = []
+        turns: Turns | None = None
         report: Report | None = None
         try:
             # admit
@@ -166,6 +174,8 @@ class Completions:
                     check_spec(spec)
                     deadline = _deadline(call, started_s, unary is not None)
                     # choose
+                    spec = self._kept.restored(caller.key_id, spec)
+                    box = toolbox(spec, self._tools)
                     plan = self._router.plan(spec, call.request_id)
                     record.route = plan.route
                     # answer
@@ -173,28 +183,41 @@ class Completions:
                     report = Report(spec, options, call.request_id, completion_id)
                     if options.HasField("heartbeat_interval"):
                         yield [report.started()]
-                    hop = self._hop(spec, plan, deadline, call, completion_id, unary is not None)
+                    new_hop = self._hops(deadline, call, completion_id, unary is not None)
+                    if box is None:
+                        hops = [new_hop(spec, plan, 0)]
+                        answer = hops[0].batches()
+                    else:
+                        turns = self._turns(box, plan, deadline, new_hop, call, completion_id)
+                        hops = turns.hops
+                        answer = turns.batches()
                     buffers_calls = options.buffer_tool_arguments
                     folds = unary is not None or options.include_final_messages
                     fold = Fold() if folds else None
-                    async with aclosing(hop.batches()) as batches:
+                    async with aclosing(answer) as batches:
                         async for batch in batches:
-                            if fold is not None:
-                                fold.add(batch)
-                            if report.served is not hop.served:
-                                report.begin(plan, hop)
+                            if report.served is not hops[-1].served:
+                                if fold is not None and report.begins_hop(hops):
+                                    fold.clear()
+                                report.begin(plan, hops)
                                 if record.time_to_first_token_s is None:
                                     record.time_to_first_token_s = clock() - started_s
+                                if fold is not None:
+                                    fold.add(batch)
                                 if unary is None:
-                                    batch = report.opening(hop, batch)
+                                    batch = report.opening(hops[-1], batch)
+                            elif fold is not None:
+                                fold.add(batch)
                             if buffers_calls:
                                 batch = [e for e in batch if not e.HasField("tool_call_delta")]
-                            if unary is None:
+                            if unary is None and batch:
                                 yield batch
                     # settle
                     last = CompleteResponse()
                     completion = last.completed.completion if unary is None else unary
-                    report.fill(completion, hop, fold, clock() - started_s)
+                    report.fill(completion, hops, turns, fold, clock() - started_s)
+                    if turns is not None:
+                        self._kept.keep(caller.key_id, turns.open_calls, turns.transcript)
                     record.reason = "OK"
                     if options.include_usage_updates:
                         update = UsageUpdate(usage=report.usage)
@@ -210,37 +233,56 @@ class Completions:
                     raise
         except Exception as error:
             record.reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
-            if report is not None and report.served is not None and hop and unary is None:
-                yield [report.interrupted(hop)]
+            if report is not None and report.served is not None and unary is None:
+                yield [report.interrupted(hops)]
             raise
         finally:
-            if hop is not None and report is not None:
-                _note(record, hop, report)
+            if report is not None:
+                _note(record, hops, report)
             self._upstream.telemetry.record(record, clock())
 
-    def _hop(
+    def _hops(
+        self, deadline: Deadline, call: Call, completion_id: str, whole: bool
+    ) -> Callable[[CompletionSpec, Plan, int], Hop]:
+        """Makes the model turns of one answer."""
+
+        def new_hop(spec: CompletionSpec, plan: Plan, number: int) -> Hop:
+            prompt = Prompt(spec, _streams(spec, plan, whole), call.traceparent, call.tracestate)
+            limits = _limits(spec, plan, whole)
+            hop_id = f"{completion_id}.{number}"
+            return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number)
+
+        return new_hop
+
+    def _turns(
         self,
-        spec: CompletionSpec,
+        box: Toolbox,
         plan: Plan,
         deadline: Deadline,
+        new_hop: Callable[[CompletionSpec, Plan, int], Hop],
         call: Call,
         completion_id: str,
-        whole: bool,
-    ) -> Hop:
-        prompt = Prompt(spec, _streams(spec, plan, whole), call.traceparent, call.tracestate)
-        limits = _limits(spec, plan, whole)
-        return Hop(self._upstream, plan, prompt, deadline, limits, f"{completion_id}.0")
+    ) -> Turns:
+        context = ToolContext(completion_id, call.request_id, box.spec.session_id)
+        return Turns(
+            box=box,
+            tools=self._tools,
+            plan=plan,
+            deadline=deadline,
+            new_hop=new_hop,
+            context=context,
+        )
 
 
-def _note(record: RequestRecord, hop: Hop, report: Report) -> None:
+def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
     """What the log tells of the attempts."""
-    record.attempts = hop.records
-    if hop.shown:
-        served = hop.served
+    record.attempts = [attempt for hop in hops for attempt in hop.records]
+    if report.served is not None:
+        served = report.served
         record.provider = served.candidate.provider
         record.routed_model = served.candidate.id
         record.response_model = served.facts.response_model
-        usage = report.used(hop)
+        usage = report.used(hops)
         record.input_tokens = usage.input_tokens
         record.output_tokens = usage.output_tokens
         record.cached_input_tokens = usage.cached_input_tokens

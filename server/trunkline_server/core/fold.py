@@ -5,7 +5,7 @@ from typing import Final
 
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import Choice, TokenLogprob
-from trunkline.v1.message_pb2 import Part, Reasoning, Role, ToolCall
+from trunkline.v1.message_pb2 import Message, Part, Reasoning, Role, ToolCall
 
 ASSISTANT: Final = Role.ROLE_ASSISTANT
 
@@ -69,19 +69,25 @@ class Fold:
         for event in events:
             kind = event.WhichOneof("event")
             if kind == "stream_reset":
-                self._parts.clear()
-                self._logprobs.clear()
+                self.clear()
             else:
                 self._content(kind, event)
 
     def fill(self, choices: Iterable[Choice]) -> None:
         """Write the messages, and the log-probabilities, into choices that have ended."""
         for choice in choices:
-            parts = self._parts.get(choice.index, {})
-            message = choice.message
-            message.role = ASSISTANT
-            message.parts.extend([parts[index].part() for index in sorted(parts)])
+            choice.message.CopyFrom(self.message(choice.index))
             choice.logprobs.extend(self._logprobs.get(choice.index, ()))
+
+    def message(self, choice_index: int) -> Message:
+        """What the assistant has said in one choice."""
+        parts = self._parts.get(choice_index, {})
+        return Message(role=ASSISTANT, parts=[parts[index].part() for index in sorted(parts)])
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._parts.clear()
+        self._logprobs.clear()
 
     def _content(self, kind: str | None, event: CompleteResponse) -> None:
         if kind == "text_delta":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from trunkline.v1.completion_spec_pb2 import Tool
+from trunkline_server.core.errors import NotSupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,11 @@ class Tools(Protocol):
             InvalidRequest, NotSupported: naming the field under `where`.
         """
         ...
+
+
+class NoTools:
+    """Runs none."""
+
+    def resolve(self, tool: Tool, where: str) -> ServerTool:
+        """Refuses."""
+        raise NotSupported(f"{where}: only inline tools are served", field=where)

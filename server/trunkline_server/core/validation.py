@@ -428,12 +428,6 @@ def _check_supported(spec: CompletionSpec) -> None:
         name = descriptor.name
         if name in _NOT_SERVED and not _NOT_SERVED[name](value):
             raise NotSupported(f"spec.{name} is not served yet", field=f"spec.{name}")
-    if spec.HasField("tool_options"):
-        for i, tool in enumerate(spec.tool_options.tools):
-            source = tool.WhichOneof("source")
-            if source not in (None, "inline"):
-                where = f"spec.tool_options.tools[{i}].{source}"
-                raise NotSupported(f"{where}: only inline tools are served yet", field=where)
 
 
 # What is not served yet, each with the values that ask for nothing.
