@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -48,6 +48,7 @@ from trunkline_server.edges.grpc.local import LocalChannel
 from trunkline_server.edges.grpc.methods import Method, methods
 from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, set_health
 from trunkline_server.edges.rest.app import Page, RestApp, json_page
+from trunkline_server.edges.rest.http import Refused
 from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.status import Refusal
@@ -414,6 +415,9 @@ def provider_addresses(parts: Parts) -> list[tuple[str, str]]:
     return found
 
 
+_WELCOME: Final[AbstractContextManager[None]] = nullcontext()
+
+
 class Service:
     """A running service. `grpc_address` and `http_address` say where, ports that were 0 included."""
 
@@ -496,7 +500,7 @@ class Service:
         await self._grpc.start()
         await set_health(self._health, True)
         shim = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
-        rest = RestApp([shim], self._pages(), turns_away=self._turns_away)
+        rest = RestApp([shim], self._pages(), arrival=self._arrival)
         self._http, self.http_address = await _start_http(rest, server)
         if self.parts.local is not None and self.settings.local.preload:
             try:
@@ -509,19 +513,19 @@ class Service:
         IN_FLIGHT.set(self.admission.in_flight)
         self._reporter = asyncio.get_running_loop().call_later(REPORT_S, self._report)
 
-    def _turns_away(self, metadata: Sequence[tuple[str, str]]) -> Refusal | None:
-        """What a request over HTTP is told before its body is parsed, when there is no use in doing so."""
+    def _arrival(self, metadata: Sequence[tuple[str, str]]) -> AbstractContextManager[None]:
+        """Around a request over HTTP that is still to be parsed: refused at once when there is no use in doing so."""
         if not self.admission.is_strained:
-            return None
+            return _WELCOME
         try:
             caller = self._callers.authenticate(dict(metadata).get("authorization", ""))
-            self.admission.turn_away(caller.criticality)
+            return self.admission.expect(caller.criticality)
         except InvalidApiKey:
-            return None  # To be told so by who tells it to all.
+            return _WELCOME  # To be told so by who tells it to all.
         except Overloaded as error:
             TURNED_AWAY.labels(caller.criticality.name.lower()).inc()
-            return Refusal(error.reason, error.message, retry_after_s=error.retry_after_s)
-        return None
+            refusal = Refusal(error.reason, error.message, retry_after_s=error.retry_after_s)
+            raise Refused(refusal) from None
 
     def _pages(self) -> dict[str, Page]:
         def ready() -> tuple[int, bytes, bytes]:

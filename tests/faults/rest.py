@@ -22,9 +22,7 @@ class RestPool:
 
     async def post(self, body: bytes, timeout_s: float) -> Answer:
         """One whole answer. Raises: TimeoutError, ConnectionError."""
-        reader, writer = (
-            self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
-        )
+        reader, writer = await self._connection()
         is_kept = False
         try:
             async with asyncio.timeout(timeout_s):
@@ -46,6 +44,15 @@ class RestPool:
                 self._idle.append((reader, writer))
             else:
                 writer.close()
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """One that is kept and was not closed meanwhile, or a new one."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(*self._address)
 
     def close(self) -> None:
         """All of them."""

@@ -1,7 +1,9 @@
 """The door: how many requests run at once, who waits, who is sent away, and how they end when the process goes down."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Self
 
@@ -37,6 +39,7 @@ class Admission:
         }
         self._timer: asyncio.TimerHandle | None = None
         self._tickets: set[Ticket] = set()
+        self._expected: Counter[Criticality] = Counter()
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -53,28 +56,35 @@ class Admission:
 
     @property
     def is_strained(self) -> bool:
-        """May `turn_away` have something to say? Most of the time it has not."""
+        """May `expect` have something to say? Most of the time it has not."""
         is_full = len(self._tickets) >= self.pressure.room(HIGHEST_FIRST[-1])
         return is_full or self.pressure.is_overwhelmed
 
-    def turn_away(self, criticality: Criticality) -> None:
-        """Nothing, unless the house is so full that there is no waiting either.
+    def expect(self, criticality: Criticality) -> "Expected":
+        """A request has come that is still to be read, and will ask to be admitted unless it turns out bad.
 
-        An edge that can ask this before it reads a request saves most of what a refusal costs.
+        An edge that asks this before it reads a request saves most of what a refusal costs. To be used as a context
+        manager around all that follows.
 
         Raises:
-            Overloaded.
+            Overloaded: the house is so full that there is no waiting either.
         """
+        self._turn_away(criticality)
+        return Expected(self, criticality)
+
+    def _turn_away(self, criticality: Criticality) -> None:
         if self.pressure.is_overwhelmed and criticality is not HIGHEST_FIRST[0]:
             raise self._overloaded()
+        expected = self._expected[criticality]
         room = self.pressure.room(criticality)
-        if len(self._tickets) < room:
+        if len(self._tickets) + expected < room:
             return
         if self.waiting >= self._max_waiting and not self._waits_below(criticality):
             raise self._overloaded()
         line = self._lines[criticality]
-        cushion = max(1, room // CUSHION)
-        if len(line) >= cushion and line.is_overloaded(asyncio.get_running_loop().time()):
+        if len(line) + expected >= max(1, room // CUSHION) and (
+            line.is_overloaded(asyncio.get_running_loop().time())
+        ):
             raise self._overloaded()
 
     async def admit(self, criticality: Criticality, size_bytes: int) -> "Ticket":
@@ -85,7 +95,10 @@ class Admission:
         """
         if self._is_closed:
             raise Draining(retry_after_s=RETRY_AFTER_S)
-        self.turn_away(criticality)
+        expected = _EXPECTED.get()
+        if expected is not None:
+            expected.come()
+        self._turn_away(criticality)
         if self.pressure.refuses(size_bytes):
             raise self._overloaded()
         if len(self._tickets) < self.pressure.room(criticality):
@@ -129,8 +142,9 @@ class Admission:
         now_s = asyncio.get_running_loop().time()
         for criticality in HIGHEST_FIRST:
             line = self._lines[criticality]
-            while len(self._tickets) < self.pressure.room(criticality):
-                place = line.next(now_s)
+            room = self.pressure.room(criticality)
+            while len(self._tickets) < room:
+                place = line.next(now_s, max(1, room // CUSHION))
                 if place is None:
                     break
                 if not place.done():
@@ -187,6 +201,10 @@ class Admission:
             ticket.expel(Draining(retry_after_s=RETRY_AFTER_S))
         return len(tickets)
 
+    def awaited(self, criticality: Criticality, count: int) -> None:
+        """Called by an expected request."""
+        self._expected[criticality] += count
+
     def enter(self, ticket: "Ticket") -> None:
         """Called by a ticket."""
         self._tickets.add(ticket)
@@ -199,6 +217,38 @@ class Admission:
             self._serve()
         if not self._tickets:
             self._idle.set()
+
+
+class Expected:
+    """One request that was let through the gate and has not come to the door yet."""
+
+    __slots__ = ("_admission", "_criticality", "_is_due", "_token")
+
+    def __init__(self, admission: Admission, criticality: Criticality) -> None:
+        self._admission = admission
+        self._criticality = criticality
+        self._is_due = False
+        self._token: Token[Expected | None] | None = None
+
+    def __enter__(self) -> None:
+        self._is_due = True
+        self._admission.awaited(self._criticality, 1)
+        self._token = _EXPECTED.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.come()
+        if self._token is not None:
+            _EXPECTED.reset(self._token)
+
+    def come(self) -> None:
+        """It is here, or will never come."""
+        if self._is_due:
+            self._is_due = False
+            self._admission.awaited(self._criticality, -1)
+
+
+# Of the request that is being served by this task, or by one that it began.
+_EXPECTED: Final[ContextVar[Expected | None]] = ContextVar("expected", default=None)
 
 
 class Ticket:

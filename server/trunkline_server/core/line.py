@@ -2,7 +2,8 @@
 
 A line that was empty lately is a burst: those in it are served in order and may wait half a second. A line that has
 stood for that long is overload: from then on nobody waits longer than a tenth of a second, and the newest is served
-first, because the oldest callers are the ones most likely to have given up. An overload that ends is remembered for a
+first, because the oldest callers are the ones most likely to have given up; a line of a few only, which keeps the house
+full, moves so fast that order is better. An overload that ends is remembered for a
 while: under a steady one the line runs empty now and then, and is no burst when somebody joins it again.
 
 Source: CoDel (RFC 8289: interval and target, and its memory of the dropping state) with adaptive LIFO, as in
@@ -63,16 +64,20 @@ class Line(Generic[T]):
                 self._places.remove(place)
                 return
 
-    def next(self, now_s: float) -> T | None:
+    def next(self, now_s: float, few: int = 0) -> T | None:
         """Who is served now that there is room; None when nobody waits.
 
         That may be somebody whose time has just run out, if `expired` was not asked first: to serve is better than to
         refuse.
+
+        Args:
+            few: so many are served in order under overload too.
         """
         if not self._places:
             return None
         self._remember(now_s)
-        return (self._places.pop() if self.is_overloaded(now_s) else self._places.popleft()).who
+        is_newest_first = len(self._places) > few and self.is_overloaded(now_s)
+        return (self._places.pop() if is_newest_first else self._places.popleft()).who
 
     def expired(self, now_s: float) -> list[T]:
         """Those who have waited too long, oldest first; they are out of the line."""

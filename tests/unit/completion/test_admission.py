@@ -186,7 +186,7 @@ async def test_a_loop_that_is_far_too_late_takes_nothing_new_but_what_matters_mo
 
     assert admission.is_strained
     with pytest.raises(Overloaded):
-        admission.turn_away(STANDARD)
+        admission.expect(STANDARD)
     with pytest.raises(Overloaded):
         await admission.admit(STANDARD, 0)
     assert isinstance(await admission.admit(INTERACTIVE, 0), Ticket)
@@ -200,18 +200,20 @@ async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full()
     admission = door(max_in_flight=16, max_waiting=128)
     await enter(admission, 16)
     waiting = [await in_line(admission, INTERACTIVE) for _ in range(20)]
-    admission.turn_away(INTERACTIVE)  # A burst.
+    with admission.expect(INTERACTIVE):  # A burst.
+        pass
     await asyncio.sleep(INTERVAL_S + 0.05)
     assert admission.waiting == 0
 
     overloaded = [await in_line(admission, INTERACTIVE) for _ in range(2)]
 
     with pytest.raises(Overloaded):
-        admission.turn_away(INTERACTIVE)
+        admission.expect(INTERACTIVE)
     with pytest.raises(Overloaded):
         await admission.admit(INTERACTIVE, 0)
     assert admission.waiting == 2
-    admission.turn_away(BATCH)  # Another line.
+    with admission.expect(BATCH):  # Another line.
+        pass
     for task in overloaded:
         task.cancel()
     await asyncio.gather(*waiting, *overloaded, return_exceptions=True)
@@ -264,3 +266,37 @@ async def test_the_line_moves_when_the_house_grows_again():
     admission.observe(Sample())
 
     assert isinstance(await asyncio.wait_for(waiting, 0.05), Ticket)
+
+
+async def test_who_is_expected_counts_as_waiting_until_it_has_come():
+    admission = door(max_in_flight=16, max_waiting=128)
+    await enter(admission, 16)
+    first = await in_line(admission, INTERACTIVE)
+    await asyncio.sleep(INTERVAL_S + 0.05)
+    waiting = await in_line(admission, INTERACTIVE)
+
+    with admission.expect(INTERACTIVE):
+        with pytest.raises(Overloaded):
+            admission.expect(INTERACTIVE)
+        come = await in_line(admission, INTERACTIVE)
+    come.cancel()
+    await asyncio.gather(come, return_exceptions=True)
+    with admission.expect(INTERACTIVE):
+        pass  # It turned out bad.
+    with admission.expect(INTERACTIVE):
+        assert admission.waiting == 1
+
+    waiting.cancel()
+    await asyncio.gather(first, waiting, return_exceptions=True)
+
+
+async def test_who_is_expected_takes_room_before_it_has_come():
+    admission = door(max_in_flight=1, max_waiting=0)
+
+    with admission.expect(INTERACTIVE):
+        with pytest.raises(Overloaded):
+            admission.expect(INTERACTIVE)
+        ticket = await admission.admit(INTERACTIVE, 0)
+
+    with ticket, pytest.raises(Overloaded):
+        admission.expect(INTERACTIVE)

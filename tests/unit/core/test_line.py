@@ -51,6 +51,15 @@ def test_a_line_that_stands_serves_the_newest_first():
     assert served == ["d", "c", None]
 
 
+def test_of_a_few_the_oldest_is_first_even_so():
+    line = standing()
+
+    served = [line.next(10.5937, 1), line.next(10.5937, 1)]
+
+    assert served == ["d", "c"]
+    assert standing().next(10.5937, 2) == "c"
+
+
 @pytest.mark.parametrize(("now_s", "expired"), [(10.4999, []), (10.5, ["a"]), (10.6, ["a"])])
 def test_in_a_burst_one_may_wait_for_half_a_second(now_s, expired):
     line = line_of(("a", 10.0))
@@ -179,6 +188,7 @@ class LineWalk:
     def __init__(self, random: Random) -> None:
         self.asks_first = random.random() < 0.5
         self.places = random.choice([1, 4, 12, 128])
+        self.few = random.choice([0, 1, 3])
         self.load = random.choice([0.3, 0.6, 0.75])
         self.calm = random.choice([0.5, 0.99, 1.0])
         self.unrest = random.choice([0.002, 0.05])
@@ -254,11 +264,11 @@ class LineWalk:
     def serve(self) -> None:
         waiting = self.waiting
         self.note()
-        found = self.line.next(seconds(self.now))
+        found = self.line.next(seconds(self.now), self.few)
         if not waiting:
             assert found is None
             return
-        wanted = waiting[-1 if self.is_overloaded else 0]
+        wanted = waiting[-1 if self.is_overloaded and len(waiting) > self.few else 0]
         assert found == wanted.number
         assert not self.asks_first or self.now - wanted.since <= 32
         wanted.is_over = True

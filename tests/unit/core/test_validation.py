@@ -13,7 +13,6 @@ from trunkline.v1.completion_spec_pb2 import (
     CompletionSpec,
     JsonObjectFormat,
     JsonSchemaFormat,
-    McpSource,
     ReasoningOptions,
     Recovery,
     ResponseFormat,
@@ -24,7 +23,6 @@ from trunkline.v1.completion_spec_pb2 import (
     ToolChoice,
     ToolChoiceMode,
     ToolOptions,
-    WebhookSource,
 )
 from trunkline.v1.message_pb2 import (
     Media,
@@ -613,16 +611,8 @@ def violations(refused: InvalidRequest | NotSupported) -> Any:
         (spec(output_modalities=["text", "audio"]), "spec.output_modalities"),
         (spec(persona="pirate"), "spec.persona"),
         (spec(cache=CachePolicy(mode=CacheMode.CACHE_MODE_ONLY_IF_CACHED)), "spec.cache"),
-        (
-            tools(Tool(name="f", webhook=WebhookSource(url="https://x.test"))),
-            "spec.tool_options.tools[0].webhook",
-        ),
-        (
-            tools(Tool(name="g"), Tool(name="f", mcp=McpSource())),
-            "spec.tool_options.tools[1].mcp",
-        ),
     ],
-    ids=range(10),
+    ids=range(8),
 )
 def test_what_is_not_served_yet_is_refused_by_name(request_, field):
     with pytest.raises(NotSupported) as caught:

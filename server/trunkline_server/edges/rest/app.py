@@ -6,6 +6,7 @@ A shim is a client of the contract: it is given a channel, local or real, and no
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import grpc
@@ -47,7 +48,7 @@ class RestApp:
 
     Args:
         pages: operators' pages by path, each a function without arguments that gives status, type and body.
-        turns_away: asked of each POST before its body is read, with its metadata: a refusal, or None. Only a shim in
+        arrival: put around each POST before its body is parsed, made from its metadata; raises Refused. Only a shim in
             the service's own process can know.
         mint_id: makes ids for requests that came without one.
     """
@@ -57,9 +58,11 @@ class RestApp:
         dialects: list[Dialect],
         pages: Mapping[str, Callable[[], tuple[int, bytes, bytes]]],
         mint_id: Callable[[], str] = mint_request_id,
-        turns_away: Callable[[Sequence[tuple[str, str]]], Refusal | None] = lambda _: None,
+        arrival: Callable[[Sequence[tuple[str, str]]], AbstractContextManager[None]] = (
+            lambda _: nullcontext()
+        ),
     ) -> None:
-        self._turns_away = turns_away
+        self._arrival = arrival
         self._dialects = dialects
         self._pages = pages
         self._mint_id = mint_id
@@ -92,10 +95,11 @@ class RestApp:
     ) -> None:
         try:
             request.metadata = read_headers(request)
-            refused = self._turns_away(request.metadata) if request.method == "POST" else None
-            if refused is not None:
-                raise Refused(refused)
-            await handler(request)
+            if request.method == "POST":
+                with self._arrival(request.metadata):
+                    await handler(request)
+            else:
+                await handler(request)
         except Refused as error:
             self.refuse(request, error.refusal, dialect)
         except grpc.aio.AioRpcError as error:
