@@ -51,6 +51,7 @@ from trunkline_server.edges.rest.app import Page, RestApp, json_page
 from trunkline_server.edges.rest.http import Refused
 from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
+from trunkline_server.edges.rest.speko import SpekoShim
 from trunkline_server.edges.status import Refusal
 from trunkline_server.local_model.process import (
     MODEL_ID,
@@ -499,8 +500,9 @@ class Service:
         self.grpc_address = server.grpc if port is None else f"{_host(server.grpc)}:{port}"
         await self._grpc.start()
         await set_health(self._health, True)
-        shim = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
-        rest = RestApp([shim], self._pages(), arrival=self._arrival)
+        openai = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
+        speko = SpekoShim(self.channel, heartbeat_s=server.heartbeat_s)
+        rest = RestApp([openai, speko], self._pages(), arrival=self._arrival)
         self._http, self.http_address = await _start_http(rest, server)
         if self.parts.local is not None and self.settings.local.preload:
             try:
@@ -773,8 +775,9 @@ async def serve_shim(
             "/readyz": ready,
             "/metrics": exposition,
         }
-        shim = OpenAIShim(channel, heartbeat_s=server.heartbeat_s)
-        http, address = await _start_http(RestApp([shim], pages), server)
+        openai = OpenAIShim(channel, heartbeat_s=server.heartbeat_s)
+        speko = SpekoShim(channel, heartbeat_s=server.heartbeat_s)
+        http, address = await _start_http(RestApp([openai, speko], pages), server)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         try:

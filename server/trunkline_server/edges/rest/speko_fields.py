@@ -45,19 +45,11 @@ CODES: Final[Mapping[str, str]] = {
     "STREAM_INTERRUPTED": "STREAM_ERROR",
     "INTERNAL_ERROR": "INTERNAL_ERROR",
 }
-DEFAULT_CODES: Final[Mapping[int, str]] = {
-    401: "UNAUTHORIZED", 402: "INSUFFICIENT_CREDITS", 403: "FORBIDDEN", 404: "NOT_FOUND", 429: "RATE_LIMITED",
-    500: "INTERNAL_ERROR", 503: "OVERLOADED",
-}  # fmt: skip
 
 
 def code_of(refused: Refusal) -> str:
-    """What goes into `code`. A reason that is younger than the table is named by its status."""
-    code = CODES.get(refused.reason)
-    if code is None:
-        status = refused.status.http_status
-        code = DEFAULT_CODES.get(status, _INVALID if status < 500 else _FAILED)
-    return code
+    """What goes into `code`."""
+    return CODES.get(refused.reason, "INTERNAL_ERROR")
 
 
 # The first prefix that fits counts.
