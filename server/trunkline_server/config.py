@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,7 @@ MAX_SECRET_CHARS: Final = 4096
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}\Z")
 URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/\[\]@!$&'()*+,;=%-]+\Z")
 REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}\Z")
+TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 PROVIDER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"})
@@ -319,7 +320,11 @@ def _unknown_keys(tree: Mapping[str, Any], struct: type[Struct], where: str) -> 
         inner = next((t for t in (hints[key], *_arguments(hints[key])) if _is_struct(t)), None)
         if inner is None:
             continue
-        if isinstance(value, dict):
+        if isinstance(value, dict) and get_origin(hints[key]) is dict:  # Its keys are names.
+            for name, item in value.items():
+                if isinstance(item, dict):
+                    yield from _unknown_keys(item, inner, f"{where}{key}.{name}.")
+        elif isinstance(value, dict):
             yield from _unknown_keys(value, inner, f"{where}{key}.")
         elif isinstance(value, list):
             for i, item in enumerate(value):
@@ -403,6 +408,41 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
             )
     for model in settings.models or ():
         yield from _references(f"models: {model.id!r}", model.fallbacks, known)
+    yield from _tool_problems(settings)
+
+
+def _tool_problems(settings: Settings) -> Iterator[str]:
+    for name, secret_of in settings.secrets.items():
+        if bool(secret_of.env) == bool(secret_of.file):
+            yield f"secrets: {name!r} needs either env or file"
+    servers = [server.id for server in settings.mcp_servers]
+    yield from _twice("mcp_servers", servers)
+    for server in settings.mcp_servers:
+        if bool(server.url) == bool(server.command):
+            yield f"mcp_servers: {server.id!r} needs either url or command"
+        used = [*server.auth_headers.values(), *server.env.values()]
+        yield from _secret_problems(f"mcp_servers: {server.id!r}", used, settings)
+    yield from _twice("tools", [tool.name for tool in settings.tools])
+    for tool in settings.tools:
+        where = f"tools: {tool.name!r}"
+        if not TOOL_NAME.match(tool.name):
+            yield f"{where} is no name: letters, digits, _ and - only, at most 64"
+        if [bool(tool.url), bool(tool.builtin), bool(tool.mcp_server)].count(True) != 1:
+            yield f"{where} needs one of url, builtin and mcp_server"
+        if tool.mcp_server and tool.mcp_server not in servers:
+            yield f"{where} names the unknown MCP server {tool.mcp_server!r}"
+        used = [tool.secret, *tool.auth_headers.values()]
+        yield from _secret_problems(where, used, settings)
+    if settings.egress.ca_file and not os.path.isfile(settings.egress.ca_file):
+        yield f"egress: {settings.egress.ca_file} does not exist"
+
+
+def _secret_problems(where: str, used: list[str], settings: Settings) -> Iterator[str]:
+    for name in used:
+        if name and name not in settings.secrets:
+            nearest = difflib.get_close_matches(name, settings.secrets, 1, 0.4)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            yield f"{where} names the unknown secret {name!r}{hint}"
 
 
 def _references(where: str, used: list[str], known: set[str]) -> Iterator[str]:

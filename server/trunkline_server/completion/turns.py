@@ -318,7 +318,7 @@ class Turns:
             return
         context = replace(
             self._context,
-            call_id=f"{self._context.call_id}.{run.report.hop}.{run.call.id}",
+            call_id=f"{self._context.call_id}-{run.report.hop}-{run.call.id}",
             results=self._results,
         )
         run.outcome = await tool.runner.run(run.call.arguments_json or "{}", context, until_s)

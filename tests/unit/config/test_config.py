@@ -142,13 +142,18 @@ def test_variables_are_written_as_in_toml_or_as_bare_words():
             "unknown key keys[0].'keyenv'; did you mean 'key_env'?",
         ),
         (
+            '[secrets.a]\nenvv = "K"\n',
+            {},
+            "unknown key secrets.a.'envv'; did you mean 'env'?",
+        ),
+        (
             "",
             {"TRUNKLINE_SERVER_GPRC": "x"},
             "unknown variable TRUNKLINE_SERVER_GPRC; did you mean TRUNKLINE_SERVER_GRPC?",
         ),
         ("", {"TRUNKLINE_LOCAL_ZZZZ": "x"}, "unknown variable TRUNKLINE_LOCAL_ZZZZ"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(text, environment, expected):
     assert problems(text, environment) == [expected]
@@ -336,6 +341,33 @@ ROUTE = PROVIDER + MODEL + '[[routes]]\nid = "r"\n'
             )
             for name in ("m", "auto", "a b")
         ),
+        ('[secrets.a]\nenv = "A"\nfile = "/a"\n', "secrets: 'a' needs either env or file"),
+        ("[secrets.a]\n", "secrets: 'a' needs either env or file"),
+        ('[[tools]]\nname = "a b"\nbuiltin = "x"\n', "tools: 'a b' is no name: letters, digits, _ and - only, at most 64"),
+        ('[[tools]]\nname = "a"\n', "tools: 'a' needs one of url, builtin and mcp_server"),
+        (
+            '[[tools]]\nname = "a"\nurl = "https://x.test/"\nbuiltin = "calculator"\n',
+            "tools: 'a' needs one of url, builtin and mcp_server",
+        ),
+        (
+            '[[tools]]\nname = "a"\nbuiltin = "x"\n[[tools]]\nname = "a"\nbuiltin = "x"\n',
+            "tools: 'a' is there twice",
+        ),
+        (
+            '[[tools]]\nname = "a"\nurl = "https://x.test/"\nsecret = "hok"\n'
+            '[secrets.hook]\nenv = "HOOK"\n',
+            "tools: 'a' names the unknown secret 'hok'; did you mean 'hook'?",
+        ),
+        (
+            '[[tools]]\nname = "a"\nmcp_server = "m"\n',
+            "tools: 'a' names the unknown MCP server 'm'",
+        ),
+        ('[[mcp_servers]]\nid = "m"\n', "mcp_servers: 'm' needs either url or command"),
+        (
+            '[[mcp_servers]]\nid = "m"\ncommand = ["x"]\nenv = { T = "nope" }\n',
+            "mcp_servers: 'm' names the unknown secret 'nope'",
+        ),
+        ('[egress]\nca_file = "/nowhere"\n', "egress: /nowhere does not exist"),
         (
             ROUTE + 'candidates = ["m"]\n[[routes]]\nid = "r"\ncandidates = ["m"]\n',
             "routes: 'r' is there twice",
