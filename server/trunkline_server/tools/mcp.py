@@ -1,0 +1,126 @@
+"""Tools of servers that speak the Model Context Protocol, of the operator's choosing.
+
+A server is connected to when the first of its tools is called, and again after the connection was lost. One that is
+down is an error result, and for a moment it is not asked again.
+"""
+
+import asyncio
+import importlib.util
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from trunkline_server.core.tools import ToolContext, ToolOutcome
+from trunkline_server.tools.egress import Egress
+from trunkline_server.tools.mcp_server import McpDown, McpServer, McpTool, SessionLost
+from trunkline_server.tools.replies import failed
+
+if TYPE_CHECKING:
+    from trunkline_server.tools.mcp_connection import McpConnection
+
+SDK: Final = "mcp"
+DOWN_S: Final = 1.0  # In which a server that could not be reached is not tried again.
+
+
+def has_sdk() -> bool:
+    """Is the SDK installed?"""
+    return importlib.util.find_spec(SDK) is not None
+
+
+def _connection_class() -> "type[McpConnection]":
+    from trunkline_server.tools.mcp_connection import McpConnection
+
+    return McpConnection
+
+
+class McpLink:
+    """The way to one server: a connection when there is one, else one is made.
+
+    Attributes:
+        tools: what the server said it offers, when it was last asked.
+    """
+
+    def __init__(self, server: McpServer, egress: Egress) -> None:
+        self._server = server
+        self._egress = egress
+        self._connection: McpConnection | None = None
+        self._opening: asyncio.Task[McpConnection] | None = None
+        self._down = ""
+        self._down_until_s = 0.0
+        self._is_closed = False
+        self.tools: Mapping[str, McpTool] = {}
+
+    async def call(self, tool: str, arguments_json: str, until_s: float) -> ToolOutcome:
+        """Call a tool."""
+        arguments = json.loads(arguments_json or "{}")
+        try:
+            try:
+                return await self._call(tool, arguments, until_s)
+            except SessionLost:
+                return await self._call(tool, arguments, until_s)
+        except McpDown as error:
+            return failed(f"the MCP server {self._server.id} is not available ({error})")
+        except SessionLost:
+            return failed(f"the MCP server {self._server.id} does not keep its sessions")
+        except TimeoutError:
+            return failed(f"the MCP server {self._server.id} did not start in time")
+
+    async def _call(self, tool: str, arguments: dict[str, object], until_s: float) -> ToolOutcome:
+        connection = await self.connection(until_s)
+        if tool not in connection.tools:
+            return failed(f"the MCP server {self._server.id} has no tool {tool!r}")
+        return await connection.call(tool, arguments, until_s)
+
+    async def connection(self, until_s: float) -> "McpConnection":
+        """The connection. Whoever stops waiting for it does not stop it.
+
+        Raises:
+            McpDown, TimeoutError.
+        """
+        if self._is_closed:
+            raise McpDown("CLOSED")
+        if self._connection is not None and not self._connection.is_over:
+            return self._connection
+        if asyncio.get_running_loop().time() < self._down_until_s:
+            raise McpDown(self._down)
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        async with asyncio.timeout_at(until_s):
+            return await asyncio.shield(self._opening)
+
+    async def _open(self) -> "McpConnection":
+        if self._connection is not None:
+            await self._connection.close()
+        # In a thread, so that nobody's stream stands still while it loads.
+        connection = (await asyncio.to_thread(_connection_class))(self._server, self._egress)
+        await connection.open()
+        self._connection, self.tools = connection, connection.tools
+        return connection
+
+    def _opened(self, opening: "asyncio.Task[McpConnection]") -> None:
+        self._opening = None
+        if not opening.cancelled() and (error := opening.exception()) is not None:
+            self._down = str(error)
+            self._down_until_s = asyncio.get_running_loop().time() + DOWN_S
+
+    async def close(self) -> None:
+        """End the connection."""
+        self._is_closed = True
+        if (opening := self._opening) is not None:
+            opening.cancel()
+            await asyncio.wait({opening})
+        if self._connection is not None:
+            await self._connection.close()
+
+
+class McpRunner:
+    """Runs one tool of a server."""
+
+    def __init__(self, link: McpLink, tool: str) -> None:
+        self._link = link
+        self._tool = tool
+
+    async def run(self, arguments_json: str, context: ToolContext, until_s: float) -> ToolOutcome:
+        """Call the tool. Cancelled over HTTP, its connection closes; a server that runs here is told."""
+        return await self._link.call(self._tool, arguments_json, until_s)
