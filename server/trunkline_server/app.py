@@ -15,6 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import grpc
+import msgspec
+import structlog
 from structlog.typing import FilteringBoundLogger
 
 from trunkline.v1.completion_spec_pb2 import Recovery
@@ -40,7 +42,6 @@ from trunkline_server.core.errors import InvalidApiKey, Overloaded, UpstreamErro
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
 from trunkline_server.core.pressure import Criticality, Pressure
-from trunkline_server.core.tools import NoTools
 from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
@@ -81,6 +82,13 @@ from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
 from trunkline_server.telemetry.requests import IN_FLIGHT, TURNED_AWAY, RequestTelemetry
+from trunkline_server.tools.egress import Egress
+from trunkline_server.tools.registry import (
+    RegisteredMcpServer,
+    RegisteredTool,
+    ToolRegistry,
+    UnusableTools,
+)
 
 NANOS: Final = 1_000_000_000
 RECOVERIES: Final = {
@@ -89,6 +97,7 @@ RECOVERIES: Final = {
 }
 LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
+LEARN_S: Final = 5.0  # For MCP servers to say what their tools take, at the start.
 FLUSH_S: Final = 0.5
 REPORT_S: Final = 1.0
 NOTICE_S: Final = 0.1  # Calls on open gRPC connections are refused before those are told to close.
@@ -99,6 +108,7 @@ LATECOMERS_S: Final = 0.1  # For calls that were on their way when the last one 
 class Parts:
     """What a configuration amounts to, before anything listens."""
 
+    tools: ToolRegistry
     providers: dict[str, Provider] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
@@ -114,7 +124,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
     Raises:
         ConfigError.
     """
-    parts = Parts()
+    parts = Parts(_tools(settings, environment))
     for provider in _providers(settings, environment):
         _add_provider(parts, provider, settings, environment)
     if settings.local.enabled:
@@ -140,6 +150,38 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
             raise ConfigError([f"keys: {key.id!r}: the variable {key.key_env} is not set"])
         parts.keys.append(StaticKey(key.id, value, Criticality[key.criticality.upper()]))
     return parts
+
+
+def _tools(settings: Settings, environment: Mapping[str, str]) -> ToolRegistry:
+    """What the gateway can run, with its secrets.
+
+    Raises:
+        ConfigError.
+    """
+    values = {}
+    for name, source in settings.secrets.items():
+        values[name] = secret(environment, source.env, source.file)
+        if not values[name]:
+            raise ConfigError([f"secrets: {name!r}: {source.env or source.file} holds none"])
+    try:
+        tls = ssl.create_default_context(cafile=settings.egress.ca_file or None)
+        return ToolRegistry(
+            [RegisteredTool(**msgspec.structs.asdict(tool)) for tool in settings.tools],
+            [RegisteredMcpServer(**msgspec.structs.asdict(s)) for s in settings.mcp_servers],
+            values,
+            Egress(settings.egress.allowed_hosts, tls=tls),
+            now=time.time,
+            private_egress=lambda hosts: Egress(hosts, tls=tls),
+            report=_tell_of_failed_delivery,
+        )
+    except UnusableTools as error:
+        raise ConfigError(error.problems) from error
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError([f"egress: {error}"]) from error
+
+
+def _tell_of_failed_delivery(tool: str, reason: str) -> None:
+    structlog.get_logger().warning("tool_delivery_failed", tool=tool, reason=reason)
 
 
 def _check_routes(settings: Settings, parts: Parts) -> None:
@@ -470,7 +512,7 @@ class Service:
                 self.pump,
                 random.random,
             ),
-            tools=NoTools(),
+            tools=self.parts.tools,
             mint_id=mint_id,
         )
         return methods(
@@ -509,6 +551,9 @@ class Service:
                 await self.parts.local.start()
             except LocalModelUnavailable as error:
                 raise ConfigError([f"local.preload: {error}"]) from error
+        until_s = asyncio.get_running_loop().time() + LEARN_S
+        for line in await self.parts.tools.learn(until_s):
+            self.log.warning("mcp_server_unknown", problem=line)
         self.is_ready = True
 
     def _report(self) -> None:
@@ -595,6 +640,7 @@ class Service:
         if self.parts.local is not None:
             await self.parts.local.stop()
         await self.pump.close()
+        await self.parts.tools.close()
         await self.transport.__aexit__()
 
     async def _wait(self, what: Awaitable[object], limit_s: float, *, hurries: bool = True) -> None:

@@ -1,7 +1,7 @@
 """What a caller is told beside the content: who answers, what failed, what it cost, and the whole at the end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from google.rpc import code_pb2
@@ -13,7 +13,14 @@ from trunkline.v1.completion_event_pb2 import (
     StreamInterrupted,
     StreamStarted,
 )
-from trunkline.v1.completion_pb2 import Completion, Route, RouteReason, StructuredOutput, Usage
+from trunkline.v1.completion_pb2 import (
+    Completion,
+    CompletionWarning,
+    Route,
+    RouteReason,
+    StructuredOutput,
+    Usage,
+)
 from trunkline.v1.completion_service_pb2 import StreamOptions
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.completion.attempts import Batch, Hop, Try
@@ -25,6 +32,7 @@ from trunkline_server.core.pricing import price
 from trunkline_server.core.usage import CHARS_PER_TOKEN, add
 
 OUTRUN: Final = code_pb2.CANCELLED  # The code of an attempt that lost to another one.
+_MESSAGES: Final = ("spec.messages", "messages")
 # By their values: an enum's name is looked up anew each time.
 FAILED_OVER: Final = RouteReason.ROUTE_REASON_FAILOVER
 SCORED: Final = RouteReason.ROUTE_REASON_SCORED
@@ -110,7 +118,7 @@ class Report:
         completion.usage.MergeFrom(usage)
         for each in hops:
             completion.attempts.extend(each.attempts)
-            completion.warnings.extend(each.served.facts.warnings)
+            completion.warnings.extend(_news(each.served.facts.warnings, completion, each.number))
             completion.warnings.extend(each.continued)
         if turns is not None:
             completion.warnings.extend(turns.warnings)
@@ -139,6 +147,21 @@ class Report:
     def used(self, hops: Sequence[Hop]) -> Usage:
         """What was used so far, by whoever gave content."""
         return self.usage or _usage(hops)
+
+
+def _news(
+    warnings: Iterable[CompletionWarning], told: Completion, hop: int
+) -> list[CompletionWarning]:
+    """Warnings that tell something new. What a later hop adds to the messages is not the caller's."""
+    if hop == 0:
+        return list(warnings)
+    known = {(warning.code, warning.field, warning.provider) for warning in told.warnings}
+    return [
+        warning
+        for warning in warnings
+        if (warning.code, warning.field, warning.provider) not in known
+        and not warning.field.startswith(_MESSAGES)
+    ]
 
 
 def _structure(spec: CompletionSpec, completion: Completion) -> None:

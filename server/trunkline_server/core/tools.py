@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from trunkline.v1.completion_spec_pb2 import Tool
-from trunkline_server.core.errors import NotSupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +80,3 @@ class Tools(Protocol):
             InvalidRequest, NotSupported: naming the field under `where`.
         """
         ...
-
-
-class NoTools:
-    """Runs none."""
-
-    def resolve(self, tool: Tool, where: str) -> ServerTool:
-        """Refuses."""
-        raise NotSupported(f"{where}: only inline tools are served", field=where)
