@@ -37,7 +37,7 @@ MAX_HEADERS: Final = 32
 MAX_HEADER_CHARS: Final = 4096
 MAX_ACK_CHARS: Final = 4096
 MAX_BACKGROUND: Final = 256  # Calls under way whose result nobody waits for.
-CLOSE_S: Final = 5.0  # For those, when the server goes down.
+CLOSE_S: Final = 5.0
 MIN_KEY_BYTES: Final = (
     24  # The standard's least, and the only guard against a key that can be guessed.
 )
@@ -103,10 +103,16 @@ class Deliveries:
 
     Args:
         report: told of each that failed: the tool's name and the reason. Without content.
+        close_s: for what is under way when the server goes down.
     """
 
-    def __init__(self, report: Callable[[str, str], None] = lambda name, reason: None) -> None:
+    def __init__(
+        self,
+        report: Callable[[str, str], None] = lambda name, reason: None,
+        close_s: float = CLOSE_S,
+    ) -> None:
         self._report = report
+        self._close_s = close_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -127,11 +133,11 @@ class Deliveries:
             self._report(name, outcome.text)
 
     async def close(self) -> None:
-        """Wait for what is under way, `CLOSE_S` at most; what is not through by then is cancelled."""
+        """Wait for what is under way, `close_s` at most; what is not through by then is cancelled."""
         self._is_closed = True
         tasks = set(self._tasks)
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CLOSE_S)
+            _, late = await asyncio.wait(tasks, timeout=self._close_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -169,7 +169,9 @@ def test_a_webhook_has_ten_seconds_and_one_try_unless_told_otherwise():
 
 
 def test_an_operators_hosts_may_be_named_by_requests():
-    assert registry().resolve(webhook(url="http://inside.test:9000/t"), WHERE)
+    tool = webhook(url="http://inside.test:9000/t")
+
+    assert registry().resolve(tool, WHERE).tool == tool
 
 
 def test_a_registered_tool_is_what_the_operator_said():
