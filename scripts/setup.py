@@ -105,6 +105,7 @@ DEV_LOCKS = ("locks/dev.txt", "locks/model.txt")
 RUN = Venv(".venv", RUN_LOCKS)
 DEV = Venv(".venv", DEV_LOCKS, covers=(RUN_LOCKS,))
 OPENAI_1X = Venv(".venv-openai-1x", ("locks/openai-1x.txt",), has_project=False)
+SPEKO = Venv(".venv-speko", ("locks/speko.txt",), has_project=False)
 MOCKS = Venv(".venv-mocks", ("locks/mocks.txt",), has_project=False)
 NODE_SDK = NodeModules("tests/clients/node")
 NODE_MOCKS = NodeModules("tests/faults/mocks")
@@ -112,11 +113,11 @@ NODE_MOCKS = NodeModules("tests/faults/mocks")
 
 def clients() -> list[Environment]:
     if works("node", "--version") and works("npm", "--version"):
-        return [OPENAI_1X, MOCKS, NODE_SDK, NODE_MOCKS]
+        return [OPENAI_1X, SPEKO, MOCKS, NODE_SDK, NODE_MOCKS]
     if os.environ.get("CI"):
         raise SetupError("Node.js with npm is missing, and on CI no test may be skipped for that.")
     print("Node.js with npm was not found: tests that need it are skipped.")
-    return [OPENAI_1X, MOCKS]
+    return [OPENAI_1X, SPEKO, MOCKS]
 
 
 def other_pythons() -> list[Environment]:
