@@ -587,3 +587,70 @@ async def test_several_answers_at_once_and_server_tools_do_not_go_together():
         streamed = await stream(found.running.service, asked)
 
     assert "spec.sampling.candidate_count" in fields_of(streamed.error)
+
+
+async def test_over_spekos_api_too_the_gateways_tools_run():
+    script = once(
+        calls(("c1", "calculator", '{"expression": "6*7"}'), ("c2", "lookup", '{"n": 7}')),
+        answer("It is ", "42."),
+    )
+    registered = {"name": "calculator", "builtin": "calculator"}
+    async with world(script, tools=[registered]) as found:
+        source = {"kind": "webhook", "url": f"{found.tool.url}/lookup", "secretRef": "hook"}
+        body = {
+            "messages": [{"role": "user", "content": "hi"}],
+            "intent": {"language": "en"},
+            "tools": [
+                {"name": "calculator", "executionMode": "builtin"},
+                {"name": "lookup", "executionMode": "webhook", "source": source},
+            ],
+        }
+        async with httpx.AsyncClient(timeout=LIMIT_S) as http:
+            url = f"http://{found.running.service.http_address}/v1/complete"
+            response = await http.post(url, json=body)
+
+    events = [json.loads(line[6:]) for line in response.text.splitlines() if line[:6] == "data: "]
+    names = [line[7:] for line in response.text.splitlines() if line[:7] == "event: "]
+    seen = sorted(
+        (event["name"], event["status"]) for event in events if set(event) >= {"name", "status"}
+    )
+    assert response.status_code == 200
+    assert seen == [
+        ("calculator", "completed"),
+        ("calculator", "started"),
+        ("lookup", "completed"),
+        ("lookup", "started"),
+    ]
+    assert events[-1]["text"] == "It is 42."
+    assert events[-1]["usage"] == {"promptTokens": 18, "completionTokens": 8}
+    assert "toolCalls" not in events[-1]
+    assert [event["hop"] for event in events if "hop" in event] == [0, 1]
+    assert "tool_call" not in names
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(60, id="short"), pytest.param(10_000, id="long", marks=pytest.mark.slow)]
+)
+async def test_an_effect_whose_reply_is_lost_is_never_doubled(count):
+    effects: list[str] = []
+
+    def effect(exchange: Exchange) -> Turn:
+        effects.append(exchange.json["data"]["id"])
+        return [Reset()] if len(effects) % 2 else [head()[:30], Reset()]
+
+    def script(number: int, exchange: Exchange) -> Turn:
+        is_told = exchange.json["messages"][-1]["role"] == "tool"
+        return answer("Done.") if is_told else calls(("c1", "charge", "{}"))
+
+    turns = asyncio.Semaphore(20)
+    async with world(script, effect) as found:
+        tool = found.server_tool("charge")
+
+        async def one() -> str:
+            async with turns:
+                return (await found.ask(tool)).text
+
+        texts = await asyncio.gather(*(one() for _ in range(count)))
+
+    assert set(texts) == {"Done."}
+    assert len(effects) == len(set(effects)) == count
