@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -138,14 +139,14 @@ async def peer(
 class Names:
     """A resolver of the test's own. Each question for a name takes its next answer; the last one stays."""
 
-    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
+    def __init__(self, **answers: Iterable[Sequence[str]]) -> None:
         self.asked: list[str] = []
-        self._answers = {name: list(rows) for name, rows in answers.items()}
+        self._answers = {name: deque(rows) for name, rows in answers.items()}
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         self.asked.append(host)
         rows = self._answers.get(host) or self._answers["default"]
-        return rows.pop(0) if len(rows) > 1 else rows[0]
+        return rows.popleft() if len(rows) > 1 else rows[0]
 
 
 def always(*addresses: str) -> Names:

@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from trunkline_server.tools.addresses import Address, is_public
@@ -50,6 +50,12 @@ _OWN_HEADERS: Final = frozenset(
 )
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# One is reserved, the other leads nowhere, so no machine has them.
+_NOBODYS: Final[Mapping[int, Address]] = {
+    4: IPv4Address("240.0.0.1"),
+    6: IPv6Address("100::1"),
+}
 
 
 class Egress:
@@ -170,13 +176,20 @@ class Egress:
 
 
 def is_own(address: Address) -> bool:
-    """Is it this machine's? Sends nothing: connecting a UDP socket only asks the routing table."""
+    """Is it this machine's? The system lets a socket have such addresses only, and tells without sending anything.
+
+    Where it lets sockets have any address (Linux's ip_nonlocal_bind), nothing can be told, and the answer is no.
+    """
+    return _can_have(address) and not _can_have(_NOBODYS[address.version])
+
+
+def _can_have(address: Address) -> bool:
     try:
         with socket.socket(family(address), socket.SOCK_DGRAM) as probe:
-            probe.connect((str(address), 9))
-            return ip_address(probe.getsockname()[0]) == address
-    except OSError:  # There is no way to it, so it is elsewhere.
+            probe.bind((str(address), 0))
+    except OSError:
         return False
+    return True
 
 
 def _allowed(entry: str) -> tuple[str, int | None]:
