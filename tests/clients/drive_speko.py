@@ -1,8 +1,8 @@
 """Every case through both clients of Speko's official SDK for Python, the one that waits and the one that awaits.
 
-drive_speko.py KEY EDGE=URL[,EDGE=URL ...] [CASE ...]
+drive_speko.py KEY WEBHOOK EDGE=URL[,EDGE=URL ...] [CASE ...]
 
-prints one JSON object: by client and edge, as in `sync-local`, results by case
+prints one JSON object: by client and edge, as in `sync-local`, results by case. WEBHOOK is the URL of a tool.
 
 Each case is pinned to a provider of its own, CASE-CLIENT-EDGE, so that no case sees what another one did to a breaker.
 """
@@ -29,13 +29,6 @@ PARAMETERS: Final = {
     "required": ["city"],
 }
 TOOLS: Final = [{"name": "get_weather", "description": "Finds it.", "parameters": PARAMETERS}]
-WEBHOOK: Final = {
-    "kind": "webhook",
-    "url": "https://example.com/weather",
-    "secret_ref": "s1",
-    "auth_headers": [{"name": "x-key", "secret_ref": "s2"}],
-    "timeout_ms": 1500,
-}
 
 
 class Waiting:
@@ -102,8 +95,9 @@ CLIENTS: Final[Mapping[str, Callable[[str, str], Waiting | Awaiting]]] = {
 class Cases:
     """One method for each case."""
 
-    def __init__(self, way: str, url: str, key: str, caller: str) -> None:
+    def __init__(self, way: str, url: str, key: str, webhook: str, caller: str) -> None:
         self._way = way
+        self._webhook = webhook
         self._url = url
         self._client = CLIENTS[way](url, key)
         self._caller = caller
@@ -218,20 +212,55 @@ class Cases:
         return self._client.first_text(**self._asked("early-close"))
 
     def server_tools(self) -> Any:
-        """For a service that plays a script."""
+        """All kinds of tools that the gateway runs."""
+        source = {
+            "kind": "webhook",
+            "url": self._webhook,
+            "secret_ref": "hook",
+            "headers": {"x-shop": "7"},
+            "auth_headers": [{"name": "x-key", "secret_ref": "other"}],
+            "timeout_ms": 9500,
+        }
+        parameters = {"type": "object"}
+        shared = {"description": "", "parameters": parameters}
         tools = [
-            {**TOOLS[0], "execution_mode": "webhook", "source": WEBHOOK},
-            {**TOOLS[0], "name": "calculator", "execution_mode": "builtin"},
+            {**TOOLS[0], "execution_mode": "webhook", "source": source},
+            {"name": "look_up", "execution_mode": "webhook", **shared},
             {
-                **TOOLS[0],
-                "name": "clock",
+                **shared,
+                "name": "calculate",
                 "execution_mode": "builtin",
-                "source": {"kind": "builtin", "name": "current_time", "config": {"zone": "UTC"}},
+                "source": {"kind": "builtin", "name": "calculator"},
+                "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}},
                 "pre_tool_speech": "never",
             },
         ]
-        asked = self._asked("scripted", tools=tools, max_tool_hops=3)
-        return [whole(event) for event in self._client.events(**asked)]
+        events = joined(self._client.events(**self._asked("server-tools", tools=tools)))
+        # They run at once, so their events come in any order.
+        ran = [event for event in events if event["type"] == "server_tool_call"]
+        others = [event for event in events if event["type"] != "server_tool_call"]
+        return [sorted([event["name"], event["status"]] for event in ran), others]
+
+    def mixed(self) -> Any:
+        """A turn that calls a tool of the caller's and one of the gateway's; then the caller's result."""
+        registered = {"description": "", "parameters": {"type": "object"}}
+        tools = [*TOOLS, {"name": "look_up", "execution_mode": "webhook", **registered}]
+        asked = self._asked("mixed", tools=tools)
+        answer = self._client.complete(**asked)
+        calls = [[call.name, call.args] for call in answer.tool_calls]
+        messages = [
+            *HELLO,
+            {"role": "assistant", "content": answer.text, "tool_calls": answer.tool_calls},
+            *(
+                {"role": "tool", "content": "rain", "tool_call_id": call.id}
+                for call in answer.tool_calls
+            ),
+        ]
+        return [calls, self._client.complete(**{**asked, "messages": messages}).text]
+
+    def unknown_secret(self) -> Any:
+        source = {"kind": "webhook", "url": self._webhook, "secret_ref": "nope"}
+        return self._refused("plain", tools=[{**TOOLS[0], "source": source}])
 
 
 def whole(value: Any) -> Any:
@@ -266,9 +295,11 @@ def joined(events: Sequence[Any]) -> list[Any]:
     return found
 
 
-def results(way: str, url: str, key: str, caller: str, names: Sequence[str]) -> Mapping[str, Any]:
+def results(
+    way: str, url: str, key: str, webhook: str, caller: str, names: Sequence[str]
+) -> Mapping[str, Any]:
     """The results of these cases; an error that no case expects is a result too."""
-    cases = Cases(way, url, key, caller)
+    cases = Cases(way, url, key, webhook, caller)
     found = {}
     for name in names:
         case: Callable[[], Any] = getattr(cases, name)
@@ -280,12 +311,12 @@ def results(way: str, url: str, key: str, caller: str, names: Sequence[str]) -> 
 
 
 def main() -> None:
-    key, edges, *names = sys.argv[1:]
+    key, webhook, edges, *names = sys.argv[1:]
     found = {}
     for pair in edges.split(","):
         edge, _, url = pair.partition("=")
         for way in CLIENTS:
-            found[f"{way}-{edge}"] = results(way, url, key, f"{way}-{edge}", names)
+            found[f"{way}-{edge}"] = results(way, url, key, webhook, f"{way}-{edge}", names)
     print(json.dumps(found))
 
 

@@ -9,28 +9,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
 import pytest
 import pytest_asyncio
 
 from tests.clients.gateway import EDGES, HERE, LIMIT_S, ROOT, need, run, shim
-from tests.clients.script import ANSWERS, LINE_ENDS, TOOL_CALLS
-from tests.edges.http11 import serving
-from tests.python_client.events import routed, text_delta
-from tests.python_client.scripted import Gateway
+from tests.clients.script import ANSWERS, LINE_ENDS, TOOL_CALLS, piece, stream
 from tests.support.service import model, provider, service
-from tests.support.upstream import Exchange, Step, Upstream, upstream
-from trunkline.v1.completion_event_pb2 import CompleteResponse, StreamCompleted
-from trunkline.v1.completion_pb2 import Completion, Route, ServerToolCall, ServerToolState, Usage
-from trunkline.v1.completion_spec_pb2 import (
-    BuiltinSource,
-    PreToolSpeech,
-    RegisteredSource,
-    Tool,
-    WebhookSource,
-)
-from trunkline_server.edges.rest.app import RestApp
-from trunkline_server.edges.rest.speko import SpekoShim
+from tests.support.upstream import Exchange, Step, Upstream, finish, upstream, whole
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,14 +36,27 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "broken": "broken",
     "broken-streamed": "broken",
     "early-close": "early-close",
+    "server-tools": "plain",
+    "mixed": "plain",
+}
+SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+# What the models of two cases call, until they see results.
+SERVER_CALLS: Final = {
+    "server-tools": [
+        ("c1", "get_weather", '{"city": "Bern"}'),
+        ("c2", "look_up", "{}"),
+        ("c3", "calculate", '{"expression": "6 * 7"}'),
+    ],
+    "mixed": [("c1", "get_weather", '{"city": "Bern"}'), ("c2", "look_up", "{}")],
 }
 
 
 @dataclass
 class Speko:
-    """A running service, its upstream, and both edges by name."""
+    """A running service, its upstream, its webhook, and both edges by name."""
 
     upstream: Upstream
+    webhook: Upstream
     urls: Mapping[str, str]
 
     def exchanges(self, case: str, caller: str) -> list[Exchange]:
@@ -70,6 +68,12 @@ def scripted(exchange: Exchange) -> Sequence[Step]:
     """By the provider, which has one model of its own name."""
     way, edge = exchange.json["model"].split("-")[-2:]
     case = exchange.json["model"].removesuffix(f"-{way}-{edge}")
+    if case in SERVER_CALLS and exchange.json["messages"][-1]["role"] != "tool":
+        called = [
+            {"index": index, "id": key, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for index, (key, name, arguments) in enumerate(SERVER_CALLS[case])
+        ]  # fmt: skip
+        return stream(piece({"tool_calls": called}), finish("tool_calls"))
     return ANSWERS[SCRIPTS[case]](bool(exchange.json.get("stream")))
 
 
@@ -77,21 +81,42 @@ def scripted(exchange: Exchange) -> Sequence[Step]:
 async def speko() -> AsyncIterator[Speko]:
     names = [f"{case}-{caller}" for case in SCRIPTS for caller in CALLERS]
     accuracy = {"second": 0.1}
-    async with upstream(scripted) as running, service(
-        environment={"KEY": KEY},
-        providers=[provider(name, running.url) for name in names],
-        models=[
-            model(name, name, scores={"accuracy": accuracy.get(name.partition("-")[0], 0.9)})
-            for name in names
-        ],
-        keys=[{"id": "tests", "key_env": "KEY"}],
-    ) as started, shim(started.grpc_address) as shim_url:  # fmt: skip
-        yield Speko(running, {"local": f"http://{started.http_address}", "shim": shim_url})
+    async with (
+        upstream(scripted) as running,
+        upstream(whole({"degrees": 21})) as webhook,
+        service(
+            environment={"KEY": KEY, "HOOK": SECRET, "OTHER": "another secret"},
+            providers=[provider(name, running.url) for name in names],
+            models=[
+                model(name, name, scores={"accuracy": accuracy.get(name.partition("-")[0], 0.9)})
+                for name in names
+            ],
+            keys=[{"id": "tests", "key_env": "KEY"}],
+            secrets={"hook": {"env": "HOOK"}, "other": {"env": "OTHER"}},
+            egress={"allowed_hosts": [f"127.0.0.1:{webhook.port}"]},
+            tools=[
+                {
+                    "name": "look_up",
+                    "description": "Looks it up.",
+                    "parameters": {"type": "object"},
+                    "url": f"{webhook.url}/registered",
+                    "secret": "hook",
+                }
+            ],
+        ) as started,
+        shim(started.grpc_address) as shim_url,
+    ):
+        urls = {"local": f"http://{started.http_address}", "shim": shim_url}
+        yield Speko(running, webhook, urls)
 
 
 CALLS: Final = [
     {"id": key, "name": name, "args": "".join(pieces)} for key, name, pieces in TOOL_CALLS
 ]
+
+
+# Of two turns.
+TWICE: Final = {"prompt_tokens": 18, "completion_tokens": 8}
 
 
 def done(case: str, caller: str, **more: Any) -> dict[str, Any]:
@@ -172,27 +197,42 @@ def expected(caller: str) -> Mapping[str, Any]:
             },
         ],
         "early_close": "Hel",
-    }
+        "server_tools": [
+            sorted([name, s] for _, name, _ in SERVER_CALLS["server-tools"] for s in ("started", "completed")),
+            [
+                meta("server-tools", caller),
+                {**meta("server-tools", caller), "hop": 1},
+                {"type": "delta", "text": "Hello"},
+                {"type": "done", **done("server-tools", caller, usage=TWICE)},
+            ],
+        ],
+        "mixed": [[["get_weather", '{"city": "Bern"}']], "Hello"],
+        "unknown_secret": failed(
+            400,
+            "VALIDATION_ERROR",
+            "tools[0].source.secretRef: names no secret of this server",
+        ),
+    }  # fmt: skip
 
 
 CASES: Final = tuple(expected(""))
 
 
-async def drive(urls: Mapping[str, str], *cases: str) -> Any:
+async def drive(speko: Speko) -> Mapping[str, Mapping[str, Any]]:
     """The SDK's results, by client and edge. One process for all: it takes a second to start."""
     python = need(ROOT / ".venv-speko/bin/python", "make setup-clients")
-    edges = ",".join(f"{edge}={url}" for edge, url in urls.items())
+    edges = ",".join(f"{edge}={url}" for edge, url in speko.urls.items())
     program = [python, "-W", "error", str(HERE / "drive_speko.py")]
-    code, out, err = await run(*program, KEY, edges, *cases)
+    code, out, err = await run(*program, KEY, f"{speko.webhook.url}/weather", edges, *CASES)
     assert code == 0, err.decode()
-    return json.loads(out)
+    found: Mapping[str, Mapping[str, Any]] = json.loads(out)
+    return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def driven(speko: Speko) -> Mapping[str, Mapping[str, Any]]:
     """What all callers found."""
-    found: Mapping[str, Mapping[str, Any]] = await drive(speko.urls, *CASES)
-    return found
+    return await drive(speko)
 
 
 @pytest.fixture(params=CALLERS)
@@ -257,63 +297,26 @@ async def test_a_stream_that_is_left_early_closes_the_upstream(speko, results, c
         await exchange.closed.wait()
 
 
-# Tools of the gateway, before a service that plays a script
+async def test_the_webhook_is_called_as_it_was_described(speko, driven):
+    assert all(len(found["server_tools"]) == 2 for found in driven.values())
+
+    described = [e for e in speko.webhook.exchanges if e.path == "/weather"]
+    registered = [e for e in speko.webhook.exchanges if e.path == "/registered"]
+
+    assert len(described) == len(CALLERS)
+    for exchange in described:
+        assert exchange.header("x-shop") == "7"
+        assert exchange.header("x-key") == "another secret"
+        assert (exchange.header("webhook-signature") or "").startswith("v1,")
+    assert len(registered) == 2 * len(CALLERS), "once for each turn that called it"
 
 
-def ran(state: ServerToolState.ValueType) -> CompleteResponse:
-    """What becomes of a tool of the gateway's."""
-    call = ServerToolCall(id="s1", name="get_weather", state=state)
-    return CompleteResponse(server_tool_call=call)
+async def test_a_mixed_turn_goes_on_with_the_results_of_both_tools(speko, results, caller):
+    assert results["mixed"][1] == "Hello"
 
+    first, second = (exchange.json["messages"] for exchange in speko.exchanges("mixed", caller))
 
-async def test_tools_of_the_gateway_are_asked_for_and_told_of():
-    completion = Completion(
-        route=Route(provider="p", model="m", hop=1),
-        usage=Usage(input_tokens=20, output_tokens=7),
-    )
-    script = [
-        routed(0),
-        ran(ServerToolState.SERVER_TOOL_STATE_STARTED),
-        ran(ServerToolState.SERVER_TOOL_STATE_SUCCEEDED),
-        routed(1),
-        text_delta("It rains."),
-        CompleteResponse(completed=StreamCompleted(completion=completion)),
-    ]
-    with Gateway() as gateway:
-        gateway.plays(script)
-        async with (
-            grpc.aio.insecure_channel(gateway.target) as channel,
-            serving(RestApp([SpekoShim(channel)], {})) as served,
-        ):
-            found = await drive({"script": f"http://127.0.0.1:{served.port}"}, "server_tools")
-
-    events = found["sync-script"]["server_tools"]
-    assert found["async-script"]["server_tools"] == events
-    assert [event["type"] for event in events] == [
-        "meta", "server_tool_call", "server_tool_call", "meta", "delta", "done",
-    ]  # fmt: skip
-    assert [event["status"] for event in events[1:3]] == ["started", "completed"]
-    assert [event["hop"] for event in events if event["type"] == "meta"] == [0, 1]
-    assert events[-1]["text"] == "It rains."
-    first, second = (call.request.spec.tool_options for call in gateway.calls)
-    schema = first.tools[0].parameters_schema_json
-    webhook = WebhookSource(
-        url="https://example.com/weather",
-        secret_ref="s1",
-        auth_header_secret_refs={"x-key": "s2"},
-    )
-    webhook.timeout.FromMilliseconds(1500)
-    shared = {"description": "Finds it.", "parameters_schema_json": schema}
-    assert first == second
-    assert json.loads(schema)["required"] == ["city"]
-    assert list(first.tools) == [
-        Tool(name="get_weather", webhook=webhook, **shared),
-        Tool(name="calculator", registered=RegisteredSource(), **shared),
-        Tool(
-            name="clock",
-            builtin=BuiltinSource(name="current_time", config_json='{"zone":"UTC"}'),
-            pre_tool_speech=PreToolSpeech.PRE_TOOL_SPEECH_NEVER,
-            **shared,
-        ),
-    ]
-    assert first.max_hops == 3
+    told = {m["tool_call_id"]: m["content"] for m in second if m["role"] == "tool"}
+    assert [m["role"] for m in first] == ["user"]
+    assert told["c1"] == "rain"
+    assert "21" in told["c2"]

@@ -491,6 +491,34 @@ INVALID: Final[dict[str, tuple[Any, str]]] = {
         "tools[1].parameters: is no JSON Schema (at /type)",
     ),
     "a tool twice": (with_tool(name="other"), "tools[1].name: is used twice"),
+    "a tool that nobody registered": (
+        with_tool(executionMode="webhook"),
+        "tools[1].name: names no registered tool of this server",
+    ),
+    "a builtin that there is not": (
+        with_tool(source={"kind": "builtin", "name": "shell"}),
+        "tools[1].source.name: names no builtin of this server",
+    ),
+    "options of a builtin without any": (
+        with_tool(source={"kind": "builtin", "name": "calculator", "config": {"a": 1}}),
+        "tools[1].source.config: must be empty: this builtin has no options",
+    ),
+    "a webhook at home": (
+        with_tool(source={**WEBHOOK, "url": "https://127.0.0.1/"}),
+        "tools[1].source.url: leads to an address that is not public",
+    ),
+    "a webhook that takes for ever": (
+        with_tool(source={**WEBHOOK, "timeoutMs": 60_001}),
+        "tools[1].source.timeoutMs: more than 0 s and at most 60 s",
+    ),
+    "a header that is none": (
+        with_tool(source={**WEBHOOK, "headers": {"x a": "1"}}),
+        "tools[1].source.headers['x a']: is no header name",
+    ),
+    "a secret that there is not": (
+        with_tool(source={**WEBHOOK, "authHeaders": [{"name": "x-a", "secretRef": "s2"}]}),
+        "tools[1].source.authHeaders['x-a']: names no secret of this server",
+    ),
     "a choice of no tool": (
         asked(toolChoice={"type": "function", "function": {"name": "f"}}),
         "toolChoice.function.name: names no tool of this request",
