@@ -6,6 +6,7 @@ from random import Random
 from statistics import fmean
 from typing import Final, Protocol
 
+from bench.routing.thompson import Thompson
 from bench.routing.worlds import Offer, Scoring, World
 from trunkline_server.core.breaker import Breaker, State
 
@@ -207,4 +208,5 @@ POLICIES: Final[dict[str, Callable[[Briefing], Policy]]] = {
     "random": Shuffled,
     "power-of-two": PowerOfTwo,
     "moving-averages": lambda briefing: Guarded(MovingAverages(briefing), briefing),
+    "thompson": lambda briefing: Guarded(Thompson(briefing.scoring), briefing),
 }

@@ -1,0 +1,226 @@
+"""Discounted Thompson sampling over what candidates have shown lately. Sans-I/O: the caller brings the clock.
+
+**Time to first token.** Of each candidate, the mean and variance of its logarithm, in which an observation counts less
+with every later one (GAMMA) and with time (HALF_LIFE_S). What is forgotten gives way to what the candidate is usually
+like, a slow average that starts at its scoring run. So one that was slow, and is asked no more, becomes after a while
+one that may be well again; and the longer nobody asked, the less certain its mean.
+
+**Failures.** A candidate is well and fails now and then, which a slow average counts; or it is in trouble, and fails
+with TROUBLE_FAILURE. The probability of trouble follows from each outcome by Bayes' rule and, with nothing heard, goes
+back to TROUBLE_SHARE. One lone failure is then hardly held against a candidate that fails rarely, and a few in a row
+are the end of its lead. A mere discounted share of failures has to be either slow to notice or easily scared.
+
+**Choice.** The index of a candidate is what it costs per answer: its mean time, plus its known loss, plus what failed
+attempts cost before one succeeds. The order by index is the best one if the belief is right, and most requests get it.
+EXPLORED_SHARE of them, picked by a hash of their id, explore instead: every candidate whose index is at most NEAR times
+the best draws a belief that it may be true, and the best draw but for the leader's is asked first. The same id, clock
+and observations give the same order.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
+from typing import Final, Protocol
+
+GAMMA: Final = 0.98
+HALF_LIFE_S: Final = 600.0
+USUAL_GAMMA: Final = 0.999
+USUAL_WEIGHT: Final = 1.0  # Of what is usual, in observations.
+SIGMA: Final = 0.5  # Of the logarithm, while little is known.
+SIGMA_WEIGHT: Final = 10.0
+UNKNOWN_S: Final = 1.0  # Time to first token of a candidate that nobody has measured.
+MIN_LATENCY_S: Final = 1e-3  # Less is no time that a provider took.
+
+TROUBLE_FAILURE: Final = 0.4
+TROUBLE_SHARE: Final = 0.005
+TROUBLE_S: Final = 300.0
+FAILURE: Final = 0.01  # Of a candidate that is well, while little is known.
+FAILURE_WEIGHT: Final = 50.0
+FAILURE_GAMMA: Final = 0.998
+FAILURE_S: Final = 3.0  # What a failed attempt takes, while none was seen.
+FAILURE_STEP: Final = 0.3
+MIN_FAILURE: Final = 1e-4
+MAX_TROUBLE: Final = 0.999
+
+EXPLORED_SHARE: Final = 0.02
+NEAR: Final = 2.0
+REFRESH_S: Final = 1.0  # An index without news is good for so long.
+
+HASH_BYTES: Final = 8
+FORGETTING_PER_S: Final = math.log(2) / HALF_LIFE_S
+
+
+class Offer(Protocol):
+    """A candidate, and its loss in seconds beside that of time: what it lacks in accuracy, what it costs more."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def known_loss_s(self) -> float: ...
+
+
+class Measured(Protocol):
+    """A scoring run's attempts at one candidate: times of the answers that came, and how many failed."""
+
+    @property
+    def latencies_s(self) -> Sequence[float]: ...
+
+    @property
+    def failures(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the next attempt is thought to bring.
+
+    Attributes:
+        latency_s: the mean time to first token, of an attempt that succeeds.
+        failure: the probability of the other kind.
+        lost_s: what failed attempts cost for each answer, in the mean.
+    """
+
+    latency_s: float
+    failure: float
+    lost_s: float
+
+    @property
+    def index_s(self) -> float:
+        """What an answer costs in time."""
+        return self.latency_s + self.lost_s
+
+
+class Belief:
+    """About one candidate. `now_s` never runs backwards; if it does, no time has passed."""
+
+    def __init__(self, measured: Measured | None, now_s: float) -> None:
+        logs = [math.log(max(s, MIN_LATENCY_S)) for s in measured.latencies_s] if measured else []
+        failures = measured.failures if measured else 0
+        attempts = len(logs) + failures
+        self._at_s = now_s
+        self._weight = float(len(logs))
+        self._log_s = sum(logs) / len(logs) if logs else math.log(UNKNOWN_S)
+        self._usual_log_s = self._log_s
+        self._squares = sum((log_s - self._log_s) ** 2 for log_s in logs)
+        self._squares_weight = self._weight
+        self._trouble = TROUBLE_SHARE
+        self._failure = (failures + FAILURE * FAILURE_WEIGHT) / (attempts + FAILURE_WEIGHT)
+        self._lost_s = self._failure * FAILURE_S
+        self._failure_s = FAILURE_S
+        self._expected: Expectation | None = None
+        self._expected_at_s = 0.0
+
+    def expected(self, now_s: float) -> Expectation:
+        """In the mean over all that may be true."""
+        if self._expected is None or now_s > self._expected_at_s + REFRESH_S:
+            log_s, _ = self._mean(now_s)
+            self._expected = self._expectation(log_s, self._trouble_now(now_s))
+            self._expected_at_s = now_s
+        return self._expected
+
+    def drawn(self, now_s: float, random: Random) -> Expectation:
+        """If what is drawn were true: each belief with the probability that it has."""
+        log_s, weight = self._mean(now_s)
+        log_s = random.gauss(log_s, math.sqrt(self._variance / (weight + USUAL_WEIGHT)))
+        is_in_trouble = random.random() < self._trouble_now(now_s)
+        return self._expectation(log_s, float(is_in_trouble))
+
+    def see(self, now_s: float, latency_s: float | None, failed: bool) -> None:
+        """An attempt ended: `latency_s` until its first token, or until it failed; None if neither is known."""
+        self._expected = None
+        self._judge(self._trouble_now(now_s), latency_s, failed)
+        log_s, weight = self._mean(now_s)
+        self._at_s = max(now_s, self._at_s)
+        self._weight = weight
+        if latency_s is not None and not failed:
+            self._time(math.log(max(latency_s, MIN_LATENCY_S)), log_s)
+
+    @property
+    def _variance(self) -> float:
+        return (self._squares + SIGMA * SIGMA * SIGMA_WEIGHT) / (
+            self._squares_weight + SIGMA_WEIGHT
+        )
+
+    def _idle_s(self, now_s: float) -> float:
+        return max(0.0, now_s - self._at_s)
+
+    def _mean(self, now_s: float) -> tuple[float, float]:
+        """Of the logarithm of time to first token; and the weight of the observations in it."""
+        weight = self._weight * math.exp(-FORGETTING_PER_S * self._idle_s(now_s))
+        mean = (self._log_s * weight + self._usual_log_s * USUAL_WEIGHT) / (weight + USUAL_WEIGHT)
+        return mean, weight
+
+    def _trouble_now(self, now_s: float) -> float:
+        lasting = math.exp(-self._idle_s(now_s) / TROUBLE_S)
+        return TROUBLE_SHARE + (self._trouble - TROUBLE_SHARE) * lasting
+
+    def _expectation(self, log_s: float, trouble: float) -> Expectation:
+        failure = trouble * TROUBLE_FAILURE + (1 - trouble) * self._failure
+        lost_s = trouble * TROUBLE_FAILURE * self._failure_s + (1 - trouble) * self._lost_s
+        return Expectation(math.exp(log_s + self._variance / 2), failure, lost_s / (1 - failure))
+
+    def _judge(self, trouble: float, latency_s: float | None, failed: bool) -> None:
+        in_trouble = trouble * (TROUBLE_FAILURE if failed else 1 - TROUBLE_FAILURE)
+        well = (1 - trouble) * (self._failure if failed else 1 - self._failure)
+        trouble = in_trouble / (in_trouble + well)
+        # What happens in trouble says nothing about how often a candidate fails that is well.
+        step = (1 - FAILURE_GAMMA) * (1 - trouble)
+        self._failure = max(MIN_FAILURE, self._failure + step * (failed - self._failure))
+        self._trouble = min(trouble, MAX_TROUBLE)
+        if latency_s is not None:
+            self._lost_s += step * (failed * latency_s - self._lost_s)
+            if failed:
+                self._failure_s += FAILURE_STEP * (latency_s - self._failure_s)
+
+    def _time(self, log_s: float, expected_log_s: float) -> None:
+        gap = log_s - expected_log_s
+        self._squares = self._squares * GAMMA + gap * gap
+        self._squares_weight = self._squares_weight * GAMMA + 1
+        kept = self._weight * GAMMA
+        self._log_s = (self._log_s * kept + log_s) / (kept + 1)
+        self._weight = kept + 1
+        self._usual_log_s += (1 - USUAL_GAMMA) * (log_s - self._usual_log_s)
+
+
+class Thompson:
+    """The policy. Bounded by the number of candidates that it is ever asked about."""
+
+    def __init__(self, measured: Mapping[str, Measured]) -> None:
+        self._measured = measured
+        self._beliefs: dict[str, Belief] = {}
+
+    def belief(self, candidate: str, now_s: float) -> Belief:
+        """Begins with its scoring run, if there was one, as if that were made when the candidate is first met."""
+        belief = self._beliefs.get(candidate)
+        if belief is None:
+            belief = self._beliefs[candidate] = Belief(self._measured.get(candidate), now_s)
+        return belief
+
+    def order(self, now_s: float, request_id: str, candidates: Sequence[Offer]) -> list[str]:
+        """The names of all candidates, in the order in which they are to be tried."""
+        indices_s = {
+            offer.name: self.belief(offer.name, now_s).expected(now_s).index_s + offer.known_loss_s
+            for offer in candidates
+        }
+        names = sorted(indices_s, key=indices_s.__getitem__)
+        digest = int.from_bytes(blake2b(request_id.encode(), digest_size=HASH_BYTES).digest())
+        if digest < EXPLORED_SHARE * 256**HASH_BYTES:
+            limit_s = NEAR * indices_s[names[0]]
+            near = [o for o in candidates if o.name != names[0] and indices_s[o.name] <= limit_s]
+            if near:
+                first = self._best_draw(now_s, near, Random(digest))
+                names.remove(first)
+                names.insert(0, first)
+        return names
+
+    def observe(self, now_s: float, candidate: str, latency_s: float | None, failed: bool) -> None:
+        """An attempt ended. Its time as in `Belief.see`."""
+        self.belief(candidate, now_s).see(now_s, latency_s, failed)
+
+    def _best_draw(self, now_s: float, offers: Sequence[Offer], random: Random) -> str:
+        def drawn_s(offer: Offer) -> float:
+            return self._beliefs[offer.name].drawn(now_s, random).index_s + offer.known_loss_s
+
+        return min(offers, key=drawn_s).name
