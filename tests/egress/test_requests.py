@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import logging
 import time
+import traceback
 
 import pytest
 
@@ -371,7 +372,7 @@ async def test_one_egress_serves_many_at_once():
     assert len(outside.connections) == 50
 
 
-@pytest.mark.parametrize("said", [OK, b"garbage\r\n\r\n"])
+@pytest.mark.parametrize("said", [OK, b"s3cret garbage\r\n\r\n", HEAD + b"s3cret\r\n\r\n"])
 async def test_paths_and_headers_are_neither_logged_nor_told(said, caplog):
     caplog.set_level(logging.INFO)
     async with peer(reply(said)) as outside:
@@ -387,7 +388,7 @@ async def test_paths_and_headers_are_neither_logged_nor_told(said, caplog):
                 max_bytes=MAX_BYTES,
             )
         except EgressError as error:
-            shown = f"{error!r} {error} {error.__cause__!r}"
+            shown = "".join(traceback.format_exception(error, limit=0))
         else:
             shown = ""
 

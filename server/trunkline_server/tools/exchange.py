@@ -31,7 +31,8 @@ CONNECT_S: Final = 3.0  # For each address of a name, before the next is tried.
 MAX_CONNECTS: Final = 4
 MAX_HEAD_BYTES: Final = 64 * 1024  # Of the response, interim ones included.
 MAX_FRAMING: Final = 8  # Bytes on the wire for each byte of a body: a chunk of one byte takes six.
-MAX_PIECES: Final = 20_000  # Of a body; each costs some 20 us of CPU, however small it is.
+MAX_PIECES: Final = 20_000  # Of a body, beside those of at least
+PIECE_BYTES: Final = 512  # this size; each costs some 20 us of CPU, however small it is.
 PIECES_AT_A_TIME: Final = 64  # Then others have their turn.
 WRITE_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 64 * 1024
@@ -133,8 +134,8 @@ class Exchange(httpcore.AsyncNetworkBackend):
                     body = await self._body(response, max_bytes)
                 finally:
                     await response.aclose()
-            except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-                raise self.error("BROKEN") from error
+            except (httpcore.NetworkError, httpcore.ProtocolError):
+                raise self.error("BROKEN") from None  # Their texts quote what the peer said.
         return EgressResponse(response.status_code, dict(response.headers.items()), body)
 
     async def _body(self, response: httpx.Response, max_bytes: int) -> bytes:
@@ -150,7 +151,7 @@ class Exchange(httpcore.AsyncNetworkBackend):
                 body += piece
                 if is_encoded:
                     raise self.error("BROKEN")
-                if len(body) > max_bytes or count > MAX_PIECES:
+                if len(body) > max_bytes or count > MAX_PIECES + len(body) // PIECE_BYTES:
                     raise self.error("TOO_LARGE")
                 if count % PIECES_AT_A_TIME == 0:
                     # What one read brought is handed over piece by piece without ever waiting.

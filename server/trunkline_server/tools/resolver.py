@@ -44,7 +44,11 @@ class SystemResolver:
             with suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(finish, found)
 
-        threading.Thread(target=look_up, name="egress-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="egress-lookup", daemon=True).start()
+        except RuntimeError as error:  # The system gives no more threads.
+            self._free.release()
+            raise OSError("no thread") from error
         return await answer
 
 
