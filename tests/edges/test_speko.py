@@ -1096,6 +1096,41 @@ def test_a_preview_of_nothing_is_refused(query, field, text):
     assert (refused.value.refusal.field, refused.value.refusal.message) == (field, text)
 
 
+async def test_a_preview_asks_nobody_and_names_everybody():
+    async with (
+        upstream(answer("no")) as scripted,
+        service(
+            providers=[provider("a", scripted.url), provider("b", scripted.url)],
+            models=[
+                model("m", "a", scores={"accuracy": 0.25, "latency": 0.25, "cost": 0.5}),
+                model("n", "b", scores={"accuracy": 0.5, "latency": 0.5, "cost": 0.5}),
+                model("o", "b", modes=["think"]),
+            ],
+        ) as running,
+        asking(f"http://{running.http_address}") as http,
+    ):
+        found = await http.get("/v1/routing/preview?language=en&optimizeFor=accuracy")
+        wrong = await http.get("/v1/routing/preview?region=global")
+        unknown = await http.get("/v1/routing/preview?language=en&model=nope")
+
+    told = found.json()
+    assert [(c["provider"], c["model"], c["eligible"]) for c in told["candidates"]] == [
+        ("b", "n", True), ("a", "m", True), ("b", "o", False),
+    ]  # fmt: skip
+    assert told["scoresRunId"] is None
+    assert told["candidates"][0]["terms"] == {
+        "accuracy": pytest.approx(0.4),
+        "latency": pytest.approx(0.075),
+        "cost": pytest.approx(0.025),
+    }
+    assert told["candidates"][0]["score"] == pytest.approx(0.5)
+    assert "mode" in told["candidates"][2]["exclusionReason"]
+    assert wrong.status_code == 400
+    assert wrong.json() == {"error": "language: is needed", "code": "VALIDATION_ERROR"}
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "NOT_FOUND")
+    assert not scripted.exchanges
+
+
 def test_a_preview_tells_each_candidate_with_its_terms():
     scored = RouteCandidate(
         provider="a", model="m", score=0.75, accuracy=0.5, latency=0.25, cost=0.0, eligible=True

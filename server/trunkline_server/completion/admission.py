@@ -73,11 +73,17 @@ class Admission:
         return Expected(self, criticality)
 
     def _turn_away(self, criticality: Criticality) -> None:
-        if self.pressure.is_overwhelmed and criticality is not HIGHEST_FIRST[0]:
-            raise self._overloaded()
         expected = self._expected[criticality]
-        room = self.pressure.room(criticality)
-        if len(self._tickets) + expected < room:
+        taken = len(self._tickets) + expected
+        pressure = self.pressure
+        if (
+            pressure.is_overwhelmed
+            and taken >= pressure.floor
+            and criticality is not HIGHEST_FIRST[0]
+        ):
+            raise self._overloaded()
+        room = pressure.room(criticality)
+        if taken < room:
             return
         if self.waiting >= self._max_waiting and not self._waits_below(criticality):
             raise self._overloaded()

@@ -4,8 +4,8 @@ Every quarter of a second the process looks at itself: how late its event loop r
 it holds. A loop that goes on running late lowers the number of requests in flight; one that goes on being unpunctual
 lowers it gently, if it is that number what holds requests back; a punctual one lets it grow again. One late look alone
 is a hiccup of the machine, not load. Between looks the lag is felt at each tick of the loop: once it is too late, and
-was not punctual before that, nothing is taken on until it has nearly caught up, because what has come in meanwhile
-waits in the loop already.
+was not punctual before that, hardly anything is taken on until it has nearly caught up, because what has come in
+meanwhile waits in the loop already.
 Requests of a lower criticality find the house full earlier: batch work at half of the limit, standard at nine tenths.
 Memory is a matter of sizes: from 80 % of what there is big requests are refused, from 90 % all of them, and at 95 % the
 largest one in flight is ended.
@@ -67,6 +67,9 @@ class Pressure:
 
     def __init__(self, max_in_flight: int) -> None:
         self._max_in_flight = max_in_flight
+        self.floor = min(
+            MIN_IN_FLIGHT, max_in_flight
+        )  # So many are taken however late the loop runs.
         self.in_flight_limit = max_in_flight
         self.sample = Sample()
         self.is_overwhelmed = False
@@ -77,13 +80,12 @@ class Pressure:
         """One more look, with the number of requests in flight at that moment."""
         lasting_s = min(sample.lag_s, self.sample.lag_s)
         self.sample = sample
-        floor = min(MIN_IN_FLIGHT, self._max_in_flight)
         if lasting_s >= LAG_SHED_S:
             # From what really is in flight: a limit that is far away would take many steps to be felt.
             step = max(LOWEST_STEP_DOWN, min(HIGHEST_STEP_DOWN, LAG_SHED_S / sample.lag_s))
-            self.in_flight_limit = max(floor, int(min(self.in_flight_limit, in_flight) * step))
+            self.in_flight_limit = max(self.floor, int(min(self.in_flight_limit, in_flight) * step))
         elif lasting_s >= LAG_WARN_S and in_flight >= self.room(Criticality.STANDARD):
-            self.in_flight_limit = max(floor, int(self.in_flight_limit * EASE_DOWN))
+            self.in_flight_limit = max(self.floor, int(self.in_flight_limit * EASE_DOWN))
         elif sample.lag_s < LAG_WARN_S and self.in_flight_limit < self._max_in_flight:
             raised = int(self.in_flight_limit * STEP_UP) + 1
             self.in_flight_limit = min(self._max_in_flight, raised)

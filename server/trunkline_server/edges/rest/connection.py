@@ -259,11 +259,12 @@ class Connection(asyncio.Protocol):
             return
         body = bytes(self._body)
         self._release_body()
-        path = self._url.partition(b"?")[0].decode("latin-1")
+        target, _, query = self._url.partition(b"?")
+        path = target.decode("latin-1")
         if "%" in path:
             path = unquote(path)
         method = self._parser.get_method().decode("ascii")
-        request = Request(method, path, self._headers, body, self)
+        request = Request(method, path, self._headers, body, self, query=query.decode("latin-1"))
         knows_chunks = self._parser.get_http_version() != "1.0"
         keeps_alive = self._parser.should_keep_alive() and knows_chunks
         self._waiting.append((request, keeps_alive, knows_chunks))

@@ -62,7 +62,7 @@ class Exchange(Protocol):
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request, whole. Header names are in lower case."""
+    """One HTTP request, whole. Header names are in lower case, `query` is without its question mark."""
 
     method: str
     path: str
@@ -71,6 +71,7 @@ class Request:
     exchange: Exchange
     request_id: str = ""
     metadata: list[tuple[str, str]] = field(default_factory=list)
+    query: str = ""
 
     def respond(
         self,

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
-import msgspec
 
 from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest, Model
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -16,6 +15,7 @@ from trunkline.v1.completion_pb2 import Completion, FinishReason, Route, TokenLo
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.message_pb2 import Message
+from trunkline_server.edges.rest.body import encode, encode_plain
 from trunkline_server.edges.rest.http import (
     EventStream,
     Refused,
@@ -51,24 +51,6 @@ FINISH_WORDS: Final[Mapping[int, str]] = {
     FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL: "stop",
     FinishReason.FINISH_REASON_OTHER: "stop",
 }
-
-_encode = msgspec.json.Encoder().encode
-# Some clients split a stream on every line end that Unicode knows, so those three are written as escapes.
-_LINE_ENDS: Final = (
-    (b"\xc2\x85", rb"\u0085"),
-    (b"\xe2\x80\xa8", rb"\u2028"),
-    (b"\xe2\x80\xa9", rb"\u2029"),
-)
-
-
-def encode(value: Any) -> bytes:
-    """JSON in which no line end of Unicode is left."""
-    data = _encode(value)
-    if not data.isascii():
-        for raw, escaped in _LINE_ENDS:
-            if raw in data:
-                data = data.replace(raw, escaped)
-    return data
 
 
 class OpenAIShim:
@@ -360,7 +342,7 @@ class _Chunks:
                 delta = response.text_delta
                 if delta.choice_index not in self._begun:
                     chunks.append(self._begin(delta.choice_index))
-                text = _encode(delta.text)
+                text = encode_plain(delta.text)
                 if not text.isascii():
                     text = encode(delta.text)
                 if delta.logprobs:

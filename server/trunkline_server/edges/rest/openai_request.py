@@ -6,7 +6,6 @@ goes to the upstream as it came, through `provider_options_json["*"]`.
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -22,10 +21,8 @@ from trunkline.v1.completion_spec_pb2 import (
     UnsupportedPolicy,
 )
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
-from trunkline_server.core.validation import MAX_JSON_DEPTH, json_depth_is_bounded
-from trunkline_server.edges.rest.http import Refused
+from trunkline_server.edges.rest.body import invalid, read_body
 from trunkline_server.edges.rest.openai_state import StateReader
-from trunkline_server.edges.status import Refusal
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -262,10 +259,15 @@ class ChatRequest(Struct):
 
 KNOWN: Final = frozenset(ChatRequest.__struct_fields__) - {"extras"}
 
-_decode = msgspec.json.Decoder(ChatRequest).decode
+_decode_chat = msgspec.json.Decoder(ChatRequest).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-_PATH: Final = re.compile(r" - at `\$\.?([^`]*)`\Z")
-_KEY: Final = re.compile(r"(?:missing required|contains unknown) field `([^`]*)`")
+
+
+def _decode(body: bytes) -> ChatRequest:
+    chat = _decode_chat(body)
+    extras = {name: value for name, value in _decode_fields(body).items() if name not in KNOWN}
+    chat.extras = Raw(msgspec.json.encode(extras)) if extras else UNSET
+    return chat
 
 
 def read_chat_request(body: bytes) -> ChatRequest:
@@ -274,35 +276,7 @@ def read_chat_request(body: bytes) -> ChatRequest:
     Raises:
         Refused: not JSON, too deep, or a field of the wrong type; `field` is its path.
     """
-    if not body.isascii():
-        try:
-            str(body, "utf-8")
-        except UnicodeDecodeError as error:
-            raise _refused("the body is no valid UTF-8") from error
-    if not json_depth_is_bounded(body):
-        raise _refused(
-            f"the body nests deeper than {MAX_JSON_DEPTH} levels, or holds too many values"
-        )
-    try:
-        chat = _decode(body)
-        fields = _decode_fields(body)
-    except msgspec.ValidationError as error:
-        raise _refused(*_problem(str(error))) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refused("the body is no valid JSON") from error
-    extras = {name: value for name, value in fields.items() if name not in KNOWN}
-    chat.extras = Raw(msgspec.json.encode(extras)) if extras else UNSET
-    return chat
-
-
-def _problem(error: str) -> tuple[str, str | None]:
-    """What the decoder says, and where: the path is of the object when it is a key that is missing or unknown."""
-    path = _PATH.search(error)
-    message = _PATH.sub("", error)
-    steps = [path[1]] if path and path[1] else []
-    if key := _KEY.search(message):
-        steps.append(key[1])
-    return message, ".".join(steps) or None
+    return read_body(_decode, body)
 
 
 def write_spec(chat: ChatRequest, spec: CompletionSpec) -> None:
@@ -327,17 +301,13 @@ def write_spec(chat: ChatRequest, spec: CompletionSpec) -> None:
         if chat.reasoning_effort is not None:
             effort = EFFORTS.get(chat.reasoning_effort)
             if effort is None:
-                raise _refused(f"must be one of {', '.join(EFFORTS)}", "reasoning_effort")
+                raise invalid(f"must be one of {', '.join(EFFORTS)}", "reasoning_effort")
             spec.reasoning.effort = effort
         _rest(chat, spec)
         if chat.trunkline is not None:
             _extension(chat.trunkline, spec)
     except UnicodeEncodeError as error:
-        raise _refused("a string holds half of a surrogate pair") from error
-
-
-def _refused(message: str, field: str | None = None) -> Refused:
-    return Refused(Refusal("INVALID_REQUEST", message, field=field))
+        raise invalid("a string holds half of a surrogate pair") from error
 
 
 def _message(message: MessageIn, index: int, written: Message, states: StateReader) -> None:
@@ -355,7 +325,7 @@ def _message(message: MessageIn, index: int, written: Message, states: StateRead
         return
     where = f"messages[{index}]"
     if role is None:
-        raise _refused(f"must be one of {', '.join(ROLES)}", f"{where}.role")
+        raise invalid(f"must be one of {', '.join(ROLES)}", f"{where}.role")
     written.role = role
     if role == Role.ROLE_TOOL:
         _tool_result(message, where, written, states)
@@ -372,7 +342,7 @@ def _message(message: MessageIn, index: int, written: Message, states: StateRead
         for position, part in enumerate(content):
             written.parts.append(_part(part, f"{where}.content[{position}]"))
     elif role != Role.ROLE_ASSISTANT:
-        raise _refused("is needed", f"{where}.content")
+        raise invalid("is needed", f"{where}.content")
     if message.refusal:
         written.parts.add().refusal = message.refusal
     written.parts.extend(calls)
@@ -397,7 +367,7 @@ def _call(call: ToolCallIn, written: Message, states: StateReader) -> Part:
 def _tool_result(message: MessageIn, where: str, written: Message, states: StateReader) -> None:
     call_id = message.tool_call_id or (message.name if message.role == "function" else None)
     if not call_id:
-        raise _refused("is needed", f"{where}.tool_call_id")
+        raise invalid("is needed", f"{where}.tool_call_id")
     result = written.parts.add().tool_result
     result.tool_call_id = states.read(call_id)[0]
     if message.name:
@@ -422,7 +392,7 @@ def _part(part: ContentPart, where: str) -> Part:
         case "input_audio" if part.input_audio is not None:
             mime_type = AUDIO_TYPES.get(part.input_audio.format)
             if mime_type is None:
-                raise _refused("must be wav or mp3", f"{where}.input_audio.format")
+                raise invalid("must be wav or mp3", f"{where}.input_audio.format")
             written.audio.data = _base64(part.input_audio.data, f"{where}.input_audio.data")
             written.audio.mime_type = mime_type
         case "file" if part.file is not None:
@@ -431,12 +401,12 @@ def _part(part: ContentPart, where: str) -> Part:
             elif part.file.file_data:
                 written.document.CopyFrom(_media(part.file.file_data, f"{where}.file.file_data"))
             else:
-                raise _refused("needs file_id or file_data", f"{where}.file")
+                raise invalid("needs file_id or file_data", f"{where}.file")
             written.document.filename = part.file.filename or ""
         case "text" | "refusal" | "image_url" | "input_audio" | "file":
-            raise _refused("is needed", f"{where}.{part.type}")
+            raise invalid("is needed", f"{where}.{part.type}")
         case _:
-            raise _refused("must be text, image_url, input_audio, file or refusal", f"{where}.type")
+            raise invalid("must be text, image_url, input_audio, file or refusal", f"{where}.type")
     return written
 
 
@@ -446,7 +416,7 @@ def _media(url: str, where: str) -> Media:
     head, comma, data = url.partition(",")
     mime_type, _, encoding = head.removeprefix("data:").rpartition(";")
     if not comma or encoding.strip() != "base64" or not mime_type:
-        raise _refused("must be data:TYPE;base64,DATA", where)
+        raise invalid("must be data:TYPE;base64,DATA", where)
     return Media(data=_base64(data, where), mime_type=mime_type)
 
 
@@ -454,7 +424,7 @@ def _base64(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _refused("is no base64", where) from error
+        raise invalid("is no base64", where) from error
 
 
 def _sampling(chat: ChatRequest, spec: CompletionSpec) -> None:
@@ -462,7 +432,7 @@ def _sampling(chat: ChatRequest, spec: CompletionSpec) -> None:
     if limit is None:
         limit = chat.max_tokens
     elif chat.max_tokens is not None and chat.max_tokens != limit:
-        raise _refused("differs from max_completion_tokens", "max_tokens")
+        raise invalid("differs from max_completion_tokens", "max_tokens")
     sampling = spec.sampling
     if chat.temperature is not None:
         sampling.temperature = chat.temperature
@@ -494,7 +464,7 @@ def _tools(chat: ChatRequest, spec: CompletionSpec) -> None:
     options = spec.tool_options
     for index, tool in enumerate(chat.tools or ()):
         if tool.type != "function" or tool.function is None:
-            raise _refused("only function tools are served", f"tools[{index}].type")
+            raise invalid("only function tools are served", f"tools[{index}].type")
         function = tool.function
         written = options.tools.add(name=function.name, description=function.description or "")
         if not _is_null(function.parameters):
@@ -507,7 +477,7 @@ def _tools(chat: ChatRequest, spec: CompletionSpec) -> None:
     if isinstance(choice, str):
         mode = CHOICE_MODES.get(choice)
         if mode is None:
-            raise _refused(f"must be one of {', '.join(CHOICE_MODES)} or an object", "tool_choice")
+            raise invalid(f"must be one of {', '.join(CHOICE_MODES)} or an object", "tool_choice")
         options.choice.mode = mode
     elif choice is not None and choice.type == "function" and choice.function is not None:
         options.choice.tool_name = choice.function.name
@@ -515,10 +485,10 @@ def _tools(chat: ChatRequest, spec: CompletionSpec) -> None:
         options.choice.mode = CHOICE_MODES[choice.allowed_tools.mode]
         for index, named in enumerate(choice.allowed_tools.tools):
             if named.function is None:
-                raise _refused("is needed", f"tool_choice.allowed_tools.tools[{index}].function")
+                raise invalid("is needed", f"tool_choice.allowed_tools.tools[{index}].function")
             options.choice.allowed_tool_names.append(named.function.name)
     elif choice is not None:
-        raise _refused("must be function or allowed_tools", "tool_choice.type")
+        raise invalid("must be function or allowed_tools", "tool_choice.type")
 
 
 def _is_null(raw: Raw) -> bool:
@@ -531,7 +501,7 @@ def _response_format(wanted: ResponseFormatIn, spec: CompletionSpec) -> None:
     elif wanted.type == "json_object":
         spec.response_format.json_object.SetInParent()
     elif wanted.json_schema is None or _is_null(wanted.json_schema.schema):
-        raise _refused("is needed", "response_format.json_schema.schema")
+        raise invalid("is needed", "response_format.json_schema.schema")
     else:
         schema = spec.response_format.json_schema
         schema.name = wanted.json_schema.name
@@ -543,7 +513,7 @@ def _response_format(wanted: ResponseFormatIn, spec: CompletionSpec) -> None:
 
 def _rest(chat: ChatRequest, spec: CompletionSpec) -> None:
     if chat.functions is not None or chat.function_call is not None:
-        raise _refused("was replaced by tools, and is not served", "functions")
+        raise invalid("was replaced by tools, and is not served", "functions")
     if not _is_null(chat.metadata):
         spec.metadata_json = bytes(chat.metadata).decode()
     spec.end_user_id = chat.safety_identifier or chat.user or ""

@@ -99,7 +99,7 @@ class SpekoShim:
             stream.close()
 
     async def _preview(self, request: Request) -> None:
-        preview = read_preview(getattr(request, "query", ""))
+        preview = read_preview(request.query)
         try:
             found = await self._completions.PreviewRoute(preview, metadata=request.metadata)
         except grpc.aio.AioRpcError as error:
