@@ -218,7 +218,7 @@ async def test_a_lost_answer_may_have_had_its_effect(steps, reason):
     outcome, peer = await called(steps, for_s=0.3)
 
     assert outcome == ToolOutcome(LOST.format(reason), is_error=True, is_unknown=True)
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 5
     assert len(peer.exchanges) == 1
 
 

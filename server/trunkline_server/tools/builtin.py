@@ -30,7 +30,6 @@ MAX_PIECE_CHARS: Final = 12_000  # Of a result, for each look at it.
 MAX_PIECE_BYTES: Final = 15_000  # So that a look is not itself cut before the model sees it.
 DEFAULT_PIECE_CHARS: Final = 8_000
 
-Schema = Mapping[str, Any]
 Arguments = Mapping[str, Any]
 
 
@@ -39,21 +38,17 @@ class Builtin:
     """What a model is told of a builtin."""
 
     description: str
-    schema: Schema
-
-    @property
-    def schema_json(self) -> str:
-        """The schema as text."""
-        return json.dumps(self.schema, separators=(",", ":"))
+    schema_json: str
 
 
-def _object(properties: Schema, *required: str) -> Schema:
-    return {
+def _object(properties: Mapping[str, Any], *required: str) -> str:
+    schema = {
         "type": "object",
         "properties": properties,
-        "required": list(required),
+        "required": required,
         "additionalProperties": False,
     }
+    return json.dumps(schema, separators=(",", ":"))
 
 
 CALCULATOR: Final = "calculator"

@@ -37,7 +37,8 @@ from trunkline_server.tools.replies import cut, failed, outcome_of_error
 
 CONNECT_S: Final = 15.0  # The SDK gives the newest handshake 10 s before it tries the older one.
 REQUEST_S: Final = 10.0  # Of requests that belong to no call.
-LEAD_S: Final = 0.05  # By which a call's request ends before the call, to say why.
+GOODBYE_S: Final = 2.0
+LAG_S: Final = 0.5  # By which a call's request could outlast it: the call ends first, so that the server is told.
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_PAGES: Final = 10  # Of a server's list of tools.
 MAX_TOOLS: Final = 1_000
@@ -87,7 +88,10 @@ class _EgressTransport(httpx2.AsyncBaseTransport):
             return httpx2.Response(405)
         call = _CALL.get()
         now_s = asyncio.get_running_loop().time()
-        until_s = now_s + REQUEST_S if call is None or call.is_over else call.until_s - LEAD_S
+        if call is None or call.is_over:
+            until_s = now_s + (GOODBYE_S if request.method == "DELETE" else REQUEST_S)
+        else:
+            until_s = call.until_s + LAG_S
         with anyio.CancelScope() as scope:
             if call is not None and not call.is_over:
                 call.requests.append(scope)
@@ -107,6 +111,7 @@ class _EgressTransport(httpx2.AsyncBaseTransport):
                 return httpx2.Response(502)
         if scope.cancelled_caught:
             return httpx2.Response(502)
+        self.reason = f"STATUS_{response.status}" if response.status >= 400 else ""
         if response.status == 404 and "mcp-session-id" in request.headers and call is not None:
             call.is_session_lost = True
         headers = {name: response.headers[name] for name in _FORWARDED if name in response.headers}

@@ -6,6 +6,7 @@ Its standard error goes nowhere: what a server prints there is often what it was
 import asyncio
 import os
 import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -39,15 +40,19 @@ async def stdio_streams(
     Raises:
         OSError: it can't be started.
     """
-    process = await asyncio.create_subprocess_exec(
+    # As `create_subprocess_exec` does it, which keeps the transport to itself; and only that can close the pipe from a
+    # server that was stopped in mid-sentence.
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.subprocess_exec(
+        lambda: SubprocessStreamProtocol(max_line_bytes, loop),
         *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
         env=get_default_environment() | dict(env),
-        limit=max_line_bytes,
         start_new_session=True,
     )
+    process = Process(transport, protocol, loop)
     incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as group:
@@ -59,11 +64,10 @@ async def stdio_streams(
             group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 await _stop(process)
+                transport.close()
 
 
-async def _read(
-    process: asyncio.subprocess.Process, incoming: Incoming, end: Callable[[], None]
-) -> None:
+async def _read(process: Process, incoming: Incoming, end: Callable[[], None]) -> None:
     assert process.stdout is not None
     try:
         async with incoming:
@@ -79,9 +83,7 @@ async def _read(
         end()
 
 
-async def _write(
-    process: asyncio.subprocess.Process, outgoing: Outgoing, incoming: Incoming
-) -> None:
+async def _write(process: Process, outgoing: Outgoing, incoming: Incoming) -> None:
     assert process.stdin is not None
     try:
         async with outgoing:
@@ -93,7 +95,7 @@ async def _write(
         await incoming.aclose()  # So that who waits for an answer learns that there is none.
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: Process) -> None:
     """As the protocol says: its input ends, then it is told to stop, then it is killed; and all that it started."""
     assert process.stdin is not None
     process.stdin.close()
@@ -105,7 +107,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     await _has_ended(process)
 
 
-async def _has_ended(process: asyncio.subprocess.Process) -> bool:
+async def _has_ended(process: Process) -> bool:
     # Waiting may outlast the process, for whoever inherited its pipes; so the code is looked at in any case.
     with suppress(TimeoutError):
         async with asyncio.timeout(EXIT_S):
