@@ -16,6 +16,7 @@ MAX_BITS: Final = 4_096  # Of a numerator or denominator: about 1,200 digits.
 MAX_EXPONENT: Final = 1_200  # Of ten, in a number as it is written or rounded.
 MAX_ARGUMENTS: Final = 100
 MAX_FACTORIAL: Final = 400
+MAX_COMB: Final = 1_000
 DIGITS: Final = 34  # Of what is not exact.
 SHOWN_DIGITS: Final = 15
 MAX_DECIMALS: Final = 40  # Of an exact result that is shown in full.
@@ -52,11 +53,9 @@ _TOO_LARGE: Final = "a number on the way has too many digits"
 
 
 def _bounded(value: Fraction, is_exact: bool) -> Number:
-    if not is_exact:
-        return _rounded(_decimal(value))
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
-        raise CalculationError(_TOO_LARGE)
-    return Number(value)
+    """Exact while it is short; rounded when it is not, unless it is so large that rounding does not help."""
+    bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+    return Number(value) if is_exact and bits <= MAX_BITS else _rounded(_decimal(value))
 
 
 def _context() -> Context:
@@ -110,13 +109,11 @@ def power(base: Number, exponent: Number) -> Number:
     if not base.value and exponent.value < 0:
         raise CalculationError("division by zero")
     if base.is_exact and exponent.is_exact and exponent.value.denominator == 1:
-        bits = max(base.value.numerator.bit_length(), base.value.denominator.bit_length())
-        # Of ones and zeros every power is short.
-        if abs(base.value) not in (0, 1) and (bits - 1) * abs(exponent.value) > MAX_BITS:
-            raise CalculationError(_TOO_LARGE)
-        if abs(base.value) in (0, 1):
+        if abs(base.value) in (0, 1):  # However high a power, it is short.
             return Number(_unit_power(base.value, int(exponent.value)))
-        return _bounded(base.value ** int(exponent.value), True)
+        bits = max(base.value.numerator.bit_length(), base.value.denominator.bit_length())
+        if (bits - 1) * abs(exponent.value) <= MAX_BITS:
+            return _bounded(base.value ** int(exponent.value), True)
     if base.is_exact and exponent.value == Fraction(1, 2):
         return _sqrt(base)
     return _inexact(
@@ -230,7 +227,7 @@ def _factorial(n: Number) -> Number:
 
 
 def _comb(n: Number, k: Number) -> Number:
-    chosen = math.comb(_integer(n, 0, MAX_BITS), _integer(k, 0, MAX_BITS))
+    chosen = math.comb(_integer(n, 0, MAX_COMB), _integer(k, 0, MAX_COMB))
     return _bounded(Fraction(chosen), True)
 
 
