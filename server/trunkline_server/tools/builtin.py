@@ -10,13 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from trunkline_server.core.tools import ToolContext, ToolOutcome, ToolRunner
 from trunkline_server.tools.arithmetic import CalculationError
 from trunkline_server.tools.calculator import MAX_CHARS, calculate
-from trunkline_server.tools.destinations import (
-    DEFAULT_PORTS,
-    InvalidUrl,
-    destination_of,
-    host_and_port_of,
-)
 from trunkline_server.tools.egress import Egress, EgressError
+from trunkline_server.tools.hosts import hosts_of, is_at
 from trunkline_server.tools.replies import (
     MAX_REPLY_BYTES,
     failed,
@@ -24,7 +19,6 @@ from trunkline_server.tools.replies import (
     outcome_of_response,
 )
 
-MAX_HOSTS: Final = 256
 MAX_URL_CHARS: Final = 4096
 MAX_PIECE_CHARS: Final = 12_000  # Of a result, for each look at it.
 MAX_PIECE_BYTES: Final = 15_000  # So that a look is not itself cut before the model sees it.
@@ -116,23 +110,18 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
 }
 
 
-def hosts_of(config: Mapping[str, Any]) -> frozenset[str]:
-    """The hosts that the configuration of an `http_get` names: HOST, for its usual port, or HOST:PORT.
+def hosts_of_config(config: Mapping[str, Any]) -> frozenset[str]:
+    """The hosts that the configuration of an `http_get` names.
 
     Raises:
         ValueError: it is not `{"hosts": [...]}`.
     """
-    hosts = config.get("hosts")
-    if set(config) - {"hosts"} or not isinstance(hosts, list) or not 1 <= len(hosts) <= MAX_HOSTS:
-        raise ValueError(f'must be {{"hosts": [...]}} with 1 to {MAX_HOSTS} hosts')
-    found = set()
-    for entry in hosts:
-        try:
-            host, port = host_and_port_of(str(entry))
-        except InvalidUrl as error:
-            raise ValueError("each of hosts must be HOST or HOST:PORT") from error
-        found.add(f"{host}:{port}" if port else host)
-    return frozenset(found)
+    if set(config) != {"hosts"} or not isinstance(config["hosts"], list):
+        raise ValueError('must be {"hosts": [...]}')
+    try:
+        return hosts_of(config["hosts"])
+    except ValueError as error:
+        raise ValueError(f"hosts {error}") from error
 
 
 def runner_of(
@@ -200,7 +189,7 @@ class HttpGet:
         url = _arguments(arguments_json).get("url")
         if not isinstance(url, str):
             return failed("url is needed, a string")
-        if not self._allows(url):
+        if not is_at(url, self._hosts):
             return failed(f"this host is not allowed; allowed are {', '.join(sorted(self._hosts))}")
         try:
             response = await self._egress.request(
@@ -213,14 +202,6 @@ class HttpGet:
         except EgressError as error:
             return outcome_of_error(error, "the server")
         return outcome_of_response(response, "the server")
-
-    def _allows(self, url: str) -> bool:
-        try:
-            to = destination_of(url)
-        except InvalidUrl:
-            return False
-        is_usual = to.port == DEFAULT_PORTS[to.scheme]
-        return (is_usual and to.host in self._hosts) or f"{to.host}:{to.port}" in self._hosts
 
 
 class ReadResult:

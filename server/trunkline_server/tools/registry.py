@@ -20,9 +20,10 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline_server.core.errors import InvalidRequest, NotSupported
 from trunkline_server.core.tools import ServerTool, ToolContext, ToolOutcome, ToolRunner
-from trunkline_server.tools.builtin import BUILTINS, HTTP_GET, hosts_of, runner_of
+from trunkline_server.tools.builtin import BUILTINS, HTTP_GET, hosts_of_config, runner_of
 from trunkline_server.tools.destinations import InvalidUrl, destination_of
 from trunkline_server.tools.egress import Egress, EgressError
+from trunkline_server.tools.hosts import hosts_of, is_at
 from trunkline_server.tools.mcp import McpLink, McpRunner, has_sdk
 from trunkline_server.tools.mcp_server import McpDown, McpServer
 from trunkline_server.tools.replies import cut
@@ -132,6 +133,8 @@ class ToolRegistry:
 
     Args:
         secrets: by name. A tool refers to them, and nothing else ever shows them.
+        secret_hosts: the only hosts to which webhooks may take a secret, by its name. Without them it may go to any, so
+            whoever may bring a webhook along may have it sent to a server of theirs.
         private_egress: makes a client for the hosts that it is given ("HOST:PORT"), wherever they are.
         now: seconds since 1970.
         report: told of each call in the background that failed: the tool's name and the reason, without content.
@@ -148,6 +151,7 @@ class ToolRegistry:
         egress: Egress,
         *,
         now: Callable[[], float],
+        secret_hosts: Mapping[str, Sequence[str]] | None = None,
         private_egress: Callable[[Sequence[str]], Egress] = Egress,
         report: Callable[[str, str], None] = lambda name, reason: None,
     ) -> None:
@@ -161,6 +165,12 @@ class ToolRegistry:
         # Tools whose description and schema the MCP server has, with the server's id and its own name for them.
         self._told_by_server: dict[str, tuple[str, str]] = {}
         problems: list[str] = []
+        self._secret_hosts: dict[str, frozenset[str]] = {}
+        for name, hosts in (secret_hosts or {}).items():
+            try:
+                self._secret_hosts[name] = hosts_of(hosts)
+            except ValueError as error:
+                problems.append(f"secrets: {name!r}: hosts {error}")
         for server in mcp_servers:
             try:
                 self._links[server.id] = self._link(server, private_egress)
@@ -257,7 +267,7 @@ class ToolRegistry:
         if not config:
             return self._hosts
         try:
-            wanted = hosts_of(config)
+            wanted = hosts_of_config(config)
         except ValueError as error:
             raise _Problem("builtin.config_json", str(error)) from error
         if not wanted <= self._hosts:
@@ -327,7 +337,7 @@ class ToolRegistry:
         hosts: frozenset[str] = frozenset()
         if entry.builtin == HTTP_GET:
             try:
-                hosts = hosts_of(entry.config)
+                hosts = hosts_of_config(entry.config)
             except ValueError as error:
                 raise _Problem("config", str(error)) from error
             self._hosts |= hosts
@@ -374,7 +384,7 @@ class ToolRegistry:
         if len(ack) > MAX_ACK_CHARS:
             raise _Problem(fields.ack, f"has more than {MAX_ACK_CHARS} characters")
         authorised = {
-            name: self._secret(reference, f"{fields.auth_headers}[{name[:64]!r}]")
+            name: self._secret(reference, f"{fields.auth_headers}[{name[:64]!r}]", url)
             for name, reference in auth_headers.items()
         }
         for path, lines in ((fields.headers, headers), (fields.auth_headers, authorised)):
@@ -382,7 +392,7 @@ class ToolRegistry:
                 if problem := header_problem(name, value):
                     raise _Problem(f"{path}[{name[:64]!r}]", problem)
         try:
-            key = signing_key(self._secret(secret, fields.secret)) if secret else b""
+            key = signing_key(self._secret(secret, fields.secret, url)) if secret else b""
         except ValueError as error:
             raise _Problem(fields.secret, f"names a secret that {error}") from error
         return _Webhook(url, {**headers, **authorised}, key, is_async, ack, timeout_s)
@@ -395,9 +405,11 @@ class ToolRegistry:
             return _Bounded(runner)
         return AsyncWebhookRunner(runner, name, self._deliveries, webhook.ack, webhook.timeout_s)
 
-    def _secret(self, name: str, path: str) -> str:
+    def _secret(self, name: str, path: str, url: str = "") -> str:
         if not self._secrets.get(name):
             raise _Problem(path, "names no secret of this server")
+        if url and name in self._secret_hosts and not is_at(url, self._secret_hosts[name]):
+            raise _Problem(path, "names a secret that may not go to this host")
         return self._secrets[name]
 
     def _link(

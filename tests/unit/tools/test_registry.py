@@ -43,7 +43,9 @@ SECRETS = {
     "no-base64": "this is none!" * 4,
     "token": "Bearer abc",
     "with-newline": "a\nb",
+    "bound": KEY,
 }
+BOUND = {"bound": ["api.example", "hooks.example:8443"]}
 NOW_S = datetime(2026, 11, 20, 9, 30, tzinfo=UTC).timestamp()
 EGRESS = Egress(["inside.test"])
 CONTEXT = ToolContext(call_id="call-1", request_id="req-1")
@@ -51,7 +53,7 @@ CONTEXT = ToolContext(call_id="call-1", request_id="req-1")
 
 def registry(*tools: RegisteredTool, mcp: tuple[RegisteredMcpServer, ...] = ()) -> ToolRegistry:
     """One that resolves names to nothing."""
-    return ToolRegistry(tools, mcp, SECRETS, EGRESS, now=lambda: NOW_S)
+    return ToolRegistry(tools, mcp, SECRETS, EGRESS, now=lambda: NOW_S, secret_hosts=BOUND)
 
 
 def webhook(**fields: Any) -> Tool:
@@ -102,6 +104,12 @@ REFUSED = [
         webhook(auth_header_secret_refs={"authorization": "with-newline"}),
         "webhook.auth_header_secret_refs['authorization']",
         "needs a value of 1 to",
+    ),
+    (webhook(secret_ref="bound"), "webhook.secret_ref", "names a secret that may not go to this"),
+    (
+        webhook(auth_header_secret_refs={"x": "bound"}),
+        "webhook.auth_header_secret_refs['x']",
+        "names a secret that may not go to this host",
     ),
     (webhook(timeout=Duration(seconds=61)), "webhook.timeout", "more than 0 s and at most 60 s"),
     (webhook(timeout=Duration()), "webhook.timeout", "more than 0 s and at most 60 s"),
@@ -168,6 +176,20 @@ def test_a_webhook_has_ten_seconds_and_one_try_unless_told_otherwise():
     assert (found.timeout_s, found.is_idempotent) == (10.0, False)
 
 
+@pytest.mark.parametrize("url", ["https://api.example/a", "https://hooks.example:8443/"])
+def test_a_secret_may_go_where_its_operator_says(url):
+    tool = webhook(url=url, secret_ref="bound", auth_header_secret_refs={"x": "bound"})
+
+    assert registry().resolve(tool, WHERE).tool == tool
+
+
+def test_a_secret_that_may_go_to_what_is_no_host_stops_the_start():
+    with pytest.raises(UnusableTools, match=r"secrets: 'bound': hosts must be HOST or HOST:PORT"):
+        ToolRegistry(
+            (), (), SECRETS, EGRESS, now=lambda: NOW_S, secret_hosts={"bound": ["https://a/"]}
+        )
+
+
 def test_an_operators_hosts_may_be_named_by_requests():
     tool = webhook(url="http://inside.test:9000/t")
 
@@ -228,10 +250,18 @@ MISCONFIGURED = [
     ),
     (RegisteredTool("t", url="ftp://a.example"), "url must be an https URL on a usual port"),
     (RegisteredTool("t", url="https://a.example", secret="none"), "secret names no secret of"),
-    (RegisteredTool("t", builtin="http_get"), 'config must be {"hosts": [...]} with 1 to'),
+    (RegisteredTool("t", builtin="http_get"), 'config must be {"hosts": [...]}'),
     (
         RegisteredTool("t", builtin="http_get", config={"hosts": ["a b"]}),
-        "config each of hosts must be HOST or HOST:PORT",
+        "config hosts must be HOST or HOST:PORT, each",
+    ),
+    (
+        RegisteredTool("t", builtin="http_get", config={"hosts": []}),
+        "config hosts must be a list of 1 to 256 hosts",
+    ),
+    (
+        RegisteredTool("t", url="https://hooks.example/t", secret="bound"),
+        "secret names a secret that may not go to this host",
     ),
     (RegisteredTool("t", builtin="nothing"), "builtin names no builtin of this server"),
     (RegisteredTool("t", mcp_server="m"), "mcp_server names no MCP server of this server"),
