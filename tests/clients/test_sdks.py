@@ -57,9 +57,14 @@ def refused(name: str, status: int, kind: str, code: str | None, **more: Any) ->
 
 
 INVALID: Final = "invalid_request_error"
-FAILING: Final = refused(
-    "InternalServerError", 502, "server_error", "all_providers_failed", message="all providers failed"
-)  # fmt: skip
+
+
+def failing(caller: str) -> Mapping[str, Any]:
+    """Nobody answered, and who that was."""
+    message = f"all providers failed: {caller}/failing/{caller}: provider credentials rejected"
+    return refused(
+        "InternalServerError", 502, "server_error", "all_providers_failed", message=message
+    )
 
 
 def expected(caller: str) -> Mapping[str, Any]:
@@ -110,8 +115,8 @@ def expected(caller: str) -> Mapping[str, Any]:
             ),
             "retry-after": "7",
         },
-        "failing": FAILING,
-        "failing_streamed": FAILING,
+        "failing": failing(caller),
+        "failing_streamed": failing(caller),
         "silent": refused(
             "InternalServerError", 504, "server_error", "timeout", message="no provider answered in time"
         ),
@@ -176,7 +181,7 @@ async def test_no_case_is_left_out(results):
 
 
 async def test_what_failed_for_good_is_not_asked_for_again(gateway, results, caller):
-    assert results["failing"] == FAILING
+    assert results["failing"] == failing(caller)
 
     assert len(gateway.exchanges(f"failing/{caller}")) == 2, "plain and streamed, once each"
     assert len(gateway.exchanges(f"silent/{caller}")) == 1

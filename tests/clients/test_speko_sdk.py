@@ -179,7 +179,11 @@ def expected(caller: str) -> Mapping[str, Any]:
             "SpekoRateLimitError",
             retry_after=7,
         ),
-        "failing": failed(502, "COMPLETE_FAILED", "all providers failed"),
+        "failing": failed(
+            502,
+            "COMPLETE_FAILED",
+            f"all providers failed: failing-{caller}/failing-{caller}: provider credentials rejected",
+        ),
         "nobody": ["SpekoApiError", 400, "VALIDATION_ERROR"],
         "integration": failed(
             400,

@@ -87,7 +87,7 @@ async def test_all_failed_tells_clients_not_to_retry():
     assert response.status_code == 502
     assert response.headers["x-should-retry"] == "false"
     assert response.json()["error"] == {
-        "message": "all providers failed",
+        "message": "all providers failed: a/m-a: provider unavailable; b/m-b: provider unavailable",
         "type": "server_error",
         "param": None,
         "code": "all_providers_failed",

@@ -950,7 +950,13 @@ async def test_an_error_after_a_comment_is_an_event():
 
     assert response.status_code == 200
     assert [found for found in sse(response.content) if found[0] != ": hb"] == [
-        ("error", {"error": "all providers failed", "code": "STREAM_ERROR"})
+        (
+            "error",
+            {
+                "error": "all providers failed: a/m-a: provider credentials rejected",
+                "code": "STREAM_ERROR",
+            },
+        )
     ]
 
 

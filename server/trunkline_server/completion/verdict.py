@@ -46,4 +46,8 @@ def verdict(
         )
     if kinds <= {Failure.SLOW}:
         return UpstreamTimeout(attempts=attempts)
-    return AllProvidersFailed(attempts=attempts)
+    failed = (
+        f"{attempt.provider}/{attempt.model}: {attempt.error.message}" for attempt in attempts
+    )
+    named = "; ".join(dict.fromkeys(failed))
+    return AllProvidersFailed(f"all providers failed: {named}", attempts=attempts)

@@ -10,6 +10,7 @@ from trunkline_server.routing.catalog import AUTO, Catalog, Selection, Strategy
 from trunkline_server.routing.ranking import ranked, score, weighted
 
 WEIGHTED: Final = Strategy.WEIGHTED
+MAX_NAMED: Final = 16  # Candidates in an error.
 MAX_CANDIDATES: Final = 64  # Of one plan. Nobody waits for the sixty-fifth.
 
 _MEDIA: Final = {
@@ -191,7 +192,8 @@ def _nobody(excluded: Sequence[Exclusion]) -> CapabilityUnsupported | NoEligible
     if lacking is not None and all(e.field for e in excluded):
         return CapabilityUnsupported(lacking.field, f"{lacking.candidate.key} {lacking.reason}")
     if excluded:
-        return NoEligibleProvider(
-            f"no candidate is left: {excluded[0].candidate.key} is {excluded[0].reason}"
-        )
+        named = [f"{e.candidate.key}: {e.reason}" for e in excluded[:MAX_NAMED]]
+        if len(excluded) > MAX_NAMED:
+            named.append(f"and {len(excluded) - MAX_NAMED} more")
+        return NoEligibleProvider(f"no candidate is left: {'; '.join(named)}")
     return NoEligibleProvider("no provider is enabled")
