@@ -25,6 +25,7 @@ class Connection:
     writer: asyncio.StreamWriter
     request: bytes = b""
     gone_at_s: float = 0.0
+    said_bytes: int = 0
 
     async def take_request(self) -> None:
         """All of it, by its content-length."""
@@ -42,6 +43,7 @@ class Connection:
             raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
+        self.said_bytes += len(data)
 
     async def wait_until_gone(self) -> None:
         """The other side has closed."""

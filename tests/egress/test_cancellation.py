@@ -24,7 +24,7 @@ from tests.egress.peers import (
 )
 
 CLOSED_WITHIN_S = 0.05
-ROUNDS = 9
+ROUNDS = 7
 MIB = 1024 * 1024
 
 
@@ -36,7 +36,7 @@ async def stuck_in_body(connection: Connection) -> None:
 
 
 async def give_up(outside: Peer, scheme: str, content: bytes, tls: ssl.SSLContext) -> float:
-    """Begin a request, cancel it when it is under way, and tell how long the peer had to wait for the end."""
+    """Begin a request, cancel it when it is under way, and tell how long caller and peer had to wait for the end."""
     egress = allowing(tls=tls)
     outside.accepted.clear()
     outside.gone.clear()
@@ -48,10 +48,9 @@ async def give_up(outside: Peer, scheme: str, content: bytes, tls: ssl.SSLContex
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
-    passed_s = asyncio.get_running_loop().time() - cancelled_at_s
-    assert passed_s < CLOSED_WITHIN_S
+    passed_at_s = asyncio.get_running_loop().time()
     await outside.gone.wait()
-    return outside.connections[-1].gone_at_s - cancelled_at_s
+    return max(passed_at_s, outside.connections[-1].gone_at_s) - cancelled_at_s
 
 
 @pytest.mark.parametrize(
@@ -76,21 +75,17 @@ async def test_a_cancelled_request_closes_the_peers_connection_at_once(
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
 async def test_a_request_that_is_cancelled_while_it_is_written_is_cut(trusting, serving, is_tls):
-    read = 0
-
-    async def slow(connection: Connection) -> None:
-        nonlocal read
+    async def deaf(connection: Connection) -> None:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.05)
-        connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        while data := await connection.reader.read(65536):
-            read += len(data)
+        while True:  # It hears of the end only by what it says being refused.
+            await connection.say(b"x")
+            await asyncio.sleep(0.005)
 
     scheme = "https" if is_tls else "http"
-    async with asyncio.timeout(LIMIT_S), peer(slow, tls=serving if is_tls else None) as outside:
-        await give_up(outside, scheme, b"a" * 32 * MIB, trusting)
+    async with asyncio.timeout(LIMIT_S), peer(deaf, tls=serving if is_tls else None) as outside:
+        waits_s = [await give_up(outside, scheme, b"a" * 32 * MIB, trusting) for _ in range(ROUNDS)]
 
-    assert read < 32 * MIB
+    assert statistics.median(waits_s) < CLOSED_WITHIN_S
 
 
 async def test_a_request_that_is_cancelled_while_its_name_is_looked_up_connects_to_nobody():
