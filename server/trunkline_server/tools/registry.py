@@ -11,37 +11,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from trunkline.v1.completion_spec_pb2 import (
-    BuiltinSource,
-    McpSource,
-    Tool,
-    WebhookResponseMode,
-    WebhookSource,
-)
+from trunkline.v1.completion_spec_pb2 import BuiltinSource, McpSource, Tool
 from trunkline_server.core.errors import InvalidRequest, NotSupported
 from trunkline_server.core.tools import ServerTool, ToolContext, ToolOutcome, ToolRunner
 from trunkline_server.tools.builtin import BUILTINS, HTTP_GET, hosts_of_config, runner_of
 from trunkline_server.tools.destinations import InvalidUrl, destination_of
 from trunkline_server.tools.egress import Egress, EgressError
-from trunkline_server.tools.hosts import hosts_of, is_at
+from trunkline_server.tools.hosts import hosts_of
 from trunkline_server.tools.mcp import McpLink, McpRunner, has_sdk
 from trunkline_server.tools.mcp_server import McpDown, McpServer
+from trunkline_server.tools.problem import Problem, url_problem
 from trunkline_server.tools.replies import cut
-from trunkline_server.tools.webhook import (
-    DEFAULT_TIMEOUT_S,
-    MAX_ACK_CHARS,
-    MAX_HEADERS,
-    MAX_TIMEOUT_S,
-    AsyncWebhookRunner,
-    Deliveries,
-    WebhookRunner,
-    header_problem,
-    signing_key,
-)
+from trunkline_server.tools.secret_store import SecretStore
+from trunkline_server.tools.webhook import DEFAULT_TIMEOUT_S, Deliveries
+from trunkline_server.tools.webhook_source import Webhooks, check_headers
 
 TIMEOUT_S: Final = 15.0  # For a call of what is no webhook.
 MAX_CONFIG_BYTES: Final = 16 * 1024
-NANOS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +83,6 @@ class UnusableTools(ValueError):
         self.problems = list(problems)
 
 
-@dataclass(frozen=True, slots=True)
-class _Webhook:
-    """A webhook with its secrets, wherever it was described."""
-
-    url: str
-    headers: Mapping[str, str]
-    key: bytes
-    is_async: bool
-    ack: str
-    timeout_s: float
-
-
-class _Problem(Exception):
-    """A field that is wrong, by its path under the tool."""
-
-    def __init__(self, path: str, description: str) -> None:
-        super().__init__(f"{path} {description}".strip())
-        self.path = path
-        self.description = description
-
-
 class _Bounded:
     """Keeps a result at a size that can be held."""
 
@@ -155,7 +120,6 @@ class ToolRegistry:
         private_egress: Callable[[Sequence[str]], Egress] = Egress,
         report: Callable[[str, str], None] = lambda name, reason: None,
     ) -> None:
-        self._secrets = secrets
         self._egress = egress
         self._now = now
         self._deliveries = Deliveries(report)
@@ -165,21 +129,23 @@ class ToolRegistry:
         # Tools whose description and schema the MCP server has, with the server's id and its own name for them.
         self._told_by_server: dict[str, tuple[str, str]] = {}
         problems: list[str] = []
-        self._secret_hosts: dict[str, frozenset[str]] = {}
+        bound: dict[str, frozenset[str]] = {}
         for name, hosts in (secret_hosts or {}).items():
             try:
-                self._secret_hosts[name] = hosts_of(hosts)
+                bound[name] = hosts_of(hosts)
             except ValueError as error:
                 problems.append(f"secrets: {name!r}: hosts {error}")
+        self._secrets = SecretStore(secrets, bound)
+        self._webhooks = Webhooks(egress, self._secrets, self._deliveries, now)
         for server in mcp_servers:
             try:
                 self._links[server.id] = self._link(server, private_egress)
-            except _Problem as problem:
+            except Problem as problem:
                 problems.append(f"mcp_servers: {server.id!r}: {problem}")
         for entry in tools:
             try:
                 self._registered[entry.name] = self._register(entry)
-            except _Problem as problem:
+            except Problem as problem:
                 problems.append(f"tools: {entry.name!r}: {problem}")
         if problems:
             raise UnusableTools(problems)
@@ -206,7 +172,7 @@ class ToolRegistry:
                 case source:
                     path = f"{where}.{source or 'source'}"
                     raise NotSupported(f"{path} is not served: the gateway runs none", field=path)
-        except _Problem as problem:
+        except Problem as problem:
             raise InvalidRequest(f"{where}.{problem.path}", problem.description) from problem
 
     async def learn(self, until_s: float) -> list[str]:
@@ -235,31 +201,20 @@ class ToolRegistry:
         await asyncio.gather(self._deliveries.close(), *(x.close() for x in self._links.values()))
 
     def _of_webhook(self, tool: Tool) -> ServerTool:
-        source = tool.webhook
-        webhook = self._webhook(
-            source.url,
-            source.secret_ref,
-            source.headers,
-            source.auth_header_secret_refs,
-            is_async=_is_async(source),
-            ack=source.async_ack,
-            timeout_s=_timeout_s(source),
-            fields=_REQUEST_FIELDS,
-        )
-        runner = self._webhook_runner(tool.name, webhook)
-        return ServerTool(tool, runner, webhook.timeout_s, is_idempotent=tool.idempotent)
+        runner, timeout_s = self._webhooks.of_source(tool.name, tool.webhook)
+        return ServerTool(tool, _Bounded(runner), timeout_s, is_idempotent=tool.idempotent)
 
     def _of_builtin(self, tool: Tool, source: BuiltinSource) -> ServerTool:
         if source.name not in BUILTINS:
-            raise _Problem("builtin.name", _unknown("builtin", source.name, BUILTINS))
+            raise Problem("builtin.name", _unknown("builtin", source.name, BUILTINS))
         hosts: frozenset[str] = frozenset()
         config = _config(source.config_json)
         if source.name == HTTP_GET:
             if not self._hosts:
-                raise _Problem("builtin.name", "is not available: the operator allows it no host")
+                raise Problem("builtin.name", "is not available: the operator allows it no host")
             hosts = self._narrowed(config)
         elif config:
-            raise _Problem("builtin.config_json", "must be empty: this builtin has no options")
+            raise Problem("builtin.config_json", "must be empty: this builtin has no options")
         return self._builtin(tool, source.name, hosts, TIMEOUT_S)
 
     def _narrowed(self, config: Mapping[str, Any]) -> frozenset[str]:
@@ -269,18 +224,18 @@ class ToolRegistry:
         try:
             wanted = hosts_of_config(config)
         except ValueError as error:
-            raise _Problem("builtin.config_json", str(error)) from error
+            raise Problem("builtin.config_json", str(error)) from error
         if not wanted <= self._hosts:
-            raise _Problem(
+            raise Problem(
                 "builtin.config_json", "names a host that the operator does not allow to http_get"
             )
         return wanted
 
     def _of_mcp(self, tool: Tool, source: McpSource) -> ServerTool:
         if source.server not in self._links:
-            raise _Problem("mcp.server", _unknown("MCP server", source.server, self._links))
+            raise Problem("mcp.server", _unknown("MCP server", source.server, self._links))
         if not source.tool:
-            raise _Problem("mcp.tool", "is needed")
+            raise Problem("mcp.tool", "is needed")
         told = self._told(tool, source.server, source.tool)
         runner = _Bounded(McpRunner(self._links[source.server], source.tool))
         return ServerTool(told, runner, TIMEOUT_S, is_idempotent=tool.idempotent)
@@ -288,7 +243,7 @@ class ToolRegistry:
     def _of_registered(self, tool: Tool) -> ServerTool:
         entry = self._registered.get(tool.name)
         if entry is None:
-            raise _Problem("name", _unknown("registered tool", tool.name, self._registered))
+            raise Problem("name", _unknown("registered tool", tool.name, self._registered))
         told = _described(tool, entry.tool.description, entry.tool.parameters_schema_json)
         if tool.name in self._told_by_server:
             told = self._told(told, *self._told_by_server[tool.name])
@@ -307,7 +262,7 @@ class ToolRegistry:
         )
         kinds = [kind for kind in ("url", "builtin", "mcp_server") if getattr(entry, kind)]
         if len(kinds) != 1:
-            raise _Problem("", "needs one of url, builtin and mcp_server")
+            raise Problem("", "needs one of url, builtin and mcp_server")
         match kinds[0]:
             case "url":
                 found = self._register_webhook(entry, tool)
@@ -318,36 +273,36 @@ class ToolRegistry:
         return replace(found, is_exclusive=entry.exclusive)
 
     def _register_webhook(self, entry: RegisteredTool, tool: Tool) -> ServerTool:
-        webhook = self._webhook(
+        timeout_s = entry.timeout_s or DEFAULT_TIMEOUT_S
+        runner = self._webhooks.of_operator(
+            entry.name,
             entry.url,
             entry.secret,
             entry.headers,
             entry.auth_headers,
-            is_async=entry.response_mode == "async",
-            ack=entry.async_ack,
-            timeout_s=entry.timeout_s or DEFAULT_TIMEOUT_S,
-            fields=_CONFIG_FIELDS,
+            entry.response_mode,
+            entry.async_ack,
+            timeout_s,
         )
-        runner = self._webhook_runner(entry.name, webhook)
-        return ServerTool(tool, runner, webhook.timeout_s, is_idempotent=entry.idempotent)
+        return ServerTool(tool, _Bounded(runner), timeout_s, is_idempotent=entry.idempotent)
 
     def _register_builtin(self, entry: RegisteredTool, tool: Tool) -> ServerTool:
         if entry.builtin not in BUILTINS:
-            raise _Problem("builtin", _unknown("builtin", entry.builtin, BUILTINS))
+            raise Problem("builtin", _unknown("builtin", entry.builtin, BUILTINS))
         hosts: frozenset[str] = frozenset()
         if entry.builtin == HTTP_GET:
             try:
                 hosts = hosts_of_config(entry.config)
             except ValueError as error:
-                raise _Problem("config", str(error)) from error
+                raise Problem("config", str(error)) from error
             self._hosts |= hosts
         elif entry.config:
-            raise _Problem("config", "must be empty: this builtin has no options")
+            raise Problem("config", "must be empty: this builtin has no options")
         return self._builtin(tool, entry.builtin, hosts, entry.timeout_s or TIMEOUT_S)
 
     def _register_mcp(self, entry: RegisteredTool, tool: Tool) -> ServerTool:
         if entry.mcp_server not in self._links:
-            raise _Problem("mcp_server", _unknown("MCP server", entry.mcp_server, self._links))
+            raise Problem("mcp_server", _unknown("MCP server", entry.mcp_server, self._links))
         name = entry.mcp_tool or entry.name
         if not tool.description or not tool.parameters_schema_json:
             self._told_by_server[entry.name] = (entry.mcp_server, name)
@@ -363,64 +318,15 @@ class ToolRegistry:
         runner = _Bounded(runner_of(name, self._egress, self._now, hosts))
         return ServerTool(told, runner, timeout_s, is_idempotent=True)
 
-    def _webhook(
-        self,
-        url: str,
-        secret: str,
-        headers: Mapping[str, str],
-        auth_headers: Mapping[str, str],
-        *,
-        is_async: bool,
-        ack: str,
-        timeout_s: float,
-        fields: "_Fields",
-    ) -> _Webhook:
-        try:
-            self._egress.check(url)
-        except EgressError as error:
-            raise _Problem(fields.url, _URL_PROBLEMS.get(error.reason, "can't be used")) from error
-        if len(headers) + len(auth_headers) > MAX_HEADERS:
-            raise _Problem(fields.headers, f"are more than {MAX_HEADERS}")
-        if len(ack) > MAX_ACK_CHARS:
-            raise _Problem(fields.ack, f"has more than {MAX_ACK_CHARS} characters")
-        authorised = {
-            name: self._secret(reference, f"{fields.auth_headers}[{name[:64]!r}]", url)
-            for name, reference in auth_headers.items()
-        }
-        for path, lines in ((fields.headers, headers), (fields.auth_headers, authorised)):
-            for name, value in lines.items():
-                if problem := header_problem(name, value):
-                    raise _Problem(f"{path}[{name[:64]!r}]", problem)
-        try:
-            key = signing_key(self._secret(secret, fields.secret, url)) if secret else b""
-        except ValueError as error:
-            raise _Problem(fields.secret, f"names a secret that {error}") from error
-        return _Webhook(url, {**headers, **authorised}, key, is_async, ack, timeout_s)
-
-    def _webhook_runner(self, name: str, webhook: _Webhook) -> ToolRunner:
-        runner = WebhookRunner(
-            name, webhook.url, self._egress, self._now, headers=webhook.headers, key=webhook.key
-        )
-        if not webhook.is_async:
-            return _Bounded(runner)
-        return AsyncWebhookRunner(runner, name, self._deliveries, webhook.ack, webhook.timeout_s)
-
-    def _secret(self, name: str, path: str, url: str = "") -> str:
-        if not self._secrets.get(name):
-            raise _Problem(path, "names no secret of this server")
-        if url and name in self._secret_hosts and not is_at(url, self._secret_hosts[name]):
-            raise _Problem(path, "names a secret that may not go to this host")
-        return self._secrets[name]
-
     def _link(
         self,
         server: RegisteredMcpServer,
         private_egress: Callable[[Sequence[str]], Egress],
     ) -> McpLink:
         if bool(server.url) == bool(server.command):
-            raise _Problem("", "needs either url or command")
+            raise Problem("", "needs either url or command")
         if not has_sdk():
-            raise _Problem("", "needs the package mcp, which is not installed")
+            raise Problem("", "needs the package mcp, which is not installed")
         egress = self._egress
         if server.url:
             if server.allow_private:
@@ -428,61 +334,12 @@ class ToolRegistry:
             try:
                 egress.check(server.url)
             except EgressError as error:
-                raise _Problem("url", _URL_PROBLEMS.get(error.reason, "can't be used")) from error
-        headers = {
-            name: self._secret(reference, f"auth_headers[{name[:64]!r}]")
-            for name, reference in server.auth_headers.items()
-        }
-        for name, value in headers.items():
-            if problem := header_problem(name, value):
-                raise _Problem(f"auth_headers[{name[:64]!r}]", problem)
-        env = {
-            name: self._secret(reference, f"env[{name[:64]!r}]")
-            for name, reference in server.env.items()
-        }
+                raise url_problem("url", error.reason) from error
+        headers = self._secrets.values(server.auth_headers, "auth_headers")
+        check_headers(headers, "auth_headers")
+        env = self._secrets.values(server.env, "env")
         found = McpServer(server.id, server.url, headers, tuple(server.command), env)
         return McpLink(found, egress)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """What the parts of a webhook are called where it is described."""
-
-    url: str
-    secret: str
-    headers: str
-    auth_headers: str
-    ack: str
-
-
-_REQUEST_FIELDS: Final = _Fields(
-    "webhook.url",
-    "webhook.secret_ref",
-    "webhook.headers",
-    "webhook.auth_header_secret_refs",
-    "webhook.async_ack",
-)
-_CONFIG_FIELDS: Final = _Fields("url", "secret", "headers", "auth_headers", "async_ack")
-_URL_PROBLEMS: Final = {
-    "URL_INVALID": "must be an https URL on a usual port, without user or fragment",
-    "ADDRESS_DENIED": "leads to an address that is not public",
-}
-_RESPONSE_MODES: Final = frozenset(WebhookResponseMode.values())
-
-
-def _is_async(source: WebhookSource) -> bool:
-    if source.response_mode not in _RESPONSE_MODES:
-        raise _Problem("webhook.response_mode", "unknown value")
-    return source.response_mode == WebhookResponseMode.WEBHOOK_RESPONSE_MODE_ASYNC
-
-
-def _timeout_s(source: WebhookSource) -> float:
-    if not source.HasField("timeout"):
-        return DEFAULT_TIMEOUT_S
-    timeout_nanos = source.timeout.seconds * NANOS + source.timeout.nanos
-    if not 0 < timeout_nanos <= MAX_TIMEOUT_S * NANOS:
-        raise _Problem("webhook.timeout", f"more than 0 s and at most {MAX_TIMEOUT_S:.0f} s")
-    return timeout_nanos / NANOS
 
 
 def _described(tool: Tool, description: str, schema_json: str) -> Tool:
@@ -496,13 +353,13 @@ def _described(tool: Tool, description: str, schema_json: str) -> Tool:
 
 def _config(text: str) -> Mapping[str, Any]:
     if len(text) > MAX_CONFIG_BYTES:
-        raise _Problem("builtin.config_json", f"at most {MAX_CONFIG_BYTES} bytes")
+        raise Problem("builtin.config_json", f"at most {MAX_CONFIG_BYTES} bytes")
     try:
         config = json.loads(text or "{}")
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise _Problem("builtin.config_json", "must be a JSON object")
+        raise Problem("builtin.config_json", "must be a JSON object")
     return config
 
 
@@ -517,6 +374,6 @@ def _authority(url: str) -> str:
     try:
         to = destination_of(url)
     except InvalidUrl as error:
-        raise _Problem("url", "must be http(s)://HOST[:PORT][/PATH]") from error
+        raise Problem("url", "must be http(s)://HOST[:PORT][/PATH]") from error
     host = f"[{to.host}]" if ":" in to.host else to.host
     return f"{host}:{to.port}"

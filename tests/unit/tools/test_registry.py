@@ -114,7 +114,14 @@ REFUSED = [
     (webhook(timeout=Duration(seconds=61)), "webhook.timeout", "more than 0 s and at most 60 s"),
     (webhook(timeout=Duration()), "webhook.timeout", "more than 0 s and at most 60 s"),
     (webhook(response_mode=9), "webhook.response_mode", "unknown value"),
-    (webhook(async_ack="a" * (MAX_ACK_CHARS + 1)), "webhook.async_ack", "has more than"),
+    (
+        webhook(
+            response_mode=WebhookResponseMode.WEBHOOK_RESPONSE_MODE_ASYNC,
+            async_ack="a" * (MAX_ACK_CHARS + 1),
+        ),
+        "webhook.async_ack",
+        "has more than",
+    ),
     (builtin("calculater"), "builtin.name", "names no builtin of this server; did you mean 'calc"),
     (builtin("calculator", "{"), "builtin.config_json", "must be a JSON object"),
     (builtin("calculator", "[]"), "builtin.config_json", "must be a JSON object"),
