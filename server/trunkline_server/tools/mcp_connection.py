@@ -87,6 +87,9 @@ class _EgressTransport(httpx2.AsyncBaseTransport):
         if request.method == "GET" and "last-event-id" not in request.headers:
             return httpx2.Response(405)
         call = _CALL.get()
+        content = await request.aread()
+        if call is not None and call.is_over and _is_tool_call(content):
+            return httpx2.Response(502)  # It was given up before it was sent.
         now_s = asyncio.get_running_loop().time()
         if call is None or call.is_over:
             until_s = now_s + (GOODBYE_S if request.method == "DELETE" else REQUEST_S)
@@ -100,7 +103,7 @@ class _EgressTransport(httpx2.AsyncBaseTransport):
                     request.method,
                     str(request.url),
                     headers={**request.headers, **self._headers},
-                    content=await request.aread(),
+                    content=content,
                     until_s=until_s,
                     max_bytes=MAX_MESSAGE_BYTES,
                 )
@@ -246,6 +249,10 @@ class McpConnection:
             if self._client is None:
                 self._keeper.cancel()
             await asyncio.wait({self._keeper})
+
+
+def _is_tool_call(content: bytes) -> bool:
+    return bool(content) and json.loads(content).get("method") == "tools/call"
 
 
 async def _tools(client: Client) -> dict[str, McpTool]:
