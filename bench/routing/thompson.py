@@ -33,9 +33,9 @@ SIGMA_WEIGHT: Final = 10.0
 UNKNOWN_S: Final = 1.0  # Time to first token of a candidate that nobody has measured.
 MIN_LATENCY_S: Final = 1e-3  # Less is no time that a provider took.
 
-TROUBLE_FAILURE: Final = 0.4
+TROUBLE_FAILURE: Final = 0.3
 TROUBLE_SHARE: Final = 0.005
-TROUBLE_S: Final = 300.0
+TROUBLE_S: Final = 150.0
 FAILURE: Final = 0.01  # Of a candidate that is well, while little is known.
 FAILURE_WEIGHT: Final = 50.0
 FAILURE_GAMMA: Final = 0.998
@@ -46,7 +46,7 @@ MAX_TROUBLE: Final = 0.999
 
 EXPLORED_SHARE: Final = 0.02
 NEAR: Final = 2.0
-REFRESH_S: Final = 1.0  # An index without news is good for so long.
+REFRESH_S: Final = 10.0  # An index without news is good for so long.
 
 HASH_BYTES: Final = 8
 FORGETTING_PER_S: Final = math.log(2) / HALF_LIFE_S
@@ -86,14 +86,30 @@ class Expectation:
     failure: float
     lost_s: float
 
-    @property
-    def index_s(self) -> float:
-        """What an answer costs in time."""
-        return self.latency_s + self.lost_s
-
 
 class Belief:
-    """About one candidate. `now_s` never runs backwards; if it does, no time has passed."""
+    """About one candidate. When the clock runs backwards, no time has passed.
+
+    Attributes:
+        index_s: what an answer costs in time, the mean over all that may be true: `latency_s + lost_s`.
+        good_until_s: from then on `refresh` it.
+    """
+
+    __slots__ = (
+        "_at_s",
+        "_failure",
+        "_failure_s",
+        "_log_s",
+        "_lost_s",
+        "_squares",
+        "_squares_weight",
+        "_trouble",
+        "_usual_log_s",
+        "_variance",
+        "_weight",
+        "good_until_s",
+        "index_s",
+    )
 
     def __init__(self, measured: Measured | None, now_s: float) -> None:
         logs = [math.log(max(s, MIN_LATENCY_S)) for s in measured.latencies_s] if measured else []
@@ -104,21 +120,34 @@ class Belief:
         self._log_s = sum(logs) / len(logs) if logs else math.log(UNKNOWN_S)
         self._usual_log_s = self._log_s
         self._squares = sum((log_s - self._log_s) ** 2 for log_s in logs)
-        self._squares_weight = self._weight
+        self._squares += SIGMA * SIGMA * SIGMA_WEIGHT
+        self._squares_weight = self._weight + SIGMA_WEIGHT
+        self._variance = self._squares / self._squares_weight
         self._trouble = TROUBLE_SHARE
         self._failure = (failures + FAILURE * FAILURE_WEIGHT) / (attempts + FAILURE_WEIGHT)
         self._lost_s = self._failure * FAILURE_S
         self._failure_s = FAILURE_S
-        self._expected: Expectation | None = None
-        self._expected_at_s = 0.0
+        self.good_until_s = -math.inf
+        self.index_s = self.refresh(now_s)
+
+    def refresh(self, now_s: float) -> float:
+        """Makes `index_s` anew, and returns it."""
+        idle_s = max(0.0, now_s - self._at_s)
+        weight = self._weight * math.exp(-FORGETTING_PER_S * idle_s)
+        usual = USUAL_WEIGHT / (weight + USUAL_WEIGHT)
+        log_s = self._log_s + usual * (self._usual_log_s - self._log_s)
+        trouble = TROUBLE_SHARE + (self._trouble - TROUBLE_SHARE) * math.exp(-idle_s / TROUBLE_S)
+        failing = trouble * TROUBLE_FAILURE
+        lost_s = failing * self._failure_s + (1 - trouble) * self._lost_s
+        lost_s /= 1 - failing - (1 - trouble) * self._failure
+        self.good_until_s = now_s + REFRESH_S
+        self.index_s = math.exp(log_s + self._variance / 2) + lost_s
+        return self.index_s
 
     def expected(self, now_s: float) -> Expectation:
-        """In the mean over all that may be true."""
-        if self._expected is None or now_s > self._expected_at_s + REFRESH_S:
-            log_s, _ = self._mean(now_s)
-            self._expected = self._expectation(log_s, self._trouble_now(now_s))
-            self._expected_at_s = now_s
-        return self._expected
+        """What `index_s` is made of."""
+        log_s, _ = self._mean(now_s)
+        return self._expectation(log_s, self._trouble_now(now_s))
 
     def drawn(self, now_s: float, random: Random) -> Expectation:
         """If what is drawn were true: each belief with the probability that it has."""
@@ -129,31 +158,21 @@ class Belief:
 
     def see(self, now_s: float, latency_s: float | None, failed: bool) -> None:
         """An attempt ended: `latency_s` until its first token, or until it failed; None if neither is known."""
-        self._expected = None
         self._judge(self._trouble_now(now_s), latency_s, failed)
-        log_s, weight = self._mean(now_s)
+        log_s, self._weight = self._mean(now_s)
         self._at_s = max(now_s, self._at_s)
-        self._weight = weight
         if latency_s is not None and not failed:
             self._time(math.log(max(latency_s, MIN_LATENCY_S)), log_s)
-
-    @property
-    def _variance(self) -> float:
-        return (self._squares + SIGMA * SIGMA * SIGMA_WEIGHT) / (
-            self._squares_weight + SIGMA_WEIGHT
-        )
-
-    def _idle_s(self, now_s: float) -> float:
-        return max(0.0, now_s - self._at_s)
+        self.good_until_s = -math.inf
 
     def _mean(self, now_s: float) -> tuple[float, float]:
         """Of the logarithm of time to first token; and the weight of the observations in it."""
-        weight = self._weight * math.exp(-FORGETTING_PER_S * self._idle_s(now_s))
-        mean = (self._log_s * weight + self._usual_log_s * USUAL_WEIGHT) / (weight + USUAL_WEIGHT)
-        return mean, weight
+        weight = self._weight * math.exp(-FORGETTING_PER_S * max(0.0, now_s - self._at_s))
+        usual = USUAL_WEIGHT / (weight + USUAL_WEIGHT)
+        return self._log_s + usual * (self._usual_log_s - self._log_s), weight
 
     def _trouble_now(self, now_s: float) -> float:
-        lasting = math.exp(-self._idle_s(now_s) / TROUBLE_S)
+        lasting = math.exp(-max(0.0, now_s - self._at_s) / TROUBLE_S)
         return TROUBLE_SHARE + (self._trouble - TROUBLE_SHARE) * lasting
 
     def _expectation(self, log_s: float, trouble: float) -> Expectation:
@@ -175,9 +194,12 @@ class Belief:
                 self._failure_s += FAILURE_STEP * (latency_s - self._failure_s)
 
     def _time(self, log_s: float, expected_log_s: float) -> None:
+        # The prior variance stays in at its full weight, whatever else is forgotten.
         gap = log_s - expected_log_s
-        self._squares = self._squares * GAMMA + gap * gap
-        self._squares_weight = self._squares_weight * GAMMA + 1
+        squares_prior = (1 - GAMMA) * SIGMA * SIGMA * SIGMA_WEIGHT
+        self._squares = self._squares * GAMMA + squares_prior + gap * gap
+        self._squares_weight = self._squares_weight * GAMMA + (1 - GAMMA) * SIGMA_WEIGHT + 1
+        self._variance = self._squares / self._squares_weight
         kept = self._weight * GAMMA
         self._log_s = (self._log_s * kept + log_s) / (kept + 1)
         self._weight = kept + 1
@@ -200,12 +222,17 @@ class Thompson:
 
     def order(self, now_s: float, request_id: str, candidates: Sequence[Offer]) -> list[str]:
         """The names of all candidates, in the order in which they are to be tried."""
-        indices_s = {
-            offer.name: self.belief(offer.name, now_s).expected(now_s).index_s + offer.known_loss_s
-            for offer in candidates
-        }
+        beliefs = self._beliefs
+        indices_s = {}
+        for offer in candidates:
+            name = offer.name
+            belief = beliefs.get(name) or self.belief(name, now_s)
+            index_s = belief.index_s if now_s < belief.good_until_s else belief.refresh(now_s)
+            indices_s[name] = index_s + offer.known_loss_s
         names = sorted(indices_s, key=indices_s.__getitem__)
-        digest = int.from_bytes(blake2b(request_id.encode(), digest_size=HASH_BYTES).digest())
+        digest = int.from_bytes(
+            blake2b(request_id.encode(), digest_size=HASH_BYTES).digest(), "big"
+        )
         if digest < EXPLORED_SHARE * 256**HASH_BYTES:
             limit_s = NEAR * indices_s[names[0]]
             near = [o for o in candidates if o.name != names[0] and indices_s[o.name] <= limit_s]
@@ -221,6 +248,7 @@ class Thompson:
 
     def _best_draw(self, now_s: float, offers: Sequence[Offer], random: Random) -> str:
         def drawn_s(offer: Offer) -> float:
-            return self._beliefs[offer.name].drawn(now_s, random).index_s + offer.known_loss_s
+            drawn = self._beliefs[offer.name].drawn(now_s, random)
+            return drawn.latency_s + drawn.lost_s + offer.known_loss_s
 
         return min(offers, key=drawn_s).name
