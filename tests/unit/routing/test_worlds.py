@@ -28,7 +28,7 @@ from bench.routing.worlds import (
     world,
 )
 
-SEEDS = TUNING_SEEDS[:3]
+SEEDS = TUNING_SEEDS[:2]
 REQUESTS = 1_000
 
 
@@ -82,10 +82,10 @@ def test_worlds_of_one_seed_have_the_same_providers_and_arrivals():
 
 
 def test_there_are_as_many_candidates_as_promised_and_requests_come_at_their_rate():
-    places = [world("stationary", seed, 1_000) for seed in range(30)]
+    places = [world("stationary", seed, 400) for seed in range(30)]
 
     sizes = {len(place.offers) for place in places}
-    rate_per_s = fmean(1_000 / place.arrivals_s[-1] for place in places)
+    rate_per_s = fmean(400 / place.arrivals_s[-1] for place in places)
 
     assert sizes == set(range(MIN_CANDIDATES, MAX_CANDIDATES + 1))
     assert rate_per_s == pytest.approx(RATE_PER_S, rel=0.03)
@@ -99,7 +99,7 @@ def test_a_stationary_world_never_changes():
 
 @pytest.mark.parametrize("kind", ["drifting", "jumping"])
 def test_medians_that_change_change_who_is_best(kind):
-    for place in worlds(kind, 4_000):
+    for place in (world(kind, seed, 400, rate_per_s=0.02) for seed in TUNING_SEEDS[:4]):
         assert len(bests(place)) > 1
         assert share_in_trouble(place) == 0
 
@@ -108,10 +108,10 @@ def test_outages_take_the_share_of_time_that_they_should():
     shortest_s, longest_s = INCIDENT_S
     usual_s = (longest_s - shortest_s) / math.log(longest_s / shortest_s)
 
-    places = [world("outages", seed, 1_000, rate_per_s=0.02) for seed in range(20)]
+    places = [world("outages", seed, 200, rate_per_s=0.004) for seed in range(12)]
 
     share = fmean(share_in_trouble(place) for place in places)
-    assert share == pytest.approx(usual_s / (usual_s + INCIDENT_EVERY_S), rel=0.1)
+    assert share == pytest.approx(usual_s / (usual_s + INCIDENT_EVERY_S), rel=0.15)
     for place in places:
         for own in place.incidents:
             lengths_s = [incident.end_s - incident.start_s for incident in own]
@@ -122,8 +122,8 @@ def test_outages_take_the_share_of_time_that_they_should():
 def test_an_incident_does_to_attempts_what_its_name_says(trouble):
     fates: list[tuple[float, bool]] = []
     medians_s: list[float] = []
-    for seed in range(10):
-        place = world("outages", seed, 2_000)
+    for seed in range(8):
+        place = world("outages", seed, 1_500)
         for i, own in enumerate(place.incidents):
             spans = [(n.start_s, n.end_s) for n in own if n.trouble is trouble]
             for request, now_s in enumerate(place.arrivals_s):
@@ -136,7 +136,7 @@ def test_an_incident_does_to_attempts_what_its_name_says(trouble):
     failed = fmean(has_failed for _, has_failed in fates)
     silent = fmean(elapsed_s == 15.0 for elapsed_s, _ in fates)
     slower = [took / usual for (took, _), usual in zip(fates, medians_s, strict=True)]
-    assert len(fates) > 500
+    assert len(fates) > 200
     match trouble:
         case Trouble.REFUSING:
             assert (failed, silent) == (1, 0)
@@ -151,7 +151,7 @@ def test_an_incident_does_to_attempts_what_its_name_says(trouble):
 
 @pytest.mark.parametrize("kind", ["stationary", "balanced"])
 def test_losses_are_on_average_what_is_expected_of_them(kind):
-    for place in worlds(kind, 8_000)[:2]:
+    for place in worlds(kind, 6_000)[:1]:
         result = simulate(place, POLICIES["random"](briefing(place)))
 
         assert result.loss_s == pytest.approx(result.expected_loss_s, rel=0.05)
@@ -202,7 +202,7 @@ def test_the_clairvoyants_regret_is_0_and_nobodys_is_below_0(kind):
 def test_a_static_ranking_is_nearly_the_best_where_nothing_changes_and_not_elsewhere():
     losses_s = {}
     for kind in ("stationary", "drifting-outages"):
-        clairvoyant, static = rows(kind, ["static"], TUNING_SEEDS, REQUESTS)
+        clairvoyant, static = rows(kind, ["static"], TUNING_SEEDS, 500)
         losses_s[kind] = static.regret_s.mean / clairvoyant.loss_s.mean
 
     assert losses_s["stationary"] < 0.1
