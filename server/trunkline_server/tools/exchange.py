@@ -130,10 +130,7 @@ class Exchange(httpcore.AsyncNetworkBackend):
                     request, stream=True, auth=None, follow_redirects=False
                 )
                 self.max_wire_bytes = MAX_HEAD_BYTES + MAX_FRAMING * max_bytes
-                try:
-                    body = await self._body(response, max_bytes)
-                finally:
-                    await response.aclose()
+                body = await self._body(response, max_bytes)
             except (httpcore.NetworkError, httpcore.ProtocolError):
                 raise self.error("BROKEN") from None  # Their texts quote what the peer said.
         return EgressResponse(response.status_code, dict(response.headers.items()), body)
