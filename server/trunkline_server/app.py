@@ -171,6 +171,7 @@ def _tools(settings: Settings, environment: Mapping[str, str]) -> ToolRegistry:
             values,
             Egress(settings.egress.allowed_hosts, tls=tls),
             now=time.time,
+            secret_hosts={n: s.hosts for n, s in settings.secrets.items() if s.hosts},
             private_egress=lambda hosts: Egress(hosts, tls=tls),
             report=_tell_of_failed_delivery,
         )

@@ -139,10 +139,11 @@ class RouteSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[secrets.NAME]`: a secret that tools refer to by its name."""
+    """`[secrets.NAME]`: a secret that tools refer to by its name. `hosts`: the only ones that it may go to."""
 
     env: str = ""
     file: str = ""
+    hosts: list[Name] = []
 
 
 class McpServerSettings(Struct, frozen=True, forbid_unknown_fields=True):

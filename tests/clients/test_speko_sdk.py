@@ -92,7 +92,10 @@ async def speko() -> AsyncIterator[Speko]:
                 for name in names
             ],
             keys=[{"id": "tests", "key_env": "KEY"}],
-            secrets={"hook": {"env": "HOOK"}, "other": {"env": "OTHER"}},
+            secrets={
+                name: {"env": name.upper(), "hosts": [f"127.0.0.1:{webhook.port}"]}
+                for name in ("hook", "other")
+            },
             egress={"allowed_hosts": [f"127.0.0.1:{webhook.port}"]},
             tools=[
                 {

@@ -131,7 +131,9 @@ async def world(
                 **{
                     "providers": [provider("a", upstreams[0].url)],
                     "models": [model("m", "a")],
-                    "secrets": {"hook": {"env": "HOOK"}},
+                    "secrets": {
+                        "hook": {"env": "HOOK", "hosts": [f"127.0.0.1:{upstreams[1].port}"]}
+                    },
                     "egress": {"allowed_hosts": [f"127.0.0.1:{upstreams[1].port}"]},
                     **sections,
                 },
@@ -452,7 +454,7 @@ async def test_the_second_turn_fails_over_like_the_first():
             "providers": [provider("a", found.model.url), provider("b", other.url)],
             "models": [model("m-a", "a"), model("m-b", "b")],
             "routes": [{"id": "m", "candidates": ["m-a", "m-b"], "strategy": "ordered"}],
-            "secrets": {"hook": {"env": "HOOK"}},
+            "secrets": {"hook": {"env": "HOOK", "hosts": [f"127.0.0.1:{found.tool.port}"]}},
             "egress": {"allowed_hosts": [f"127.0.0.1:{found.tool.port}"]},
         }
         async with observed({"HOOK": SECRET}, **sections) as running:
@@ -568,8 +570,12 @@ async def test_a_builtin_and_a_registered_tool_run_too():
             Tool(name="x", webhook=WebhookSource(url="https://a.test/", secret_ref="other")),
             "spec.tool_options.tools[0].webhook.secret_ref",
         ),
+        (
+            Tool(name="x", webhook=WebhookSource(url="https://a.test/", secret_ref="hook")),
+            "spec.tool_options.tools[0].webhook.secret_ref",
+        ),
     ],
-    ids=["not registered", "no builtin", "private", "no secret"],
+    ids=["not registered", "no builtin", "private", "no secret", "another host's secret"],
 )
 async def test_a_tool_that_can_not_be_run_is_refused_by_name(tool, field):
     async with world(once(answer("No."))) as found:

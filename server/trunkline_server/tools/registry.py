@@ -98,8 +98,8 @@ class ToolRegistry:
 
     Args:
         secrets: by name. A tool refers to them, and nothing else ever shows them.
-        secret_hosts: the only hosts to which webhooks may take a secret, by its name. Without them it may go to any, so
-            whoever may bring a webhook along may have it sent to a server of theirs.
+        secret_hosts: the only hosts to which webhooks may take a secret, by its name. Webhooks of requests may use no
+            secret without them.
         private_egress: makes a client for the hosts that it is given ("HOST:PORT"), wherever they are.
         now: seconds since 1970.
         report: told of each call in the background that failed: the tool's name and the reason, without content.

@@ -123,11 +123,15 @@ class Webhooks:
             raise Problem(fields.headers, f"are more than {MAX_HEADERS}")
         if len(ack or "") > MAX_ACK_CHARS:
             raise Problem(fields.ack, f"has more than {MAX_ACK_CHARS} characters")
-        authorised = self._secrets.values(auth_headers, fields.auth_headers, url)
+        is_asked = fields is _REQUEST_FIELDS
+        secrets = self._secrets
+        authorised = secrets.values(auth_headers, fields.auth_headers, url, is_asked=is_asked)
         check_headers(headers, fields.headers)
         check_headers(authorised, fields.auth_headers)
         try:
-            key = signing_key(self._secrets.value(secret, fields.secret, url)) if secret else b""
+            key = b""
+            if secret:
+                key = signing_key(secrets.value(secret, fields.secret, url, is_asked=is_asked))
         except ValueError as error:
             raise Problem(fields.secret, f"names a secret that {error}") from error
         runner = WebhookRunner(

@@ -44,8 +44,12 @@ SECRETS = {
     "token": "Bearer abc",
     "with-newline": "a\nb",
     "bound": KEY,
+    "unbound": KEY,
 }
-BOUND = {"bound": ["api.example", "hooks.example:8443"]}
+BOUND = {
+    **{name: ["hooks.example"] for name in SECRETS if name != "unbound"},
+    "bound": ["api.example", "hooks.example:8443"],
+}
 NOW_S = datetime(2026, 11, 20, 9, 30, tzinfo=UTC).timestamp()
 EGRESS = Egress(["inside.test"])
 CONTEXT = ToolContext(call_id="call-1", request_id="req-1")
@@ -106,6 +110,12 @@ REFUSED = [
         "needs a value of 1 to",
     ),
     (webhook(secret_ref="bound"), "webhook.secret_ref", "names a secret that may not go to this"),
+    (webhook(secret_ref="unbound"), "webhook.secret_ref", "names a secret that has no hosts"),
+    (
+        webhook(auth_header_secret_refs={"x": "unbound"}),
+        "webhook.auth_header_secret_refs['x']",
+        "names a secret that has no hosts",
+    ),
     (
         webhook(auth_header_secret_refs={"x": "bound"}),
         "webhook.auth_header_secret_refs['x']",
