@@ -76,11 +76,7 @@ class Admission:
         expected = self._expected[criticality]
         taken = len(self._tickets) + expected
         pressure = self.pressure
-        if (
-            pressure.is_overwhelmed
-            and taken >= pressure.floor
-            and criticality is not HIGHEST_FIRST[0]
-        ):
+        if criticality is not HIGHEST_FIRST[0] and pressure.overwhelms(taken):
             raise self._overloaded()
         room = pressure.room(criticality)
         if taken < room:

@@ -26,7 +26,10 @@ LOWEST_STEP_DOWN: Final = 0.5
 HIGHEST_STEP_DOWN: Final = 0.8
 EASE_DOWN: Final = 0.95
 STEP_UP: Final = 1.1
-MIN_IN_FLIGHT: Final = 16
+MIN_IN_FLIGHT: Final = 32
+MIN_OVERWHELMING: Final = (
+    64  # So many are let in however late the loop runs: fewer can hardly be why.
+)
 BIG_REQUEST_BYTES: Final = 256 * 1024
 MEMORY_BIG: Final = 0.80
 MEMORY_ALL: Final = 0.90
@@ -67,9 +70,7 @@ class Pressure:
 
     def __init__(self, max_in_flight: int) -> None:
         self._max_in_flight = max_in_flight
-        self.floor = min(
-            MIN_IN_FLIGHT, max_in_flight
-        )  # So many are taken however late the loop runs.
+        self._floor = min(MIN_IN_FLIGHT, max_in_flight)
         self.in_flight_limit = max_in_flight
         self.sample = Sample()
         self.is_overwhelmed = False
@@ -83,9 +84,11 @@ class Pressure:
         if lasting_s >= LAG_SHED_S:
             # From what really is in flight: a limit that is far away would take many steps to be felt.
             step = max(LOWEST_STEP_DOWN, min(HIGHEST_STEP_DOWN, LAG_SHED_S / sample.lag_s))
-            self.in_flight_limit = max(self.floor, int(min(self.in_flight_limit, in_flight) * step))
+            self.in_flight_limit = max(
+                self._floor, int(min(self.in_flight_limit, in_flight) * step)
+            )
         elif lasting_s >= LAG_WARN_S and in_flight >= self.room(Criticality.STANDARD):
-            self.in_flight_limit = max(self.floor, int(self.in_flight_limit * EASE_DOWN))
+            self.in_flight_limit = max(self._floor, int(self.in_flight_limit * EASE_DOWN))
         elif sample.lag_s < LAG_WARN_S and self.in_flight_limit < self._max_in_flight:
             raised = int(self.in_flight_limit * STEP_UP) + 1
             self.in_flight_limit = min(self._max_in_flight, raised)
@@ -98,6 +101,10 @@ class Pressure:
         else:
             self.is_overwhelmed = lag_s >= LAG_SHED_S and self._felt_lag_s >= LAG_WARN_S
         self._felt_lag_s = lag_s
+
+    def overwhelms(self, in_flight: int) -> bool:
+        """Is the loop so late that one more, beside so many, would only wait in it?"""
+        return self.is_overwhelmed and in_flight >= MIN_OVERWHELMING
 
     def room(self, criticality: Criticality) -> int:
         """Requests in flight from which one of this criticality finds the house full."""

@@ -7,7 +7,13 @@ import pytest
 from trunkline_server.completion.admission import Admission, Ticket
 from trunkline_server.core.errors import Draining, Overloaded
 from trunkline_server.core.line import INTERVAL_S
-from trunkline_server.core.pressure import LAG_SHED_S, MIN_IN_FLIGHT, Criticality, Pressure, Sample
+from trunkline_server.core.pressure import (
+    LAG_SHED_S,
+    MIN_OVERWHELMING,
+    Criticality,
+    Pressure,
+    Sample,
+)
 
 BATCH, STANDARD, INTERACTIVE = Criticality
 MIB = 1024 * 1024
@@ -180,7 +186,7 @@ async def test_a_loop_that_goes_on_running_late_makes_the_house_smaller_and_a_pu
 
 async def test_a_loop_that_is_far_too_late_takes_nothing_new_but_what_matters_most():
     admission = door(max_in_flight=1000)
-    await enter(admission, MIN_IN_FLIGHT)
+    await enter(admission, MIN_OVERWHELMING)
     for _ in range(2):
         assert not admission.is_strained
         admission.pressure.feel(LAG_SHED_S)
@@ -202,7 +208,7 @@ async def test_however_late_the_loop_a_few_are_always_let_in():
     for _ in range(2):
         admission.pressure.feel(9.0)
 
-    await enter(admission, MIN_IN_FLIGHT, STANDARD)
+    await enter(admission, MIN_OVERWHELMING, STANDARD)
 
     with pytest.raises(Overloaded):
         await admission.admit(STANDARD, 0)

@@ -343,7 +343,10 @@ ROUTE = PROVIDER + MODEL + '[[routes]]\nid = "r"\n'
         ),
         ('[secrets.a]\nenv = "A"\nfile = "/a"\n', "secrets: 'a' needs either env or file"),
         ("[secrets.a]\n", "secrets: 'a' needs either env or file"),
-        ('[[tools]]\nname = "a b"\nbuiltin = "x"\n', "tools: 'a b' is no name: letters, digits, _ and - only, at most 64"),
+        (
+            '[[tools]]\nname = "a b"\nbuiltin = "x"\n',
+            "tools: 'a b' is no name: letters, digits, _ and - only, at most 64",
+        ),
         ('[[tools]]\nname = "a"\n', "tools: 'a' needs one of url, builtin and mcp_server"),
         (
             '[[tools]]\nname = "a"\nurl = "https://x.test/"\nbuiltin = "calculator"\n',

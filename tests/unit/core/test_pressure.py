@@ -134,7 +134,7 @@ def test_it_is_lowered_from_what_really_is_in_flight():
     assert limit == 80
 
 
-@pytest.mark.parametrize(("greatest", "floor"), [(256, 16), (17, 16), (16, 16), (5, 5), (1, 1)])
+@pytest.mark.parametrize(("greatest", "floor"), [(256, 32), (33, 32), (32, 32), (5, 5), (1, 1)])
 def test_it_is_never_lowered_below_its_floor(greatest, floor):
     pressure = Pressure(greatest)
 
@@ -149,7 +149,7 @@ def test_it_grows_back_to_its_greatest_and_no_further():
 
     limits = [look(pressure, 5, PUNCTUAL, 0) for _ in range(7)]
 
-    assert limits == [29, 50, 84, 139, 226, 256, 256]
+    assert limits == [56, 93, 153, 249, 256, 256, 256]
 
 
 def test_those_of_a_lower_criticality_find_the_house_full_earlier():
@@ -202,7 +202,7 @@ class PressureWalk:
     """The model keeps all looks, and takes every step of the limit anew, in exact fractions."""
 
     def __init__(self, random: Random) -> None:
-        self.greatest = random.choice([1, 2, 15, 16, 17, 100, 256, 1_000])
+        self.greatest = random.choice([1, 2, 31, 32, 33, 100, 256, 1_000])
         self.weather = random.choice([(8, 1, 1), (1, 1, 1), (1, 1, 8)])
         self.pressure = Pressure(self.greatest)
         self.looks: list[tuple[float, int]] = []
@@ -215,9 +215,9 @@ class PressureWalk:
                 step = min(
                     Fraction(4, 5), max(Fraction(1, 2), Fraction("0.2") / Fraction(str(lag_s)))
                 )
-                found = max(int(step * min(found, in_flight)), min(16, self.greatest))
+                found = max(int(step * min(found, in_flight)), min(32, self.greatest))
             elif min(lag_s, before_s) >= 0.05 and in_flight >= max(1, found * 9 // 10):
-                found = max(int(Fraction(19, 20) * found), min(16, self.greatest))
+                found = max(int(Fraction(19, 20) * found), min(32, self.greatest))
             elif lag_s < 0.05:
                 found = min(int(Fraction(11, 10) * found) + 1, self.greatest)
             before_s = lag_s

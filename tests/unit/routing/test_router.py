@@ -255,7 +255,9 @@ def test_when_constraints_leave_nobody_they_are_blamed():
     with pytest.raises(NoEligibleProvider) as caught:
         router(A, blind).plan(request, "req_1")
 
-    assert caught.value.message == "no candidate is left: a/m: a denied provider; b/m: has no vision"
+    assert (
+        caught.value.message == "no candidate is left: a/m: a denied provider; b/m: has no vision"
+    )
 
 
 def test_without_any_provider_that_is_said():
