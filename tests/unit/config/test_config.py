@@ -357,8 +357,10 @@ ROUTE = PROVIDER + MODEL + '[[routes]]\nid = "r"\n'
             "tools: 'a' is there twice",
         ),
         (
-            '[[tools]]\nname = "a"\nurl = "https://x.test/"\nsecret = "hok"\n'
-            '[secrets.hook]\nenv = "HOOK"\n',
+            (
+                '[[tools]]\nname = "a"\nurl = "https://x.test/"\nsecret = "hok"\n'
+                '[secrets.hook]\nenv = "HOOK"\n'
+            ),
             "tools: 'a' names the unknown secret 'hok'; did you mean 'hook'?",
         ),
         (
