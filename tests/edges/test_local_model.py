@@ -147,7 +147,7 @@ async def test_it_answers_over_both_edges_and_in_the_shape_that_was_asked_for(tm
 async def test_an_interrupt_of_the_terminal_lets_the_answer_end_first(tmp_path):
     pieces: list[str] = []
     async with serving(tmp_path) as running, AsyncClient(running.grpc_address) as client:
-        options: dict[str, Any] = {"temperature": 0, "max_output_tokens": 60}
+        options: dict[str, Any] = {"temperature": 0, "max_output_tokens": 24}
         async with client.stream("Tell me a long story.", **options) as stream:
             async for piece in stream.text_deltas():
                 if not pieces:
