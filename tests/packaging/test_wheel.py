@@ -45,7 +45,7 @@ def test_wheel_carries_both_packages_typed_and_the_licence(wheel):
 
 
 def test_wheel_has_the_published_extras_and_no_others(metadata):
-    assert metadata.get_all("Provides-Extra") == ["bedrock", "dev", "local", "server"]
+    assert metadata.get_all("Provides-Extra") == ["bedrock", "dev", "local", "mcp", "server"]
     assert metadata["Requires-Python"] == ">=3.11"
 
 

@@ -36,9 +36,14 @@ MANY_BYTES: Final = [b"x" * 65_536] * 16_384  # 1 GiB, of one piece of memory.
 
 
 @asynccontextmanager
-async def tools(*registered: RegisteredTool, **options: Any) -> AsyncIterator[ToolRegistry]:
-    """A registry with real time, closed afterwards."""
-    found = ToolRegistry(registered, (), SECRETS, EGRESS, now=time.time, **options)
+async def tools(
+    *registered: RegisteredTool, at: Upstream | None = None, **options: Any
+) -> AsyncIterator[ToolRegistry]:
+    """A registry with real time, closed afterwards. Webhooks of requests may use its secrets `at` this peer."""
+    bound = {name: [f"127.0.0.1:{at.port}"] for name in SECRETS} if at is not None else None
+    found = ToolRegistry(
+        registered, (), SECRETS, EGRESS, now=time.time, secret_hosts=bound, **options
+    )
     try:
         yield found
     finally:
@@ -64,7 +69,7 @@ async def run(
 
 async def called(script: Any, for_s: float = 5.0, **fields: Any) -> tuple[ToolOutcome, Upstream]:
     """Call a webhook that answers like this."""
-    async with tools() as registry, upstream(script) as peer:
+    async with upstream(script) as peer, tools(at=peer) as registry:
         return await run(webhook(registry, peer.url, **fields), for_s=for_s), peer
 
 
@@ -77,7 +82,7 @@ def reply(body: bytes, status: int = 200, content_type: str = "text/plain") -> l
 @pytest.mark.parametrize("secret", ["signing", "bare"])
 async def test_a_call_is_an_event_that_a_standard_webhooks_receiver_accepts(secret):
     arguments = '{"city":"Z\u00fcrich","n":12345678901234567890}'
-    async with tools() as registry, upstream(whole({})) as peer:
+    async with upstream(whole({})) as peer, tools(at=peer) as registry:
         await run(webhook(registry, f"{peer.url}/hook?a=1", secret_ref=secret), arguments)
 
     (exchange,) = peer.exchanges
@@ -106,7 +111,7 @@ async def test_a_call_is_an_event_that_a_standard_webhooks_receiver_accepts(secr
 
 async def test_a_call_that_is_repeated_has_the_same_id():
     context = ToolContext("r-1-call.with a strange id", "r")
-    async with tools() as registry, upstream(whole({})) as peer:
+    async with upstream(whole({})) as peer, tools(at=peer) as registry:
         tool = webhook(registry, peer.url, secret_ref="signing")
         await run(tool, context=context)
         await run(tool, context=context)
@@ -265,7 +270,7 @@ async def _effects_of_lost_replies(calls: int, at_once: int) -> tuple[int, dict[
 
     unknown = 0
     gate = asyncio.Semaphore(at_once)
-    async with tools() as registry, upstream(effect) as peer:
+    async with upstream(effect) as peer, tools(at=peer) as registry:
         tool = webhook(registry, peer.url, secret_ref="signing")
 
         async def call(number: int) -> None:
@@ -337,7 +342,7 @@ async def test_an_async_webhook_is_acknowledged_before_it_answers():
         await answer.wait()
         return reply(b"")
 
-    async with tools() as registry, upstream(script) as peer:
+    async with upstream(script) as peer, tools(at=peer) as registry:
         tool = webhook(registry, peer.url, response_mode=ASYNC, async_ack="on its way")
         outcome = await run(tool)
         await _until(lambda: len(peer.exchanges) == 1)
