@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trunkline_server.core.candidate import Capability
+from trunkline_server.core.validation import TOOL_NAME
 
 DEFAULT_FILE: Final = "trunkline.toml"
 PREFIX: Final = "TRUNKLINE_"
@@ -26,7 +27,6 @@ MAX_SECRET_CHARS: Final = 4096
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}\Z")
 URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/\[\]@!$&'()*+,;=%-]+\Z")
 REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}\Z")
-TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 PROVIDER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"})

@@ -10,6 +10,7 @@ from google.protobuf import message_factory
 
 from tests.edges.errors import fields_of, reason_of, request_id_of, status_of
 from tests.edges.observed import LIMIT_S, Observed, observed, spec, stream
+from tests.faults.waiting import until
 from tests.support.service import model, provider, service_over
 from tests.support.upstream import hello, upstream
 from trunkline.v1 import (
@@ -360,9 +361,7 @@ async def test_a_request_that_can_not_even_wait_is_refused_before_it_is_read():
     async with upstream(held) as slow, observed(limits=limits, **over(slow.url)) as running:
         before = await posted(running, json=None, content=b"no JSON")
         first = asyncio.create_task(stream(running.service, spec("m")))
-        async with asyncio.timeout(LIMIT_S):
-            while running.service.admission.in_flight == 0:  # noqa: ASYNC110 - a number tells nobody
-                await asyncio.sleep(0.002)
+        await until(lambda: running.service.admission.in_flight == 1, "the house is full")
         refused = await posted(running, json=None, content=b"no JSON")
         counted = (await posted(running, "/metrics")).text
         gate.set()

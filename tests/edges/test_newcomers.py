@@ -9,8 +9,10 @@ from time import monotonic
 
 import grpc
 import pytest
+import structlog
 import uvloop
 
+from tests.faults.waiting import until
 from trunkline_server.edges.rest.app import RestApp, json_page
 from trunkline_server.edges.rest.connection import Connection
 from trunkline_server.edges.rest.openai import OpenAIShim
@@ -43,6 +45,15 @@ def few_files() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def out_of_files() -> None:
+    """Until the server has found that it may open none."""
+    with structlog.testing.capture_logs() as lines:
+        await until(
+            lambda: any(line["event"] == "no_connection_accepted" for line in lines), "out of files"
+        )
+    assert lines[0]["reason"] == "EMFILE"
 
 
 async def answered(client: socket.socket) -> bytes:
@@ -106,7 +117,7 @@ def test_without_files_left_newcomers_wait_and_are_served_later():
                 began_s = monotonic()
                 client.connect(address)
                 client.sendall(PAGE)
-                await asyncio.sleep(0.2)
+                await out_of_files()
                 assert server.open_connections == 0
             with socket.create_connection(address) as client:
                 client.sendall(PAGE)
@@ -124,7 +135,7 @@ def test_a_server_that_ends_while_it_pauses_lets_nobody_in():
         server, address = serving()
         with socket.socket() as client, few_files():
             client.connect(address)
-            await asyncio.sleep(0.1)
+            await out_of_files()
             server.stop_listening()
         await server.finish(0.0)
         await asyncio.sleep(ACCEPT_PAUSE_S + 0.2)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.edges.errors import fields_of, reason_of
 from tests.edges.observed import LIMIT_S, Observed, Streamed, observed, spec, stream
+from tests.faults.waiting import until
 from tests.support.service import model, provider
 from tests.support.upstream import (
     END,
@@ -480,8 +481,7 @@ async def test_a_caller_who_leaves_closes_the_tools_connection_at_once():
             async for got in call:
                 if got.HasField("server_tool_call"):
                     break
-            while not found.tool.exchanges:  # noqa: ASYNC110 - a list tells nobody
-                await asyncio.sleep(0.002)
+            await until(lambda: bool(found.tool.exchanges), "the tool is called")
             left_s = asyncio.get_running_loop().time()
             call.cancel()
             (exchange,) = found.tool.exchanges
@@ -585,6 +585,16 @@ async def test_a_tool_that_can_not_be_run_is_refused_by_name(tool, field):
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert [name for name in fields_of(streamed.error) if name.startswith(field)]
     assert not found.model.exchanges
+
+
+async def test_a_schema_that_refers_elsewhere_is_refused_and_not_fetched():
+    async with world(once(answer("No."))) as found:
+        tool = found.server_tool()
+        tool.parameters_schema_json = json.dumps({"$ref": f"{found.tool.url}/schema.json"})
+        streamed = await found.ask(tool)
+
+    assert "spec.tool_options.tools[0].parameters_schema_json" in fields_of(streamed.error)
+    assert not found.tool.exchanges
 
 
 async def test_several_answers_at_once_and_server_tools_do_not_go_together():

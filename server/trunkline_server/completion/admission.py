@@ -133,7 +133,7 @@ class Admission:
         now_s = asyncio.get_running_loop().time()
         lower = next(lower for lower in Criticality if lower < criticality and self._lines[lower])
         place = self._lines[lower].next(now_s)
-        if place is not None:
+        if place is not None and not place.done():  # One who has left already has made a place too.
             place.set_exception(self._overloaded())
 
     def _overloaded(self) -> Overloaded:

@@ -1,9 +1,11 @@
 """What tools of the gateway brought on the way to a call of the caller's own tool.
 
 The caller answers that call in its next request. Over gRPC it sends the transcript along; a dialect that has no room
-for one is helped out from here, by the id of the call. In memory, for a while, and for the same caller only.
+for one is helped out from here. In memory, for a while, for the same caller, and for the same conversation up to the
+call: some providers number their calls, so an id alone would find what belongs to somebody else.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,23 +28,41 @@ class _Kept:
     until_s: float
 
 
+# The caller, a digest of all that was said before, and the call.
+_Key = tuple[str, bytes, str]
+
+
 class KeptTurns:
-    """Transcripts by caller and tool call."""
+    """Transcripts by caller, conversation and tool call."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, key_id: str, call_ids: Iterable[str], transcript: Sequence[Message]) -> None:
-        """For the request that will answer these calls."""
-        if not transcript:
+    def keep(
+        self,
+        key_id: str,
+        spec: CompletionSpec,
+        call_ids: Sequence[str],
+        transcript: Sequence[Message],
+    ) -> None:
+        """For the request that will answer these calls.
+
+        Args:
+            spec: as the caller sent it.
+        """
+        if not transcript or not call_ids:
             return
+        said = _begun(spec)
+        for message in spec.messages:
+            _add(said, message)
+        digest = said.digest()
         now_s = self._clock()
         size_bytes = sum(message.ByteSize() for message in transcript)
         for call_id in call_ids:
-            self._drop((key_id, call_id))
-            self._kept[key_id, call_id] = _Kept(transcript, size_bytes, now_s + KEEP_S)
+            self._drop((key_id, digest, call_id))
+            self._kept[key_id, digest, call_id] = _Kept(transcript, size_bytes, now_s + KEEP_S)
             self._bytes += size_bytes
         while self._kept:
             oldest, kept = next(iter(self._kept.items()))
@@ -56,12 +76,17 @@ class KeptTurns:
         if not self._kept:
             return spec
         known = _call_ids(spec.messages)
+        if not known:
+            return spec
         found: dict[int, Sequence[Message]] = {}
+        said = _begun(spec)
         for index, message in enumerate(spec.messages):
+            digest = said.digest()
+            _add(said, message)
             if message.role != ASSISTANT:
                 continue
             for call_id in _call_ids([message]):
-                kept = self._kept.get((key_id, call_id))
+                kept = self._kept.get((key_id, digest, call_id))
                 if kept is None or kept.until_s <= self._clock():
                     continue
                 if known.isdisjoint(_call_ids(kept.transcript)):
@@ -77,10 +102,21 @@ class KeptTurns:
             restored.messages.add().CopyFrom(message)
         return restored
 
-    def _drop(self, key: tuple[str, str]) -> None:
+    def _drop(self, key: _Key) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= kept.size_bytes
+
+
+def _begun(spec: CompletionSpec) -> "hashlib._Hash":
+    """Of a conversation before its first message: whose it is."""
+    return hashlib.sha256(repr((spec.session_id, spec.end_user_id)).encode())
+
+
+def _add(said: "hashlib._Hash", message: Message) -> None:
+    data = message.SerializeToString(deterministic=True)
+    said.update(b"%d:" % len(data))
+    said.update(data)
 
 
 def _call_ids(messages: Iterable[Message]) -> set[str]:

@@ -174,7 +174,8 @@ class Completions:
                     check_spec(spec)
                     deadline = _deadline(call, started_s, unary is not None)
                     # choose
-                    spec = self._kept.restored(caller.key_id, spec)
+                    asked = spec
+                    spec = self._kept.restored(caller.key_id, asked)
                     box = toolbox(spec, self._tools)
                     plan = self._router.plan(spec, call.request_id)
                     record.route = plan.route
@@ -196,18 +197,17 @@ class Completions:
                     fold = Fold() if folds else None
                     async with aclosing(answer) as batches:
                         async for batch in batches:
-                            if report.served is not hops[-1].served:
-                                if fold is not None and report.begins_hop(hops):
+                            is_opening = report.served is not hops[-1].served
+                            if fold is not None:
+                                if is_opening and report.begins_hop(hops):
                                     fold.clear()
+                                fold.add(batch)
+                            if is_opening:
                                 report.begin(plan, hops)
                                 if record.time_to_first_token_s is None:
                                     record.time_to_first_token_s = clock() - started_s
-                                if fold is not None:
-                                    fold.add(batch)
                                 if unary is None:
                                     batch = report.opening(hops[-1], batch)
-                            elif fold is not None:
-                                fold.add(batch)
                             if buffers_calls:
                                 batch = [e for e in batch if not e.HasField("tool_call_delta")]
                             if unary is None and batch:
@@ -217,7 +217,7 @@ class Completions:
                     completion = last.completed.completion if unary is None else unary
                     report.fill(completion, hops, turns, fold, clock() - started_s)
                     if turns is not None:
-                        self._kept.keep(caller.key_id, turns.open_calls, turns.transcript)
+                        self._kept.keep(caller.key_id, asked, turns.open_calls, turns.transcript)
                     record.reason = "OK"
                     if options.include_usage_updates:
                         update = UsageUpdate(usage=report.usage)

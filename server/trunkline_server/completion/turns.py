@@ -39,9 +39,11 @@ from trunkline_server.core.tool_calls import (
     Arguments,
     Repetition,
     RepetitionWatch,
+    arguments_of,
     shown,
 )
 from trunkline_server.core.tools import ServerTool, ToolContext, ToolOutcome, Tools
+from trunkline_server.core.validation import schema_problem
 
 DEFAULT_MAX_HOPS: Final = 8
 TOOLS_AT_ONCE: Final = 4
@@ -75,6 +77,7 @@ class Toolbox:
     """The gateway's tools of one request, by name, and the spec as models get it: all tools plainly described."""
 
     tools: Mapping[str, ServerTool]
+    arguments: Mapping[str, Arguments]
     spec: CompletionSpec
 
 
@@ -94,10 +97,25 @@ def toolbox(spec: CompletionSpec, tools: Tools) -> Toolbox | None:
         raise InvalidRequest("spec.sampling.candidate_count", "must be 1 with server-side tools")
     described = CompletionSpec()
     described.CopyFrom(spec)
-    for tool in described.tool_options.tools:
+    arguments = {}
+    for number, tool in enumerate(described.tool_options.tools):
         if tool.name in found:
             tool.CopyFrom(_description(tool, found[tool.name].tool))
-    return Toolbox(found, described)
+            arguments[tool.name] = _arguments(tool, f"spec.tool_options.tools[{number}]")
+    return Toolbox(found, arguments, described)
+
+
+def _arguments(tool: Tool, where: str) -> Arguments:
+    """What a tool takes, by a schema that may be its operator's or its server's. Raises: InvalidRequest."""
+    schema_json = tool.parameters_schema_json
+    try:
+        if schema_json and (problem := schema_problem(schema_json)):
+            raise InvalidRequest(f"{where}.parameters_schema_json", problem)
+        return arguments_of(schema_json)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{where}.parameters_schema_json", "refers to what is not in it"
+        ) from error
 
 
 def _description(asked: Tool, known: Tool) -> Tool:
@@ -151,11 +169,7 @@ class Turns:
         self._server: dict[str, ServerTool] = dict(box.tools)
         options = box.spec.tool_options
         self._theirs = frozenset(t.name for t in options.tools if t.name not in box.tools)
-        self._arguments = {
-            tool.name: Arguments(tool.parameters_schema_json)
-            for tool in box.spec.tool_options.tools
-            if tool.name in box.tools
-        }
+        self._arguments: dict[str, Arguments] = dict(box.arguments)
         self._plan = plan
         self._deadline = deadline
         self._new_hop = new_hop
@@ -381,7 +395,7 @@ class Turns:
             asked = Tool(name=READ_RESULT, builtin=BuiltinSource(name=READ_RESULT))
             reader = self._tools.resolve(asked, READ_RESULT)
             self._server[READ_RESULT] = reader
-            self._arguments[READ_RESULT] = Arguments(reader.tool.parameters_schema_json)
+            self._arguments[READ_RESULT] = arguments_of(reader.tool.parameters_schema_json)
             self._extra.append(_description(asked, reader.tool))
 
     def _warn(self, code: str, name: str) -> None:

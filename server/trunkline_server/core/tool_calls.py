@@ -6,9 +6,12 @@ Sans-I/O. Source of the numbers: "Agent loop" in the design, after what loops of
 import json
 from collections import Counter, deque
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 import jsonschema_rs
+
+from trunkline_server.core.validation import forget_unknown_dialect
 
 NOTE_AT: Final = 3  # Calls of the same tool with the same arguments.
 STOP_AT: Final = 5
@@ -65,6 +68,7 @@ class Arguments:
 
     def __init__(self, schema_json: str) -> None:
         schema = json.loads(schema_json) if schema_json else {}
+        forget_unknown_dialect(schema)
         # References lead nowhere but into the schema itself: what a schema names is not fetched.
         self._validator = jsonschema_rs.validator_for(schema, retriever=_refuse)
 
@@ -85,6 +89,10 @@ class Arguments:
             if len(problems) == MAX_PROBLEMS:
                 break
         return (None, "; ".join(problems)) if problems else (value, "")
+
+
+# Tools repeat from request to request, so their schemas are read once.
+arguments_of: Final = lru_cache(maxsize=1024)(Arguments)
 
 
 def shown(text: str, call_id: str) -> tuple[str, bool]:

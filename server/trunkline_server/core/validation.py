@@ -395,10 +395,7 @@ def _small_schema_problem(text: str) -> str:
         return "is no JSON"
     if not isinstance(schema, dict):
         return "must be a JSON object"
-    if not str(schema.get("$schema", "")).startswith(KNOWN_DIALECTS):
-        schema.pop(
-            "$schema", None
-        )  # The library would look an unknown dialect up; a request may not make it do so.
+    forget_unknown_dialect(schema)
     try:
         jsonschema_rs.meta.validate(schema)
     except jsonschema_rs.ValidationError as error:
@@ -407,6 +404,12 @@ def _small_schema_problem(text: str) -> str:
     except (jsonschema_rs.ReferencingError, ValueError):
         return "is no JSON Schema"
     return ""
+
+
+def forget_unknown_dialect(schema: dict[str, Any]) -> None:
+    """The library would look an unknown dialect up; a request may not make it do so."""
+    if not str(schema.get("$schema", "")).startswith(KNOWN_DIALECTS):
+        schema.pop("$schema", None)
 
 
 def schema_problem(text: str) -> str:

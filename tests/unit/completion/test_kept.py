@@ -34,6 +34,7 @@ def asked() -> Message:
 
 
 TRANSCRIPT = [called("server-1"), answered("server-1")]
+ASKED = CompletionSpec(messages=[asked()])
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def clock() -> Clock:
 def kept(clock: Clock) -> KeptTurns:
     """One transcript is kept, for the caller `shop`."""
     found = KeptTurns(clock)
-    found.keep("shop", ["inline-1", "inline-2"], TRANSCRIPT)
+    found.keep("shop", ASKED, ["inline-1", "inline-2"], TRANSCRIPT)
     return found
 
 
@@ -87,6 +88,18 @@ def test_another_caller_gets_nothing(kept):
     assert kept.restored("other", spec) is spec
 
 
+def test_another_conversation_gets_nothing_though_its_call_has_the_same_id(kept):
+    other = Message(role=Role.ROLE_USER, parts=[Part(text="bye")])
+    specs = [
+        CompletionSpec(messages=[other, called("inline-1"), answered("inline-1")]),
+        CompletionSpec(messages=[asked(), other, called("inline-1"), answered("inline-1")]),
+        CompletionSpec(messages=following().messages, end_user_id="somebody else"),
+        CompletionSpec(messages=following().messages, session_id="another one"),
+    ]
+
+    assert [kept.restored("shop", spec) is spec for spec in specs] == [True] * 4
+
+
 @pytest.mark.parametrize(("after_s", "is_there"), [(KEEP_S - 1, True), (KEEP_S, False)])
 def test_it_is_kept_for_a_while(kept, clock, after_s, is_there):
     spec = following()
@@ -103,29 +116,31 @@ def test_other_calls_are_left_alone(kept):
 
 def test_no_more_are_kept_than_there_is_room_for(kept):
     for number in range(MAX_KEPT):
-        kept.keep("shop", [f"new-{number}"], TRANSCRIPT)
+        kept.keep("shop", ASKED, [f"new-{number}"], TRANSCRIPT)
     spec = following()
-    newest = CompletionSpec(messages=[called(f"new-{MAX_KEPT - 1}")])
+    newest = CompletionSpec(messages=[asked(), called(f"new-{MAX_KEPT - 1}")])
 
     assert kept.restored("shop", spec) is spec
-    assert len(kept.restored("shop", newest).messages) == 3
+    assert len(kept.restored("shop", newest).messages) == 4
 
 
 def test_large_ones_push_out_the_oldest(kept):
     large = [called("s"), answered("s", "x" * (MAX_KEPT_BYTES // 3))]
     for number in range(4):
-        kept.keep("shop", [f"large-{number}"], large)
+        kept.keep("shop", ASKED, [f"large-{number}"], large)
     sizes = [
-        len(kept.restored("shop", CompletionSpec(messages=[called(f"large-{n}")])).messages)
+        len(
+            kept.restored("shop", CompletionSpec(messages=[asked(), called(f"large-{n}")])).messages
+        )
         for n in range(4)
     ]
 
-    assert sizes == [1, 1, 3, 3]
+    assert sizes == [2, 2, 4, 4]
 
 
 def test_an_answer_without_server_tools_keeps_nothing(clock):
     empty = KeptTurns(clock)
-    empty.keep("shop", ["inline-1"], [])
+    empty.keep("shop", ASKED, ["inline-1"], [])
     spec = following()
 
     assert empty.restored("shop", spec) is spec

@@ -66,6 +66,7 @@ def test_a_circle_of_three_is_none_of_two():
         ("", "", {}),
         ("", '{"anything":[1,null]}', {"anything": [1, None]}),
         ('{"type":"object"}', "{}", {}),
+        ('{"$schema":"http://127.0.0.1:9/dialect","type":"object"}', "{}", {}),
     ],
 )
 def test_arguments_that_fit(schema, text, arguments):

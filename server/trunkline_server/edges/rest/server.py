@@ -70,8 +70,11 @@ class HttpServer:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._connections.wait_until_empty()
-        for task in self._opening:
+        opening = list(self._opening)
+        for task in opening:
             task.cancel()
+        if opening:
+            await asyncio.wait(opening)
         for connection in list(self._connections.open):
             connection.abort()
         if self._sweeper is not None:
