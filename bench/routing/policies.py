@@ -6,9 +6,9 @@ from random import Random
 from statistics import fmean
 from typing import Final, Protocol
 
-from bench.routing.thompson import Thompson
 from bench.routing.worlds import Offer, Scoring, World
 from trunkline_server.core.breaker import Breaker, State
+from trunkline_server.routing.thompson import Thompson
 
 FAILURE_PRIOR: Final = 0.01
 FAILURE_PRIOR_WEIGHT: Final = 20  # Attempts that the prior stands for.

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -77,7 +78,15 @@ from trunkline_server.providers.token_file import TokenFile
 from trunkline_server.providers.translator import Translator
 from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.routing.catalog import Catalog, Route, Strategy
+from trunkline_server.routing.experience import Experience
 from trunkline_server.routing.router import Router
+from trunkline_server.routing.scores import Scores
+from trunkline_server.routing.scoring_run import (
+    ScoringRun,
+    UnusableRun,
+    load,
+    starter,
+)
 from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
@@ -115,6 +124,7 @@ class Parts:
     keys: list[StaticKey] = field(default_factory=list)
     signers: dict[str, Signer] = field(default_factory=dict)
     local: LocalModel | None = None
+    scoring_run: ScoringRun | None = None
     missing: list[str] = field(default_factory=list)
 
 
@@ -144,12 +154,26 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         for route in settings.routes
     ]
     _check_routes(settings, parts)
+    parts.scoring_run = _scoring_run(settings)
     for key in settings.keys:
         value = secret(environment, key.key_env, key.key_file)
         if not value:
             raise ConfigError([f"keys: {key.id!r}: the variable {key.key_env} is not set"])
         parts.keys.append(StaticKey(key.id, value, Criticality[key.criticality.upper()]))
     return parts
+
+
+def _scoring_run(settings: Settings) -> ScoringRun | None:
+    """What ranks the candidates before anything is known of them: a run of one's own, or the one that comes along.
+
+    Raises:
+        ConfigError.
+    """
+    scoring = settings.scoring
+    try:
+        return load(Path(scoring.file)) if scoring.file else starter() if scoring.starter else None
+    except UnusableRun as error:
+        raise ConfigError([f"scoring.file: {error}"]) from error
 
 
 def _tools(settings: Settings, environment: Mapping[str, str]) -> ToolRegistry:
@@ -502,15 +526,20 @@ class Service:
 
     def _build(self) -> dict[str, Method]:
         calls = Calls(mint_id, mint_span_id)
+        scores = Scores(self.parts.scoring_run, self.parts.candidates)
+        # Where there is nobody to choose from, there is nothing to learn.
+        learns = self.settings.routing.learn and len(self.parts.candidates) > 1
+        experience = Experience(scores.measured, learns=learns)
         completions = Completions(
             admission=self.admission,
             callers=self._callers,
-            router=Router(self.catalog),
+            router=Router(self.catalog, scores, experience, time.monotonic),
             upstream=Upstream(
                 Upstreams(self.transport, self.parts.providers, mint_call_id),
                 self.circuits,
                 self.telemetry,
                 self.pump,
+                experience,
                 random.random,
             ),
             tools=self.parts.tools,

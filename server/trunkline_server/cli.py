@@ -16,7 +16,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import trunkline
 from trunkline import Client, TrunklineError
-from trunkline.v1.completion_spec_pb2 import OptimizeFor, RoutingIntent
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
 from trunkline_server.config import ConfigError, Settings, load
 from trunkline_server.doctor import diagnose
@@ -107,9 +107,14 @@ def _calling(commands: Any) -> None:
     chat.add_argument("--max-tokens", type=int)
     chat.set_defaults(run=_chat)
     route = commands.add_parser("route", parents=[target], help="who would answer, and why")
-    route.add_argument("prompt")
+    route.add_argument("prompt", nargs="?", help="not needed, but its length and language count")
     route.add_argument("--model", default="")
     route.add_argument("--optimize-for", choices=["balanced", "accuracy", "latency", "cost"])
+    route.add_argument("--language", default="", help="such as de; default: that of the prompt")
+    route.add_argument("--region", default="", help="such as eu")
+    route.add_argument(
+        "--request-id", default="", metavar="ID", help="how it was decided for an earlier request"
+    )
     route.set_defaults(run=_route)
     models = commands.add_parser("models", parents=[target], help="what can be asked for")
     models.set_defaults(run=_models)
@@ -257,12 +262,22 @@ def _answer(client: Client, messages: list[Any], options: dict[str, Any]) -> lis
 
 
 def _route(arguments: argparse.Namespace) -> int:
-    options: dict[str, Any] = {"model": arguments.model}
+    intent = RoutingIntent(language=arguments.language, region=arguments.region)
     if arguments.optimize_for:
-        value = OptimizeFor.Value(f"OPTIMIZE_FOR_{arguments.optimize_for.upper()}")
-        options["intent"] = RoutingIntent(optimize_for=value)
+        intent.optimize_for = OptimizeFor.Value(f"OPTIMIZE_FOR_{arguments.optimize_for.upper()}")
+    spec = CompletionSpec(model=arguments.model, intent=intent)
+    if arguments.prompt is not None:
+        spec.messages.append(trunkline.user(arguments.prompt))
     with _client(arguments) as client:
-        preview = client.preview_route(arguments.prompt, **options)
+        if arguments.request_id:
+            preview = client.preview_route(request_id=arguments.request_id)
+        else:
+            preview = client.preview_route(spec=spec)
+    if preview.scores_run_id:
+        place = f"{preview.language or 'any language'}, {preview.region}"
+        print(f"scores of {preview.scores_run_id} ({place})")
+    if preview.explored:
+        print("the first is not thought to be the best, but asked to learn about it")
     for position, candidate in enumerate(preview.candidates, start=1):
         name = f"{candidate.provider}/{candidate.model}"
         if not candidate.eligible:

@@ -181,6 +181,20 @@ class ToolSettings(Struct, frozen=True, forbid_unknown_fields=True):
     exclusive: bool = False
 
 
+class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[routing]`: who is asked first."""
+
+    learn: bool = True
+    default_language: Annotated[str, Meta(pattern="^([a-z]{2,3})?$")] = ""
+
+
+class ScoringSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[scoring]`: what is known of models before any of them was asked."""
+
+    file: str = ""
+    starter: bool = False
+
+
 class EgressSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[egress]`: where addresses that users can influence may lead."""
 
@@ -200,6 +214,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     providers: list[ProviderSettings] | None = None
     models: list[ModelSettings] | None = None
     routes: list[RouteSettings] = []
+    routing: RoutingSettings = RoutingSettings()
+    scoring: ScoringSettings = ScoringSettings()
     tools: list[ToolSettings] = []
     mcp_servers: list[McpServerSettings] = []
     secrets: dict[Name, SecretSettings] = {}
@@ -341,7 +357,13 @@ def _is_struct(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Struct)
 
 
-_SECTIONS: Final = {"SERVER": ServerSettings, "LIMITS": LimitsSettings, "LOCAL": LocalSettings}
+_SECTIONS: Final = {
+    "SERVER": ServerSettings,
+    "LIMITS": LimitsSettings,
+    "LOCAL": LocalSettings,
+    "ROUTING": RoutingSettings,
+    "SCORING": ScoringSettings,
+}
 
 
 def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> Iterator[str]:

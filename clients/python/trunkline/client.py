@@ -165,12 +165,19 @@ class Client:
         prompt: Prompt | None = None,
         *,
         spec: CompletionSpec | None = None,
+        request_id: str = "",
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
         **options: Unpack[SpecOptions],
     ) -> PreviewRouteResponse:
-        """Who would answer, best first, then who would not and why. No provider is asked."""
-        request = PreviewRouteRequest(spec=spec_from(prompt, spec, options))
+        """Who would answer, best first, then who would not and why. No provider is asked.
+
+        Args:
+            request_id: instead of a prompt: the decision of an earlier request, as it was made.
+        """
+        request = PreviewRouteRequest(request_id=request_id)
+        if not request_id or prompt is not None or spec is not None:
+            request.spec.CopyFrom(spec_from(prompt, spec, options))
         with translated():
             return self._completions.PreviewRoute(
                 request,

@@ -40,6 +40,7 @@ from trunkline_server.core.ports import (
     Answer,
     AttemptFacts,
     AttemptRecord,
+    Experience,
     Prompt,
     Providers,
     Telemetry,
@@ -69,6 +70,7 @@ class Upstream:
     circuits: Circuits
     telemetry: Telemetry
     pump: Pump
+    experience: Experience
     random: Callable[[], float]
 
 
@@ -475,16 +477,34 @@ class Hop:
     def _succeeded(self, attempt: Try) -> None:
         attempt.is_open = False
         attempt.is_whole = True
-        first_token_s = attempt.first_token_s if self.prompt.stream else None
-        attempt.permit.succeed(self._loop.time(), first_token_s)
+        now_s = self._loop.time()
+        whole = not self.prompt.stream
+        first_token_s = None if whole else attempt.first_token_s
+        attempt.permit.succeed(now_s, first_token_s)
+        usage = attempt.facts.usage
+        self.upstream.experience.ended(
+            attempt.candidate,
+            now_s,
+            whole=whole,
+            latency_s=now_s - attempt.started_s if whole else first_token_s,
+            failed=False,
+            output_tokens=usage.output_tokens if usage is not None else 0,
+        )
         self._record(attempt)
 
     def _failed(self, attempt: Try, error: UpstreamError) -> None:
         attempt.is_open = False
         attempt.error = error
-        attempt.permit.fail(
-            self._loop.time(), error.failure, error.retry_after_s, error.http_status
-        )
+        now_s = self._loop.time()
+        attempt.permit.fail(now_s, error.failure, error.retry_after_s, error.http_status)
+        if not CONSEQUENCES[error.failure].blames_request and error.failure not in _OURS:
+            self.upstream.experience.ended(
+                attempt.candidate,
+                now_s,
+                whole=not self.prompt.stream,
+                latency_s=now_s - attempt.started_s,
+                failed=True,
+            )
         self._failures.append(error)
         self._record(attempt)
         self.upstream.telemetry.attempt_failed(self.hop_id, attempt.candidate, error)
@@ -574,6 +594,8 @@ class Hop:
         return ProvidersUnavailable(retry_after_s=wait_s)
 
 
+# Ends that the caller or this process chose.
+_OURS: Final = frozenset({Failure.DEADLINE, Failure.OUTRUN})
 # Ends that promise content.
 _SILENT: Final = frozenset(
     {

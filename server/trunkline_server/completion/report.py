@@ -183,7 +183,7 @@ def _route(plan: Plan, hops: Sequence[Hop]) -> Route:
     failures = hop.failover_count
     if failures:
         reason = FAILED_OVER
-    elif plan.scores:
+    elif plan.decision is not None:
         reason = SCORED
     else:
         reason = REQUESTED
@@ -199,6 +199,7 @@ def _route(plan: Plan, hops: Sequence[Hop]) -> Route:
         failover_count=failures,
         total_failover_count=sum(each.failover_count for each in hops),
         reason=reason,
+        scores_run_id=plan.decision.scores_run_id if plan.decision is not None else "",
     )
 
 

@@ -16,11 +16,13 @@ from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_service_pb2 import (
     CompleteRequest,
     CompleteUnaryResponse,
+    PreviewRouteRequest,
     PreviewRouteResponse,
     RouteCandidate,
     StreamOptions,
 )
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, UnsupportedPolicy
+from trunkline.v1.message_pb2 import Message, Part, Role
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import (
     DEFAULT_MAX_ATTEMPTS,
@@ -29,15 +31,17 @@ from trunkline_server.completion.attempts import (
     Limits,
     Upstream,
 )
+from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.kept import KeptTurns
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
 from trunkline_server.core.breaker import State
-from trunkline_server.core.candidate import Candidate, Plan
+from trunkline_server.core.candidate import Candidate, Plan, Score
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    NotFound,
     NotSupported,
     TrunklineError,
 )
@@ -46,6 +50,7 @@ from trunkline_server.core.ports import Callers, Prompt, RequestRecord, Router, 
 from trunkline_server.core.tools import ToolContext, Tools
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
+MAX_REQUEST_ID_CHARS: Final = 64
 MAX_STREAM_S: Final = 600.0
 MAX_UNARY_S: Final = 300.0
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
@@ -90,6 +95,7 @@ class Completions:
         self._upstream = upstream
         self._tools = tools
         self._kept = KeptTurns(time.monotonic)
+        self._decisions = Decisions()
         self._mint_id = mint_id
 
     def authenticate(self, call: Call) -> str:
@@ -119,19 +125,38 @@ class Completions:
                 pass
         return response
 
-    def preview(self, spec: CompletionSpec, call: Call) -> PreviewRouteResponse:
-        """Who would be asked, best first, and who not and why. Raises: RequestError."""
-        self.authenticate(call)
-        check_spec(spec)
+    def preview(self, request: PreviewRouteRequest, call: Call) -> PreviewRouteResponse:
+        """Who would be asked, best first, and who not and why; or who was, for an earlier request.
+
+        Raises:
+            RequestError.
+        """
+        key_id = self.authenticate(call)
+        if request.request_id:
+            return self._review(request, key_id)
+        spec = request.spec
+        if spec.messages:
+            check_spec(spec)
+        else:  # A decision needs none.
+            spec = CompletionSpec()
+            spec.CopyFrom(request.spec)
+            spec.messages.append(_ANY_MESSAGE)
+            check_spec(spec)
         plan = self._router.plan(spec, call.request_id)
         prompt = Prompt(spec=spec, stream=True)
         now_s = asyncio.get_running_loop().time()
-        chosen: list[RouteCandidate] = []
-        excluded = [_row(plan, e.candidate, e.reason) for e in plan.excluded]
-        for candidate in plan.candidates:
-            reason = self._exclusion(candidate, prompt, now_s)
-            (excluded if reason else chosen).append(_row(plan, candidate, reason))
-        return PreviewRouteResponse(candidates=chosen + excluded, resolved_mode=plan.resolved_mode)
+        return _preview(plan, lambda candidate: self._exclusion(candidate, prompt, now_s))
+
+    def _review(self, request: PreviewRouteRequest, key_id: str) -> PreviewRouteResponse:
+        """The decision as it was made."""
+        if request.HasField("spec"):
+            raise InvalidRequest("spec", "either a spec or the id of an earlier request")
+        if len(request.request_id) > MAX_REQUEST_ID_CHARS:
+            raise InvalidRequest("request_id", f"at most {MAX_REQUEST_ID_CHARS} characters")
+        plan = self._decisions.find(key_id, request.request_id)
+        if plan is None:
+            raise NotFound("no decision of a request of yours with this id is remembered")
+        return _preview(plan, lambda _: "")
 
     def _exclusion(self, candidate: Candidate, prompt: Prompt, now_s: float) -> str:
         if not self._upstream.circuits.allows(candidate, now_s):
@@ -177,14 +202,16 @@ class Completions:
                     asked = spec
                     spec = self._kept.restored(caller.key_id, asked)
                     box = toolbox(spec, self._tools)
-                    plan = self._router.plan(spec, call.request_id)
+                    whole = unary is not None
+                    plan = self._router.plan(spec, call.request_id, whole=whole)
+                    self._decisions.keep(caller.key_id, call.request_id, plan)
                     record.route = plan.route
                     # answer
                     completion_id = f"cmpl_{self._mint_id()}"
                     report = Report(spec, options, call.request_id, completion_id)
                     if options.HasField("heartbeat_interval"):
                         yield [report.started()]
-                    new_hop = self._hops(deadline, call, completion_id, unary is not None)
+                    new_hop = self._hops(deadline, call, completion_id, whole)
                     if box is None:
                         hops = [new_hop(spec, plan, 0)]
                         answer = hops[0].batches()
@@ -289,6 +316,7 @@ def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
 
 
 _UNARY: Final = StreamOptions()
+_ANY_MESSAGE: Final = Message(role=Role.ROLE_USER, parts=[Part(text="?")])
 
 
 def _refuse_idempotency(key: str, call: Call) -> None:
@@ -339,14 +367,33 @@ def _limits(spec: CompletionSpec, plan: Plan, whole: bool) -> Limits:
     )
 
 
-def _row(plan: Plan, candidate: Candidate, reason: str) -> RouteCandidate:
+def _preview(plan: Plan, exclusion: Callable[[Candidate], str]) -> PreviewRouteResponse:
+    decision = plan.decision
+    scores = decision.scores() if decision is not None else {}
+    chosen: list[RouteCandidate] = []
+    excluded = [_row(e.candidate, e.reason, None) for e in plan.excluded]
+    for candidate in plan.candidates:
+        reason = exclusion(candidate) or plan.demoted.get(candidate.key, "")
+        row = _row(candidate, reason, scores.get(candidate.key))
+        (excluded if reason else chosen).append(row)
+    response = PreviewRouteResponse(
+        candidates=chosen + excluded, resolved_mode=plan.resolved_mode, route=plan.route
+    )
+    if decision is not None:
+        response.scores_run_id = decision.scores_run_id
+        response.language = decision.language
+        response.region = decision.region
+        response.explored = decision.is_explored
+    return response
+
+
+def _row(candidate: Candidate, reason: str, score: Score | None) -> RouteCandidate:
     row = RouteCandidate(
         provider=candidate.provider,
         model=candidate.id,
         eligible=not reason,
         exclusion_reason=reason,
     )
-    score = plan.scores.get(candidate.key)
     if score is not None:
         row.score, row.accuracy, row.latency, row.cost = (
             score.total,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from trunkline.v1.completion_spec_pb2 import Recovery
 
@@ -99,6 +100,34 @@ class Score:
     cost: float
 
 
+class Decision(Protocol):
+    """How the candidates of a plan were put in order."""
+
+    @property
+    def scores_run_id(self) -> str:
+        """Of the scoring run that it is based on; empty where there was none."""
+        ...
+
+    @property
+    def language(self) -> str:
+        """A primary subtag; empty where none made a difference."""
+        ...
+
+    @property
+    def region(self) -> str:
+        """`global` where none made a difference."""
+        ...
+
+    @property
+    def is_explored(self) -> bool:
+        """Was somebody put first who is not thought to be the best, to learn about them?"""
+        ...
+
+    def scores(self) -> Mapping[str, Score]:
+        """Of all that were ranked, by `Candidate.key`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The candidates of one request, best first, and how the choice came about.
@@ -108,7 +137,8 @@ class Plan:
         pinned: the caller named one model, so nothing else may stand in but its fallbacks.
         recovery: the route's own, for callers who name none.
         hedges: another provider may be asked while the first is silent.
-        scores: by `Candidate.key`; empty where the order was not scored.
+        demoted: who is asked only when all others have failed, by `Candidate.key`, and why.
+        decision: how the order came about; None where there was nothing to decide.
     """
 
     requested_model: str
@@ -116,7 +146,8 @@ class Plan:
     resolved_mode: str
     candidates: tuple[Candidate, ...]
     excluded: tuple[Exclusion, ...] = ()
-    scores: Mapping[str, Score] = field(default_factory=dict)
+    demoted: Mapping[str, str] = field(default_factory=dict)
+    decision: Decision | None = None
     pinned: bool = False
     recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
     hedges: bool = False

@@ -4,7 +4,7 @@
     ├── RequestError              the caller can fix it; its text reaches the caller; never failed over
     │   ├── InvalidRequest        names the fields (EmptyPrompt, CapabilityUnsupported, PayloadTooLarge)
     │   ├── InvalidApiKey, PermissionDenied
-    │   ├── ModelNotFound, NoEligibleProvider, NotSupported
+    │   ├── ModelNotFound, NotFound, NoEligibleProvider, NotSupported
     │   └── UpstreamRejected      a provider says that the request itself is wrong
     │       (ContextLengthExceeded, ContentBlocked)
     ├── ServiceError              ours, or all of the upstreams'; the caller sees reason and request id
@@ -102,6 +102,10 @@ class NotSupported(RequestError):
 
 class ModelNotFound(RequestError):
     """No model, alias or route has this name."""
+
+
+class NotFound(RequestError):
+    """What was asked for by its id is not there, or not the caller's."""
 
 
 class NoEligibleProvider(RequestError):

@@ -106,11 +106,32 @@ class Providers(Protocol):
 class Router(Protocol):
     """Chooses candidates."""
 
-    def plan(self, spec: CompletionSpec, request_id: str) -> Plan:
-        """Who may answer, best first.
+    def plan(self, spec: CompletionSpec, request_id: str, *, whole: bool = False) -> Plan:
+        """Who may answer, best first. `whole`: the answer is not streamed.
 
         Raises:
             ModelNotFound, NoEligibleProvider, CapabilityUnsupported.
+        """
+        ...
+
+
+class Experience(Protocol):
+    """Learns from attempts who should be asked first."""
+
+    def ended(
+        self,
+        candidate: Candidate,
+        now_s: float,
+        *,
+        whole: bool,
+        latency_s: float | None,
+        failed: bool,
+        output_tokens: int = 0,
+    ) -> None:
+        """An attempt ended, and that says something about the candidate.
+
+        Args:
+            latency_s: until the first token, or the end of a whole answer, or until it failed; None: not known.
         """
         ...
 

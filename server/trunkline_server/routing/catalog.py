@@ -1,8 +1,9 @@
 """What can be asked for: models, their aliases, and routes."""
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -50,6 +51,7 @@ class Selection:
         strategy: for the first group.
         weights: by `Candidate.key`.
         recovery, hedges: the route's own.
+        min_window: tokens of the smallest context window among them.
     """
 
     route: str
@@ -59,6 +61,7 @@ class Selection:
     weights: Mapping[str, float] = field(default_factory=dict)
     recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
     hedges: bool = False
+    min_window: float = math.inf
 
 
 class Catalog:
@@ -91,7 +94,10 @@ class Catalog:
         """
         selection = self._selections.get(name)
         if selection is None:
-            selection = self._selections[name] = self._select(name)
+            selection = self._select(name)
+            windows = [c.context_window_tokens for group in selection.groups for c in group]
+            smallest = min((w for w in windows if w is not None), default=math.inf)
+            selection = self._selections[name] = replace(selection, min_window=smallest)
         return selection
 
     def nearest(self, name: str) -> str:

@@ -1,14 +1,25 @@
-"""Puts candidates in order.
+"""What candidates of one group are worth to a caller: accuracy, latency and cost, weighted by what is optimised for.
 
-Each term is scaled to 0..1 over the candidates at hand and weighted by what the caller optimises for. The sum is the
-score; ties keep the order of the configuration.
+Each term is scaled to 0..1 over the candidates at hand:
+
+- accuracy: 1 for the best, 0 for the worst, but a whole unit is never less than MIN_SPREAD, so that a difference that
+  is only noise stays small;
+- latency: 1 for no time at all, 0 for twice the median, which one slow candidate does not move; a unit is never less
+  than MIN_UNIT_S;
+- cost: 1 for nothing, 0 for the dearest, by what this request is expected to cost.
+
+The score is the weighted sum. The order is that of the losses, which is the same thing said in seconds: what a caller
+would wait for a more accurate or a cheaper answer is added to what an answer costs in time, failed attempts included
+(`thompson`). Slow candidates and those in trouble can lose more than a whole unit; their latency then shows as 0.
 
 Source of the weights: https://docs.speko.dev/concepts/routing, read 2026-11-01.
 """
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
 from typing import Final
 
 from trunkline.v1.completion_spec_pb2 import OptimizeFor
@@ -22,25 +33,87 @@ WEIGHTS: Final[Mapping[OptimizeFor.ValueType, tuple[float, float, float]]] = {
     OptimizeFor.OPTIMIZE_FOR_LATENCY: (0.2, 0.7, 0.1),
     OptimizeFor.OPTIMIZE_FOR_COST: (0.15, 0.15, 0.7),
 }
-PRIOR: Final = 0.5  # Of what nobody has measured.
+MIN_SPREAD: Final = 0.2
+MIN_UNIT_S: Final = 1.0
+MEDIANS: Final = 2.0  # That a unit of latency has.
+UNKNOWN_CHEAPNESS: Final = 0.5
 
 
-def score(candidates: Sequence[Candidate], optimize_for: OptimizeFor.ValueType) -> dict[str, Score]:
-    """Scores by `Candidate.key`."""
-    accuracy_weight, latency_weight, cost_weight = WEIGHTS[optimize_for]
-    dearest_nanos = max((_blended_nanos(c) or 0 for c in candidates), default=0)
-    scores = {}
-    for candidate in candidates:
-        accuracy = accuracy_weight * candidate.scores.get("accuracy", PRIOR)
-        latency = latency_weight * candidate.scores.get("latency", PRIOR)
-        cost = cost_weight * candidate.scores.get("cost", _cheapness(candidate, dearest_nanos))
-        scores[candidate.key] = Score(accuracy + latency + cost, accuracy, latency, cost)
-    return scores
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A candidate's terms but for time. `accuracy` and `cheapness` are scaled, 0 to 1, and not weighted.
+
+    Attributes:
+        known_loss_s: what they are worth in seconds.
+    """
+
+    name: str
+    candidate: Candidate
+    accuracy: float
+    cheapness: float
+    known_loss_s: float
 
 
-def ranked(candidates: Sequence[Candidate], scores: Mapping[str, Score]) -> tuple[Candidate, ...]:
-    """Best first."""
-    return tuple(sorted(candidates, key=lambda c: -scores[c.key].total))
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of all candidates of a group, for requests of one kind.
+
+    Attributes:
+        unit_s: the time that a whole unit of latency is.
+    """
+
+    weights: tuple[float, float, float]
+    unit_s: float
+    offers: tuple[Offer, ...]
+    by_name: Mapping[str, Candidate]
+
+    def score(self, offer: Offer, loss_s: float) -> Score:
+        """What a loss was made of. The terms are weighted, and their sum is the total."""
+        for_accuracy, for_latency, for_cost = self.weights
+        promptness = 1 - (loss_s - offer.known_loss_s) / self.unit_s
+        accuracy = for_accuracy * offer.accuracy
+        latency = for_latency * min(1.0, max(0.0, promptness))
+        cost = for_cost * offer.cheapness
+        return Score(accuracy + latency + cost, accuracy, latency, cost)
+
+
+def terms(
+    candidates: Sequence[Candidate],
+    optimize_for: OptimizeFor.ValueType,
+    accuracy: Callable[[Candidate], float],
+    expected_cost: Callable[[Candidate], float | None],
+    latency_s: Callable[[Candidate], float],
+) -> Terms:
+    """The terms of a group.
+
+    Args:
+        accuracy: 0 to 1.
+        expected_cost: in any currency, the same for all; None where the price is unknown.
+        latency_s: seconds to the first token, of an answer that comes.
+    """
+    weights = for_accuracy, for_latency, for_cost = WEIGHTS[optimize_for]
+    accuracies = [accuracy(c) for c in candidates]
+    best = max(accuracies, default=1.0)
+    spread = max(MIN_SPREAD, best - min(accuracies, default=1.0))
+    costs = [expected_cost(c) for c in candidates]
+    dearest = max((cost for cost in costs if cost is not None), default=0.0)
+    unit_s = max(MIN_UNIT_S, MEDIANS * median_low(latency_s(c) for c in candidates))
+    offers = []
+    for candidate, measured, cost in zip(candidates, accuracies, costs, strict=True):
+        scaled = 1 - (best - measured) / spread
+        cheapness = candidate.scores.get("cost")
+        if cheapness is None:
+            cheapness = _cheapness(cost, dearest)
+        lost = for_accuracy * (1 - scaled) + for_cost * (1 - cheapness)
+        known_loss_s = unit_s * lost / for_latency
+        offers.append(Offer(candidate.key, candidate, scaled, cheapness, known_loss_s))
+    return Terms(weights, unit_s, tuple(offers), {o.name: o.candidate for o in offers})
+
+
+def _cheapness(cost: float | None, dearest: float) -> float:
+    if cost is None:
+        return UNKNOWN_CHEAPNESS
+    return 1 - cost / dearest if dearest else 1.0
 
 
 def weighted(
@@ -58,18 +131,3 @@ def weighted(
         return -math.log(1.0 - draw.random()) / weight if weight > 0 else math.inf
 
     return tuple(sorted(candidates, key=key))
-
-
-def _blended_nanos(candidate: Candidate) -> int | None:
-    # Three tokens in for one out is how chat traffic usually looks.
-    price = candidate.price
-    if price.input_nanos is None or price.output_nanos is None:
-        return None
-    return (3 * price.input_nanos + price.output_nanos) // 4
-
-
-def _cheapness(candidate: Candidate, dearest_nanos: int) -> float:
-    nanos = _blended_nanos(candidate)
-    if nanos is None:
-        return PRIOR
-    return 1.0 - nanos / dearest_nanos if dearest_nanos else 1.0

@@ -1,17 +1,25 @@
 """Who may answer a request, best first: names to candidates, hard filters, order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor
 from trunkline_server.core.candidate import Candidate, Capability, Exclusion, Plan, Score
 from trunkline_server.core.errors import CapabilityUnsupported, NoEligibleProvider
 from trunkline_server.routing.catalog import AUTO, Catalog, Selection, Strategy
-from trunkline_server.routing.ranking import ranked, score, weighted
+from trunkline_server.routing.experience import Experience
+from trunkline_server.routing.ranking import Terms, terms, weighted
+from trunkline_server.routing.scores import GLOBAL, Scores
+from trunkline_server.routing.thompson import Ranking
 
 WEIGHTED: Final = Strategy.WEIGHTED
 MAX_NAMED: Final = 16  # Candidates in an error.
 MAX_CANDIDATES: Final = 64  # Of one plan. Nobody waits for the sixty-fifth.
+MAX_KEPT_TERMS: Final = 1_024
+TERMS_S: Final = 10.0  # So long, what a second and a token are worth is taken as it was.
+MAX_BYTES_PER_TOKEN: Final = 5  # No ordinary text has more, so a text has at least so many tokens.
+BYTES_PER_TOKEN: Final = 4
 
 _MEDIA: Final = {
     "image": Capability.VISION,
@@ -21,24 +29,87 @@ _MEDIA: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class RankedGroup:
+    """Candidates of one group, and what their order follows from."""
+
+    terms: Terms
+    ranking: Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How the order of a plan came about: the `Decision` port."""
+
+    scores_run_id: str
+    language: str
+    region: str
+    groups: tuple[RankedGroup, ...]
+
+    @property
+    def is_explored(self) -> bool:
+        """Was somebody asked first who is not thought to be the best?"""
+        return any(group.ranking.is_explored for group in self.groups)
+
+    def scores(self) -> Mapping[str, Score]:
+        """By `Candidate.key`."""
+        return {
+            offer.name: group.terms.score(offer, group.ranking.losses_s[offer.name])
+            for group in self.groups
+            for offer in group.terms.offers
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the order depends on beside what is learned. The tokens are a power of two, so there are few kinds."""
+
+    name: str
+    group: int
+    optimize_for: OptimizeFor.ValueType
+    cell: tuple[str, str]
+    input_tokens: int
+    whole: bool
+
+
 class Router:
-    """The `Router` port over one catalog."""
+    """The `Router` port over one catalog.
 
-    def __init__(self, catalog: Catalog) -> None:
+    Args:
+        clock: monotonic seconds.
+        language_of: tells the language of a request that names none: a primary subtag, or nothing.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        scores: Scores,
+        experience: Experience,
+        clock: Callable[[], float],
+        language_of: Callable[[CompletionSpec], str] | None = None,
+    ) -> None:
         self.catalog = catalog
-        # Most requests ask for nothing but a name, and then always the same follows. Bounded by the catalog's names.
-        self._plans: dict[tuple[str, int], Plan] = {}
+        self._scores = scores
+        self._experience = experience
+        self._clock = clock
+        self._language_of = language_of
+        # Most requests ask for nothing but a name. Where one candidate alone goes by it, always the same follows.
+        # Bounded by the catalog's names.
+        self._plans: dict[str, Plan] = {}
+        self._terms: dict[_Kind, tuple[float, Terms]] = {}
 
-    def plan(self, spec: CompletionSpec, request_id: str) -> Plan:
-        """Candidates in the order in which they are asked."""
-        selection = self.catalog.select(spec.model)
+    def plan(self, spec: CompletionSpec, request_id: str, *, whole: bool = False) -> Plan:
+        """Candidates in the order in which they are asked. `whole`: the answer is not streamed."""
         needs = required(spec)
-        if needs or spec.mode or spec.HasField("constraints") or selection.strategy is WEIGHTED:
-            return self._plan(spec, request_id, selection, needs)
-        key = (spec.model, spec.intent.optimize_for)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = self._plan(spec, request_id, selection, needs)
+        is_plain = not (needs or spec.mode or _has_bounds(spec) or self._experience.knows_failing)
+        if is_plain and (plan := self._plans.get(spec.model)) is not None:
+            return plan
+        selection = self.catalog.select(spec.model)
+        filters = _Filters(spec, needs, selection)
+        plan = self._plan(spec, request_id, selection, filters, whole)
+        is_open = plan.decision is not None or selection.strategy is WEIGHTED
+        if is_plain and not is_open and not filters.least_tokens:
+            self._plans[spec.model] = plan
         return plan
 
     def _plan(
@@ -46,39 +117,111 @@ class Router:
         spec: CompletionSpec,
         request_id: str,
         selection: Selection,
-        needs: Sequence[tuple[Capability, str]],
+        filters: "_Filters",
+        whole: bool,
     ) -> Plan:
-        mode = spec.mode or ("" if selection.pinned or selection.route else AUTO)
         excluded: list[Exclusion] = []
         candidates: list[Candidate] = []
-        scores: dict[str, Score] = {}
-        has_constraints = spec.HasField("constraints")
+        ranked: list[RankedGroup] = []
+        now_s = self._clock()
+        cell: tuple[str, str] | None = None
         for number, group in enumerate(selection.groups):
-            kept = group
-            if needs or has_constraints or (mode and not selection.pinned):
-                kept = tuple(
-                    c for c in group if not _excludes(c, spec, needs, mode, selection, excluded)
-                )
+            kept = group if filters.pass_all else filters.apply(group, excluded)
             if number == 0 and selection.strategy is WEIGHTED:
                 kept = weighted(kept, selection.weights, request_id)
             elif len(kept) > 1:
-                group_scores = score(kept, spec.intent.optimize_for)
-                kept = ranked(kept, group_scores)
-                scores.update(group_scores)
+                if cell is None:
+                    cell = self._cell(spec)
+                tokens = 1 << (spec.ByteSize() // BYTES_PER_TOKEN).bit_length()
+                kind = _Kind(spec.model, number, spec.intent.optimize_for, cell, tokens, whole)
+                found = self._rank(kind, kept, len(kept) == len(group), request_id, now_s)
+                ranked.append(found)
+                by_name = found.terms.by_name
+                kept = tuple([by_name[name] for name in found.ranking.names])
             candidates += kept
         if not candidates:
             raise _nobody(excluded)
+        demoted = self._demoted(candidates, now_s)
+        if demoted:
+            candidates.sort(key=lambda c: c.key in demoted)
+        decision = None
+        if ranked:
+            assert cell is not None
+            language, region = cell
+            decision = Decision(self._scores.run_id, language, region or GLOBAL, tuple(ranked))
         return Plan(
             requested_model=spec.model,
             route=selection.route,
-            resolved_mode="" if mode == AUTO else mode,
+            resolved_mode="" if filters.mode == AUTO else filters.mode,
             candidates=tuple(candidates[:MAX_CANDIDATES]),
             excluded=tuple(excluded),
-            scores=scores,
+            demoted=demoted,
+            decision=decision,
             pinned=selection.pinned,
             recovery=selection.recovery,
             hedges=selection.hedges,
         )
+
+    def _cell(self, spec: CompletionSpec) -> tuple[str, str]:
+        language = spec.intent.language
+        if not language and self._scores.knows_languages and self._language_of is not None:
+            language = self._language_of(spec)
+        return self._scores.cell(language, spec.intent.region)
+
+    def _rank(
+        self,
+        kind: _Kind,
+        candidates: tuple[Candidate, ...],
+        is_whole_group: bool,
+        request_id: str,
+        now_s: float,
+    ) -> RankedGroup:
+        good_until_s, found = self._terms.get(kind, _NO_TERMS) if is_whole_group else _NO_TERMS
+        if found is None or now_s >= good_until_s:
+            found = self._terms_of(kind, candidates, now_s)
+            if is_whole_group:
+                if len(self._terms) >= MAX_KEPT_TERMS:
+                    self._terms.clear()
+                self._terms[kind] = (now_s + TERMS_S, found)
+        policy = self._experience.policy(whole=kind.whole)
+        # Fallbacks are asked when something has failed already: no time to be curious.
+        return RankedGroup(
+            found, policy.rank(now_s, request_id, found.offers, explores=kind.group == 0)
+        )
+
+    def _terms_of(self, kind: _Kind, candidates: tuple[Candidate, ...], now_s: float) -> Terms:
+        experience = self._experience
+
+        def expected_cost(candidate: Candidate) -> float | None:
+            price = candidate.price
+            if price.input_nanos is None or price.output_nanos is None:
+                return None
+            output_tokens = experience.output_tokens(candidate)
+            return kind.input_tokens * price.input_nanos + output_tokens * price.output_nanos
+
+        return terms(
+            candidates,
+            kind.optimize_for,
+            lambda c: self._scores.accuracy(c, kind.cell),
+            expected_cost,
+            lambda c: experience.latency_s(c, now_s, whole=kind.whole),
+        )
+
+    def _demoted(self, candidates: Sequence[Candidate], now_s: float) -> Mapping[str, str]:
+        """Those of whose recent attempts most failed, unless that is true of all: why, by key."""
+        failing = self._experience.failing(now_s)
+        if not failing:
+            return _NOBODY
+        found = {
+            c.key: f"{failing[c.key]:.0%} of its recent attempts failed: asked only when all others have"
+            for c in candidates
+            if c.key in failing
+        }
+        return found if len(found) < len(candidates) else _NOBODY
+
+
+_NO_TERMS: Final[tuple[float, Terms | None]] = (0.0, None)
+_NOBODY: Final[Mapping[str, str]] = {}
 
 
 def required(spec: CompletionSpec) -> list[tuple[Capability, str]]:
@@ -117,26 +260,94 @@ def required(spec: CompletionSpec) -> list[tuple[Capability, str]]:
     return list(needs.items())
 
 
-def _excludes(
-    candidate: Candidate,
-    spec: CompletionSpec,
-    needs: Sequence[tuple[Capability, str]],
-    mode: str,
-    selection: Selection,
-    excluded: list[Exclusion],
-) -> bool:
-    exclusion = _constraint(candidate, spec) or _capability(candidate, needs)
-    if (
-        exclusion is None
-        and mode
-        and not selection.pinned
-        and candidate.modes
-        and mode not in candidate.modes
-    ):
-        exclusion = Exclusion(candidate, f"not a candidate of the mode {mode[:64]!r}", "spec.mode")
-    if exclusion is not None:
-        excluded.append(exclusion)
-    return exclusion is not None
+def _has_bounds(spec: CompletionSpec) -> bool:
+    return spec.HasField("constraints") or bool(spec.intent.region)
+
+
+class _Filters:
+    """What a candidate has to satisfy to answer one request.
+
+    Attributes:
+        mode: the one that was asked for, or the usual one; empty where there is none.
+        least_tokens: the messages have at least so many; 0 where that is not known to matter.
+        pass_all: there is nothing to satisfy.
+    """
+
+    def __init__(
+        self,
+        spec: CompletionSpec,
+        needs: Sequence[tuple[Capability, str]],
+        selection: Selection,
+    ) -> None:
+        self._spec = spec
+        self._needs = needs
+        self.mode = spec.mode or ("" if selection.pinned or selection.route else AUTO)
+        self._is_pinned = selection.pinned
+        region = spec.intent.region.lower()
+        self._region = "" if region == GLOBAL else region
+        self.least_tokens = 0
+        if not selection.pinned and spec.ByteSize() >= MAX_BYTES_PER_TOKEN * selection.min_window:
+            self.least_tokens = _text_bytes(spec) // MAX_BYTES_PER_TOKEN
+        self.pass_all = not (
+            needs
+            or spec.HasField("constraints")
+            or (self.mode and not selection.pinned)
+            or self._region
+            or self.least_tokens
+        )
+
+    def apply(
+        self, group: tuple[Candidate, ...], excluded: list[Exclusion]
+    ) -> tuple[Candidate, ...]:
+        """Those who may answer; the others are added to `excluded`."""
+        kept = []
+        for candidate in group:
+            exclusion = (
+                _constraint(candidate, self._spec)
+                or _capability(candidate, self._needs)
+                or self._place(candidate)
+                or self._length(candidate)
+            )
+            if exclusion is None:
+                kept.append(candidate)
+            else:
+                excluded.append(exclusion)
+        return tuple(kept)
+
+    def _place(self, candidate: Candidate) -> Exclusion | None:
+        mode, region = "" if self._is_pinned else self.mode, self._region
+        if mode and candidate.modes and mode not in candidate.modes:
+            return Exclusion(candidate, f"not a candidate of the mode {mode[:64]!r}", "spec.mode")
+        if region and candidate.regions and not any(_is_in(r, region) for r in candidate.regions):
+            return Exclusion(candidate, f"not in the region {region[:64]!r}")
+        return None
+
+    def _length(self, candidate: Candidate) -> Exclusion | None:
+        window = candidate.context_window_tokens
+        if window is None or self.least_tokens < window:
+            return None
+        return Exclusion(
+            candidate, f"its context window holds {window} tokens, fewer than the messages have"
+        )
+
+
+def _is_in(place: str, region: str) -> bool:
+    """Is one part of the other? `eu` holds `eu-west-1`."""
+    place = place.lower()
+    return place == region or place.startswith(f"{region}-") or region.startswith(f"{place}-")
+
+
+def _text_bytes(spec: CompletionSpec) -> int:
+    """Of all text that a model is given; media are not counted."""
+    total = len(spec.system_prompt)
+    for message in spec.messages:
+        for part in message.parts:
+            kind = part.WhichOneof("content")
+            if kind == "text":
+                total += len(part.text)
+            elif kind == "tool_result":
+                total += sum(len(inner.text) for inner in part.tool_result.parts)
+    return total
 
 
 def _capability(candidate: Candidate, needs: Sequence[tuple[Capability, str]]) -> Exclusion | None:

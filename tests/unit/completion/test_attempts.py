@@ -30,6 +30,7 @@ from trunkline_server.core.errors import (
 )
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt, RequestRecord, Unencodable
+from trunkline_server.routing.experience import Experience
 
 A, B, C = (Candidate(name, "m", "m") for name in "abc")
 ALL = (A, B, C)
@@ -118,6 +119,7 @@ async def run(
             circuits or Circuits(lambda: 0.0),
             Silent(),
             Pump(Silent()),
+            Experience({}),
             lambda: 0.0,
         ),
         Plan("m", "", "", candidates),

@@ -16,6 +16,7 @@ from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import TrunklineError
 from trunkline_server.core.ports import Prompt
+from trunkline_server.routing.experience import Experience
 
 A, B = (Candidate(name, "m", "m") for name in "ab")
 A2 = Candidate("a", "m2", "m2")
@@ -43,7 +44,12 @@ class Bench:
         """One model turn on a route that hedges."""
         return Hop(
             Upstream(
-                self.providers, self.circuits, self.telemetry, Pump(self.telemetry), lambda: 0.0
+                self.providers,
+                self.circuits,
+                self.telemetry,
+                Pump(self.telemetry),
+                Experience({}),
+                lambda: 0.0,
             ),
             Plan("m", ROUTE, "", candidates, hedges=True),
             Prompt(CompletionSpec(), stream=True),

@@ -21,6 +21,7 @@ from trunkline_server.completion.pump import MAX_ANSWERS, Pump
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.ports import Prompt
+from trunkline_server.routing.experience import Experience
 
 A = Candidate("a", "m", "m", drain_on_disconnect=True)
 LIMIT_S = 5.0
@@ -37,7 +38,14 @@ async def leave_early(candidate: Candidate, telemetry: QuietTelemetry) -> Script
     """A caller who leaves after the first event."""
     providers = ScriptedProviders(a=[[text("x"), 0.02, text("y"), ended()]])
     hop = Hop(
-        Upstream(providers, Circuits(lambda: 0.0), telemetry, Pump(telemetry), lambda: 0.0),
+        Upstream(
+            providers,
+            Circuits(lambda: 0.0),
+            telemetry,
+            Pump(telemetry),
+            Experience({}),
+            lambda: 0.0,
+        ),
         Plan("m", "", "", (candidate,)),
         Prompt(CompletionSpec(), stream=True),
         Deadline(asyncio.get_running_loop().time() + 30),

@@ -23,6 +23,7 @@ from trunkline_server.core.failure import Failure
 from trunkline_server.core.fold import Fold
 from trunkline_server.core.fold import ended as ended_choices
 from trunkline_server.core.ports import Prompt
+from trunkline_server.routing.experience import Experience
 
 A, B, C = (Candidate(name, "m", "m") for name in "abc")
 RESTART = Recovery.RECOVERY_RESTART
@@ -44,7 +45,14 @@ async def run(
     """One hop: itself, its events, and the error that it ended with."""
     telemetry = QuietTelemetry()
     hop = Hop(
-        Upstream(providers, Circuits(lambda: 0.0), telemetry, Pump(telemetry), lambda: 0.0),
+        Upstream(
+            providers,
+            Circuits(lambda: 0.0),
+            telemetry,
+            Pump(telemetry),
+            Experience({}),
+            lambda: 0.0,
+        ),
         Plan("m", "", "", tuple(candidates)),
         Prompt(spec or asked(), stream=True),
         Deadline(asyncio.get_running_loop().time() + 60),

@@ -1,4 +1,4 @@
-"""The order of candidates: scores, and draws that can be repeated."""
+"""The order of candidates: what they are worth to a caller, and draws that can be repeated."""
 
 from collections import Counter
 from dataclasses import astuple
@@ -6,21 +6,47 @@ from dataclasses import astuple
 import pytest
 
 from trunkline.v1.completion_spec_pb2 import OptimizeFor
-from trunkline_server.core.candidate import Candidate, Price, Score
-from trunkline_server.routing.ranking import WEIGHTS, ranked, score, weighted
+from trunkline_server.core.candidate import Candidate, Score
+from trunkline_server.routing.ranking import MIN_SPREAD, MIN_UNIT_S, WEIGHTS, Terms, terms, weighted
 
 DRAWS = 4_000
+BALANCED = OptimizeFor.OPTIMIZE_FOR_BALANCED
 
 
-def candidate(name: str, price: Price | None = None, **scores: float) -> Candidate:
+def candidate(name: str, **scores: float) -> Candidate:
     """Of the provider p."""
-    return Candidate("p", name, name, price=price or Price(), scores=scores)
+    return Candidate("p", name, name, scores=scores)
 
 
-GOOD = candidate("good", Price(10, 10), accuracy=0.9, latency=0.2)
-FAST = candidate("fast", Price(5, 5), accuracy=0.5, latency=0.95)
-CHEAP = candidate("cheap", Price(1, 1), accuracy=0.4, latency=0.4)
+GOOD, FAST, CHEAP = candidate("good"), candidate("fast"), candidate("cheap")
 ALL = (CHEAP, FAST, GOOD)
+ACCURACIES = {"good": 0.9, "fast": 0.5, "cheap": 0.4}
+COSTS: dict[str, float | None] = {"good": 10.0, "fast": 5.0, "cheap": 1.0}
+TIMES_S = {"good": 3.2, "fast": 0.4, "cheap": 2.0}
+
+
+def found(
+    intent: OptimizeFor.ValueType,
+    candidates: tuple[Candidate, ...] = ALL,
+    accuracies: dict[str, float] = ACCURACIES,
+    costs: dict[str, float | None] = COSTS,
+    times_s: dict[str, float] = TIMES_S,
+) -> Terms:
+    """The terms of these."""
+    return terms(
+        candidates,
+        intent,
+        lambda c: accuracies[c.id],
+        lambda c: costs[c.id],
+        lambda c: times_s[c.id],
+    )
+
+
+def scores(of: Terms, times_s: dict[str, float] = TIMES_S) -> dict[str, Score]:
+    """By name, if each takes as long as it usually does."""
+    return {
+        o.candidate.id: of.score(o, o.known_loss_s + times_s[o.candidate.id]) for o in of.offers
+    }
 
 
 def test_every_intent_has_weights_that_add_up_to_one():
@@ -32,48 +58,83 @@ def test_every_intent_has_weights_that_add_up_to_one():
 @pytest.mark.parametrize(
     ("intent", "best"),
     [
-        (OptimizeFor.OPTIMIZE_FOR_ACCURACY, GOOD),
-        (OptimizeFor.OPTIMIZE_FOR_LATENCY, FAST),
-        (OptimizeFor.OPTIMIZE_FOR_COST, CHEAP),
+        (OptimizeFor.OPTIMIZE_FOR_ACCURACY, "good"),
+        (OptimizeFor.OPTIMIZE_FOR_LATENCY, "fast"),
+        (OptimizeFor.OPTIMIZE_FOR_COST, "cheap"),
     ],
 )
 def test_the_best_is_the_best_at_what_the_caller_asks_for(intent, best):
-    scores = score(ALL, intent)
+    by_name = scores(found(intent))
 
-    assert ranked(ALL, scores)[0] is best
+    assert max(by_name, key=lambda name: by_name[name].total) == best
+
+
+@pytest.mark.parametrize("intent", list(WEIGHTS))
+def test_the_order_by_loss_is_that_by_score(intent):
+    of = found(intent)
+
+    by_loss = sorted(of.offers, key=lambda o: o.known_loss_s + TIMES_S[o.candidate.id])
+
+    by_name = scores(of)
+    assert [o.candidate.id for o in by_loss] == sorted(by_name, key=lambda n: -by_name[n].total)
 
 
 def test_a_score_is_the_sum_of_its_weighted_terms():
-    scores = score(ALL, OptimizeFor.OPTIMIZE_FOR_BALANCED)
+    by_name = scores(found(BALANCED))
 
-    assert astuple(scores["p/good"]) == pytest.approx((0.51, 0.45, 0.06, 0.0))
-    assert scores["p/cheap"].cost == pytest.approx(0.2 * 0.9)
+    unit_s = 2 * TIMES_S["cheap"]
+    good, cheap = 0.3 * (1 - 3.2 / unit_s), 0.3 * (1 - 2.0 / unit_s)
+    assert astuple(by_name["good"]) == pytest.approx((0.5 + good, 0.5, good, 0.0))
+    assert astuple(by_name["cheap"]) == pytest.approx((cheap + 0.18, 0.0, cheap, 0.18))
+    for score in by_name.values():
+        assert score.total == pytest.approx(score.accuracy + score.latency + score.cost)
+
+
+def test_a_difference_that_is_only_noise_stays_small():
+    near = {"good": 0.71, "fast": 0.70, "cheap": 0.69}
+
+    by_name = scores(found(BALANCED, accuracies=near))
+
+    assert by_name["fast"].accuracy == pytest.approx(0.5 * (1 - 0.01 / MIN_SPREAD))
+
+
+def test_among_fast_ones_a_unit_of_latency_is_no_shorter_than_a_second():
+    assert found(BALANCED, times_s={"good": 0.1, "fast": 0.2, "cheap": 0.3}).unit_s == MIN_UNIT_S
+
+
+def test_one_that_has_become_slow_does_not_make_the_others_alike():
+    slow = {**TIMES_S, "good": 60.0}
+
+    assert found(BALANCED, times_s=slow).unit_s == found(BALANCED).unit_s
+
+
+def test_who_is_slower_than_a_whole_unit_shows_no_latency_and_still_comes_last():
+    of = found(BALANCED)
+    offer = of.offers[0]
+
+    assert of.score(offer, offer.known_loss_s + 40.0).latency == 0.0
 
 
 def test_a_score_that_is_given_wins_over_the_price():
-    given = candidate("given", Price(10, 10), cost=1.0)
+    given = candidate("good", cost=1.0)
 
-    scores = score([given, CHEAP], OptimizeFor.OPTIMIZE_FOR_COST)
+    by_name = scores(found(OptimizeFor.OPTIMIZE_FOR_COST, (given, CHEAP)))
 
-    assert scores["p/given"].cost == pytest.approx(0.7)
+    assert by_name["good"].cost == pytest.approx(0.7)
 
 
-def test_what_nobody_has_measured_is_in_the_middle():
-    scores = score([candidate("new")], OptimizeFor.OPTIMIZE_FOR_BALANCED)
+def test_an_unknown_price_is_neither_cheap_nor_dear():
+    by_name = scores(found(OptimizeFor.OPTIMIZE_FOR_COST, costs={**COSTS, "cheap": None}))
 
-    assert scores == {"p/new": Score(0.5, 0.25, 0.15, 0.1)}
+    assert by_name["cheap"].cost == pytest.approx(0.35)
 
 
 def test_what_is_free_is_as_cheap_as_can_be():
-    scores = score([candidate("free", Price(0, 0))], OptimizeFor.OPTIMIZE_FOR_COST)
+    free = dict.fromkeys(COSTS, 0.0)
 
-    assert scores["p/free"].cost == pytest.approx(0.7)
+    by_name = scores(found(OptimizeFor.OPTIMIZE_FOR_COST, costs={**free}))
 
-
-def test_ties_keep_the_order_of_the_configuration():
-    tied = [candidate(name) for name in "zyxabc"]
-
-    assert ranked(tied, score(tied, OptimizeFor.OPTIMIZE_FOR_BALANCED)) == tuple(tied)
+    assert {score.cost for score in by_name.values()} == {0.7}
 
 
 def first_drawn(weights: dict[str, float]) -> Counter[str]:
@@ -117,5 +178,3 @@ def test_the_same_seed_draws_the_same_order():
 
 def test_nobody_is_drawn_from_nobody():
     assert weighted([], {}, "seed") == ()
-    assert ranked([], {}) == ()
-    assert score([], OptimizeFor.OPTIMIZE_FOR_COST) == {}

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from bench.routing.thompson import EXPLORED_SHARE, Thompson
 from bench.routing.worlds import Offer, Scoring
+from trunkline_server.routing.thompson import EXPLORED_SHARE, Thompson
 
 FAST, NEAR, FAR = Offer("fast", 0.0), Offer("near", 0.0), Offer("far", 0.0)
 OFFERS = [FAR, NEAR, FAST]
@@ -117,3 +117,24 @@ def test_a_clock_that_runs_backwards_changes_nothing_but_the_order_of_news():
     policy.observe(3.0, "fast", 0.5, False)
 
     assert leader(policy, 2.0) == "fast"
+
+
+def test_who_was_never_asked_is_asked_by_those_who_explore_however_fast_the_others_are():
+    policy = Thompson({"fast": Scoring((0.05,) * 20, 0), "near": Scoring((0.06,) * 20, 0)})
+
+    firsts = {policy.order(0.0, request_id, OFFERS)[0] for request_id in IDS}
+    policy.observe(1.0, "far", 0.5, False)
+    later = {policy.order(1.0, request_id, OFFERS)[0] for request_id in IDS}
+
+    assert firsts == {"fast", "far"}
+    assert later == {"fast", "near"}
+
+
+def test_without_a_scoring_run_the_first_observations_say_what_is_usual():
+    policy = Thompson({})
+    for second in range(3):
+        policy.observe(float(second), "fast", 0.05, False)
+
+    long_after = policy.belief("fast", 1e6).expected(1e6).latency_s
+
+    assert long_after == pytest.approx(0.05, rel=0.2)

@@ -144,16 +144,24 @@ class PreviewRouteRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Instead of a spec: the id of an earlier request of the same caller, whose decision is told as it was made.
+    NOT_FOUND once it is forgotten: a process remembers its latest 4,096.
+    """
     @_builtins.property
-    def spec(self) -> _completion_spec_pb2.CompletionSpec: ...
+    def spec(self) -> _completion_spec_pb2.CompletionSpec:
+        """Without messages too."""
+
     def __init__(
         self,
         *,
         spec: _completion_spec_pb2.CompletionSpec | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -166,8 +174,19 @@ class PreviewRouteResponse(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     SCORES_RUN_ID_FIELD_NUMBER: _builtins.int
     RESOLVED_MODE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    EXPLORED_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     scores_run_id: _builtins.str
     resolved_mode: _builtins.str
+    language: _builtins.str
+    """Whose scores count, named or detected. Empty: those of all together."""
+    region: _builtins.str
+    """The same; "global" for all together."""
+    explored: _builtins.bool
+    """Another than the best was put first, to learn about it."""
+    route: _builtins.str
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
         """Best first, then the excluded ones."""
@@ -178,10 +197,14 @@ class PreviewRouteResponse(_message.Message):
         candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
         scores_run_id: _builtins.str = ...,
         resolved_mode: _builtins.str = ...,
+        language: _builtins.str = ...,
+        region: _builtins.str = ...,
+        explored: _builtins.bool = ...,
+        route: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "resolved_mode", b"resolved_mode", "scores_run_id", b"scores_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "explored", b"explored", "language", b"language", "region", b"region", "resolved_mode", b"resolved_mode", "route", b"route", "scores_run_id", b"scores_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,7 +75,7 @@ class CompletionServicer:
         """The routing decision alone."""
         call = self._calls.read(PREVIEW, context)
         async with abort_on_error(context, call.request_id):
-            return self._completions.preview(request.spec, call)
+            return self._completions.preview(request, call)
 
 
 def _head(call: Call, batch: Batch) -> list[tuple[str, str]]:

@@ -374,8 +374,6 @@ def _tool_options(asked: CompleteIn, spec: CompletionSpec) -> None:
         spec.tool_options.max_hops = asked.max_tool_hops
 
 
-# A preview asks about requests of a kind, not about one; the contract's needs a message.
-PREVIEWED: Final = "Hello"
 MAX_PARAMETERS: Final = 16
 # Speko's page spells the same parameter in two ways; `vertical` as above.
 _PARAMETERS: Final[Mapping[str, str]] = {
@@ -384,7 +382,9 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "optimizeFor": "optimize_for",
     "optimize_for": "optimize_for",
     "vertical": "vertical",
+    # Our own.
     "model": "model",
+    "requestId": "request_id",
 }
 
 
@@ -405,6 +405,10 @@ def read_preview(query: str) -> PreviewRouteRequest:
             raise invalid(f"must be one of {', '.join(_PARAMETERS)}", name[:64])
         if found.setdefault(known, value) != value:
             raise invalid("comes twice", name)
+    if "request_id" in found:
+        if len(found) > 1:
+            raise invalid("stands alone", "requestId")
+        return PreviewRouteRequest(request_id=found["request_id"])
     request = PreviewRouteRequest()
     spec = request.spec
     spec.model = found.get("model", "")
@@ -414,5 +418,4 @@ def read_preview(query: str) -> PreviewRouteRequest:
         optimize_for=found.get("optimize_for") or None,
     )
     _intent(intent, "", spec)
-    spec.messages.add(role=Role.ROLE_USER).parts.add().text = PREVIEWED
     return request

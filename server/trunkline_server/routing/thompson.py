@@ -13,8 +13,8 @@ are the end of its lead. A mere discounted share of failures has to be either sl
 **Choice.** The index of a candidate is what it costs per answer: its mean time, plus its known loss, plus what failed
 attempts cost before one succeeds. The order by index is the best one if the belief is right, and most requests get it.
 EXPLORED_SHARE of them, picked by a hash of their id, explore instead: every candidate whose index is at most NEAR times
-the best draws a belief that it may be true, and the best draw but for the leader's is asked first. The same id, clock
-and observations give the same order.
+the best draws a belief that it may be true, and the best draw but for the leader's is asked first; but a candidate that
+nobody has ever asked goes before. The same id, clock and observations give the same order.
 """
 
 import math
@@ -27,6 +27,9 @@ from typing import Final, Protocol
 GAMMA: Final = 0.98
 HALF_LIFE_S: Final = 600.0
 USUAL_GAMMA: Final = 0.999
+USUAL_FIRST: Final = (
+    20  # So many observations, the scoring run's included, make a plain mean of what is usual.
+)
 USUAL_WEIGHT: Final = 1.0  # Of what is usual, in observations.
 SIGMA: Final = 0.5  # Of the logarithm, while little is known.
 SIGMA_WEIGHT: Final = 10.0
@@ -93,6 +96,7 @@ class Belief:
     Attributes:
         index_s: what an answer costs in time, the mean over all that may be true: `latency_s + lost_s`.
         good_until_s: from then on `refresh` it.
+        is_blank: nothing is known, not even from a scoring run.
     """
 
     __slots__ = (
@@ -104,11 +108,13 @@ class Belief:
         "_squares",
         "_squares_weight",
         "_trouble",
+        "_usual_count",
         "_usual_log_s",
         "_variance",
         "_weight",
         "good_until_s",
         "index_s",
+        "is_blank",
     )
 
     def __init__(self, measured: Measured | None, now_s: float) -> None:
@@ -119,6 +125,8 @@ class Belief:
         self._weight = float(len(logs))
         self._log_s = sum(logs) / len(logs) if logs else math.log(UNKNOWN_S)
         self._usual_log_s = self._log_s
+        self._usual_count = len(logs)
+        self.is_blank = not attempts
         self._squares = sum((log_s - self._log_s) ** 2 for log_s in logs)
         self._squares += SIGMA * SIGMA * SIGMA_WEIGHT
         self._squares_weight = self._weight + SIGMA_WEIGHT
@@ -161,6 +169,7 @@ class Belief:
         self._judge(self._trouble_now(now_s), latency_s, failed)
         log_s, self._weight = self._mean(now_s)
         self._at_s = max(now_s, self._at_s)
+        self.is_blank = False
         if latency_s is not None and not failed:
             self._time(math.log(max(latency_s, MIN_LATENCY_S)), log_s)
         self.good_until_s = -math.inf
@@ -195,7 +204,8 @@ class Belief:
 
     def _time(self, log_s: float, expected_log_s: float) -> None:
         # The prior variance stays in at its full weight, whatever else is forgotten.
-        gap = log_s - expected_log_s
+        # The first observation of all differs from nothing.
+        gap = log_s - expected_log_s if self._usual_count else 0.0
         squares_prior = (1 - GAMMA) * SIGMA * SIGMA * SIGMA_WEIGHT
         self._squares = self._squares * GAMMA + squares_prior + gap * gap
         self._squares_weight = self._squares_weight * GAMMA + (1 - GAMMA) * SIGMA_WEIGHT + 1
@@ -203,14 +213,41 @@ class Belief:
         kept = self._weight * GAMMA
         self._log_s = (self._log_s * kept + log_s) / (kept + 1)
         self._weight = kept + 1
-        self._usual_log_s += (1 - USUAL_GAMMA) * (log_s - self._usual_log_s)
+        step = 1 - USUAL_GAMMA
+        if self._usual_count < USUAL_FIRST:
+            self._usual_count += 1
+            step = 1 / self._usual_count
+        self._usual_log_s += step * (log_s - self._usual_log_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All candidates of one request.
+
+    Attributes:
+        names: in the order in which they are to be tried.
+        losses_s: by name, what was expected of each.
+        is_explored: the first is not the one with the least loss.
+    """
+
+    names: list[str]
+    losses_s: Mapping[str, float]
+    is_explored: bool
 
 
 class Thompson:
-    """The policy. Bounded by the number of candidates that it is ever asked about."""
+    """The policy. Bounded by the number of candidates that it is ever asked about.
 
-    def __init__(self, measured: Mapping[str, Measured]) -> None:
+    Args:
+        measured: by name, what a scoring run found.
+        explored_share: 0 for nobody ever but the best.
+    """
+
+    def __init__(
+        self, measured: Mapping[str, Measured], explored_share: float = EXPLORED_SHARE
+    ) -> None:
         self._measured = measured
+        self._explored = explored_share * 256**HASH_BYTES
         self._beliefs: dict[str, Belief] = {}
 
     def belief(self, candidate: str, now_s: float) -> Belief:
@@ -222,25 +259,36 @@ class Thompson:
 
     def order(self, now_s: float, request_id: str, candidates: Sequence[Offer]) -> list[str]:
         """The names of all candidates, in the order in which they are to be tried."""
+        return self.rank(now_s, request_id, candidates).names
+
+    def rank(
+        self, now_s: float, request_id: str, candidates: Sequence[Offer], *, explores: bool = True
+    ) -> Ranking:
+        """The order, and what it follows from. Unless it `explores`, the best comes first."""
         beliefs = self._beliefs
-        indices_s = {}
+        losses_s = {}
         for offer in candidates:
             name = offer.name
             belief = beliefs.get(name) or self.belief(name, now_s)
             index_s = belief.index_s if now_s < belief.good_until_s else belief.refresh(now_s)
-            indices_s[name] = index_s + offer.known_loss_s
-        names = sorted(indices_s, key=indices_s.__getitem__)
+            losses_s[name] = index_s + offer.known_loss_s
+        names = sorted(losses_s, key=losses_s.__getitem__)
+        if not explores or not self._explored:
+            return Ranking(names, losses_s, is_explored=False)
         digest = int.from_bytes(
             blake2b(request_id.encode(), digest_size=HASH_BYTES).digest(), "big"
         )
-        if digest < EXPLORED_SHARE * 256**HASH_BYTES:
-            limit_s = NEAR * indices_s[names[0]]
-            near = [o for o in candidates if o.name != names[0] and indices_s[o.name] <= limit_s]
+        if digest < self._explored:
+            limit_s = NEAR * losses_s[names[0]]
+            others = [o for o in candidates if o.name != names[0]]
+            near = [o for o in others if beliefs[o.name].is_blank]
+            near = near or [o for o in others if losses_s[o.name] <= limit_s]
             if near:
                 first = self._best_draw(now_s, near, Random(digest))
                 names.remove(first)
                 names.insert(0, first)
-        return names
+                return Ranking(names, losses_s, is_explored=True)
+        return Ranking(names, losses_s, is_explored=False)
 
     def observe(self, now_s: float, candidate: str, latency_s: float | None, failed: bool) -> None:
         """An attempt ended. Its time as in `Belief.see`."""

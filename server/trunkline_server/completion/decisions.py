@@ -1,0 +1,25 @@
+"""The latest routing decisions, so that one can be explained after the fact, as it was made."""
+
+from typing import Final
+
+from trunkline_server.core.candidate import Plan
+
+MAX_DECISIONS: Final = 4_096
+
+
+class Decisions:
+    """Plans by caller and request id, in memory, the latest only. One caller's are not shown to another."""
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[str, str], Plan] = {}
+
+    def keep(self, key_id: str, request_id: str, plan: Plan) -> None:
+        """Remember it for a while. A second one of the same id takes the place of the first."""
+        plans = self._plans
+        plans[key_id, request_id] = plan
+        if len(plans) > MAX_DECISIONS:
+            del plans[next(iter(plans))]
+
+    def find(self, key_id: str, request_id: str) -> Plan | None:
+        """The plan of that request; None where it was forgotten, or never was."""
+        return self._plans.get((key_id, request_id))
