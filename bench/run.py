@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+import decision
 from gateways import CannotMeasure, Gateway, Place, gateway
 from processes import BENCH, QUIET_CORES, build, resident_bytes, running, upstream, wait_until_quiet
 from rows import ROWS, Cost, Load, Row, cost, measure_direct, measure_held, measure_round, warm_up
@@ -130,10 +131,15 @@ def chosen(patterns: Sequence[str]) -> list[Row]:
     Raises:
         CannotMeasure: none does.
     """
-    rows = [row for row in ROWS if any(fnmatch.fnmatch(row.name, pattern) for pattern in patterns)]
-    if not rows:
-        raise CannotMeasure(f"no such row; rows: {', '.join(row.name for row in ROWS)}")
+    rows = [row for row in ROWS if matches(row.name, patterns)]
+    if not rows and not matches(decision.NAME, patterns):
+        names = [*(row.name for row in ROWS), decision.NAME]
+        raise CannotMeasure(f"no such row; rows: {', '.join(names)}")
     return rows
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def add_arguments(parser: argparse.ArgumentParser, rows: Sequence[str], rounds: int) -> None:
@@ -157,10 +163,31 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     rows = chosen(options.rows)
-    build("load")
     results: dict[str, list[Cost]] = {}
     facts = machine()
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    deciding = decision.measure(options.rounds) if matches(decision.NAME, options.rows) else None
+    if deciding is not None:
+        print(f"\n{decision.show(deciding)}", flush=True)
+    if rows:
+        results = measured_gateways(rows, options)
+    every = [measured for costs in results.values() for measured in costs]
+    if any(measured.foreign_cores > QUIET_CORES for measured in every):
+        print('\nOther processes kept the machine busy ("other", in cores); it shows.')
+    if options.json:
+        report = {
+            **facts,
+            "gateways": {name: [asdict(c) for c in costs] for name, costs in results.items()},
+            "decision": asdict(deciding) if deciding is not None else None,
+        }
+        options.json.write_text(json.dumps(report, indent=2))
+    return 1 if any(measured.errors for measured in every) else 0
+
+
+def measured_gateways(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, list[Cost]]:
+    """All rows of all gateways, printed as they come."""
+    build("load")
+    results: dict[str, list[Cost]] = {}
     with upstream() as (upstream_pid, upstream_port):
         run = Run(upstream_pid, upstream_port, options.seconds, options.rounds)
         for name in options.gateways:
@@ -170,16 +197,7 @@ def main() -> int:
                 row = next(row for row in rows if row.name == measured.row)
                 print(show(row, measured, is_ours=name == "trunkline"), flush=True)
                 results[name].append(measured)
-    every = [measured for costs in results.values() for measured in costs]
-    if any(measured.foreign_cores > QUIET_CORES for measured in every):
-        print('\nOther processes kept the machine busy ("other", in cores); it shows.')
-    if options.json:
-        report = {
-            **facts,
-            "gateways": {name: [asdict(c) for c in costs] for name, costs in results.items()},
-        }
-        options.json.write_text(json.dumps(report, indent=2))
-    return 1 if any(measured.errors for measured in every) else 0
+    return results
 
 
 def run_to_end(main: Callable[[], int]) -> NoReturn:

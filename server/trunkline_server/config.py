@@ -192,7 +192,7 @@ class ScoringSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[scoring]`: what is known of models before any of them was asked."""
 
     file: str = ""
-    starter: bool = False
+    starter: bool = True
 
 
 class EgressSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import httpx
@@ -30,7 +31,7 @@ def after(pause_s: float) -> Callable[[Exchange], list[Step]]:
     return lambda _: [Pause(pause_s), *answer("Hello")]
 
 
-def two(first_url: str, second_url: str) -> dict[str, list[dict[str, object]]]:
+def two(first_url: str, second_url: str) -> dict[str, Any]:
     """One model at two providers, equal as far as is known."""
     return {
         "providers": [provider("a", first_url), provider("b", second_url)],
@@ -38,7 +39,7 @@ def two(first_url: str, second_url: str) -> dict[str, list[dict[str, object]]]:
     }
 
 
-async def preview(running: Service, **fields: object) -> PreviewRouteResponse:
+async def preview(running: Service, **fields: Any) -> PreviewRouteResponse:
     """Over gRPC, of a spec or of a request that was."""
     async with grpc.aio.insecure_channel(running.grpc_address) as channel:
         return await CompletionServiceStub(channel).PreviewRoute(
@@ -228,7 +229,7 @@ async def test_what_can_not_be_looked_up_is_refused(fields, text):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await preview(running, **fields)
 
-    assert text in caught.value.details()
+    assert text in (caught.value.details() or "")
 
 
 async def test_whoever_is_explored_says_so_and_answers_like_all_others():
@@ -254,10 +255,12 @@ async def preview_with_id(
     running: Service, asked: CompletionSpec, request_id: str
 ) -> PreviewRouteResponse:
     """Of a request of that id. In process, as there are many."""
-    stub = CompletionServiceStub(running.channel)
-    return await stub.PreviewRoute(
+    channel: Any = running.channel
+    stub = CompletionServiceStub(channel)
+    found: PreviewRouteResponse = await stub.PreviewRoute(
         PreviewRouteRequest(spec=asked), metadata=[("x-request-id", request_id)]
     )
+    return found
 
 
 async def test_the_command_explains_without_a_prompt(tmp_path):

@@ -52,6 +52,7 @@ class Selection:
         weights: by `Candidate.key`.
         recovery, hedges: the route's own.
         min_window: tokens of the smallest context window among them.
+        has_modes: some serve certain modes only, which counts unless one model was named.
     """
 
     route: str
@@ -62,6 +63,7 @@ class Selection:
     recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
     hedges: bool = False
     min_window: float = math.inf
+    has_modes: bool = False
 
 
 class Catalog:
@@ -97,7 +99,10 @@ class Catalog:
             selection = self._select(name)
             windows = [c.context_window_tokens for group in selection.groups for c in group]
             smallest = min((w for w in windows if w is not None), default=math.inf)
-            selection = self._selections[name] = replace(selection, min_window=smallest)
+            has_modes = any(c.modes for group in selection.groups for c in group)
+            selection = self._selections[name] = replace(
+                selection, min_window=smallest, has_modes=has_modes and not selection.pinned
+            )
         return selection
 
     def nearest(self, name: str) -> str:

@@ -117,9 +117,5 @@ class Experience:
         """How many its answers usually have."""
         return self._output_tokens.get(candidate.key, USUAL_OUTPUT_TOKENS)
 
-    def latency_s(self, candidate: Candidate, now_s: float, *, whole: bool) -> float:
-        """How long an answer of it is expected to take, if one comes."""
-        return self.policy(whole=whole).belief(candidate.key, now_s).expected(now_s).latency_s
-
 
 _NONE: Mapping[str, float] = {}

@@ -24,6 +24,7 @@ from typing import Final
 
 from trunkline.v1.completion_spec_pb2 import OptimizeFor
 from trunkline_server.core.candidate import Candidate, Score
+from trunkline_server.routing.thompson import Belief, Row
 
 # accuracy, latency, cost
 WEIGHTS: Final[Mapping[OptimizeFor.ValueType, tuple[float, float, float]]] = {
@@ -60,11 +61,13 @@ class Terms:
 
     Attributes:
         unit_s: the time that a whole unit of latency is.
+        rows: the same, as the policy takes it.
     """
 
     weights: tuple[float, float, float]
     unit_s: float
     offers: tuple[Offer, ...]
+    rows: tuple[Row, ...]
     by_name: Mapping[str, Candidate]
 
     def score(self, offer: Offer, loss_s: float) -> Score:
@@ -79,17 +82,17 @@ class Terms:
 
 def terms(
     candidates: Sequence[Candidate],
+    belief: Callable[[Candidate], Belief],
     optimize_for: OptimizeFor.ValueType,
     accuracy: Callable[[Candidate], float],
     expected_cost: Callable[[Candidate], float | None],
-    latency_s: Callable[[Candidate], float],
+    now_s: float,
 ) -> Terms:
     """The terms of a group.
 
     Args:
         accuracy: 0 to 1.
         expected_cost: in any currency, the same for all; None where the price is unknown.
-        latency_s: seconds to the first token, of an answer that comes.
     """
     weights = for_accuracy, for_latency, for_cost = WEIGHTS[optimize_for]
     accuracies = [accuracy(c) for c in candidates]
@@ -97,7 +100,9 @@ def terms(
     spread = max(MIN_SPREAD, best - min(accuracies, default=1.0))
     costs = [expected_cost(c) for c in candidates]
     dearest = max((cost for cost in costs if cost is not None), default=0.0)
-    unit_s = max(MIN_UNIT_S, MEDIANS * median_low(latency_s(c) for c in candidates))
+    beliefs = [belief(c) for c in candidates]
+    usual_s = median_low(b.expected(now_s).latency_s for b in beliefs)
+    unit_s = max(MIN_UNIT_S, MEDIANS * usual_s)
     offers = []
     for candidate, measured, cost in zip(candidates, accuracies, costs, strict=True):
         scaled = 1 - (best - measured) / spread
@@ -107,7 +112,9 @@ def terms(
         lost = for_accuracy * (1 - scaled) + for_cost * (1 - cheapness)
         known_loss_s = unit_s * lost / for_latency
         offers.append(Offer(candidate.key, candidate, scaled, cheapness, known_loss_s))
-    return Terms(weights, unit_s, tuple(offers), {o.name: o.candidate for o in offers})
+    rows = [(o.name, b, o.known_loss_s) for o, b in zip(offers, beliefs, strict=True)]
+    by_name = {o.name: o.candidate for o in offers}
+    return Terms(weights, unit_s, tuple(offers), tuple(rows), by_name)
 
 
 def _cheapness(cost: float | None, dearest: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor
 from trunkline_server.core.candidate import Candidate, Capability, Exclusion, Plan, Score
@@ -60,8 +60,7 @@ class Decision:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """What the order depends on beside what is learned. The tokens are a power of two, so there are few kinds."""
 
     name: str
@@ -101,15 +100,17 @@ class Router:
     def plan(self, spec: CompletionSpec, request_id: str, *, whole: bool = False) -> Plan:
         """Candidates in the order in which they are asked. `whole`: the answer is not streamed."""
         needs = required(spec)
-        is_plain = not (needs or spec.mode or _has_bounds(spec) or self._experience.knows_failing)
-        if is_plain and (plan := self._plans.get(spec.model)) is not None:
+        name, intent = spec.model, spec.intent
+        has_bounds = bool(intent.region) or spec.HasField("constraints")
+        is_plain = not (needs or has_bounds or spec.mode or self._experience.knows_failing)
+        if is_plain and (plan := self._plans.get(name)) is not None:
             return plan
-        selection = self.catalog.select(spec.model)
+        selection = self.catalog.select(name)
         filters = _Filters(spec, needs, selection)
         plan = self._plan(spec, request_id, selection, filters, whole)
         is_open = plan.decision is not None or selection.strategy is WEIGHTED
         if is_plain and not is_open and not filters.least_tokens:
-            self._plans[spec.model] = plan
+            self._plans[name] = plan
         return plan
 
     def _plan(
@@ -125,6 +126,7 @@ class Router:
         ranked: list[RankedGroup] = []
         now_s = self._clock()
         cell: tuple[str, str] | None = None
+        tokens = 0
         for number, group in enumerate(selection.groups):
             kept = group if filters.pass_all else filters.apply(group, excluded)
             if number == 0 and selection.strategy is WEIGHTED:
@@ -132,7 +134,7 @@ class Router:
             elif len(kept) > 1:
                 if cell is None:
                     cell = self._cell(spec)
-                tokens = 1 << (spec.ByteSize() // BYTES_PER_TOKEN).bit_length()
+                    tokens = 1 << (filters.spec_bytes // BYTES_PER_TOKEN).bit_length()
                 kind = _Kind(spec.model, number, spec.intent.optimize_for, cell, tokens, whole)
                 found = self._rank(kind, kept, len(kept) == len(group), request_id, now_s)
                 ranked.append(found)
@@ -186,7 +188,7 @@ class Router:
         policy = self._experience.policy(whole=kind.whole)
         # Fallbacks are asked when something has failed already: no time to be curious.
         return RankedGroup(
-            found, policy.rank(now_s, request_id, found.offers, explores=kind.group == 0)
+            found, policy.rank(now_s, request_id, found.rows, explores=kind.group == 0)
         )
 
     def _terms_of(self, kind: _Kind, candidates: tuple[Candidate, ...], now_s: float) -> Terms:
@@ -201,10 +203,11 @@ class Router:
 
         return terms(
             candidates,
+            lambda c: experience.policy(whole=kind.whole).belief(c.key, now_s),
             kind.optimize_for,
             lambda c: self._scores.accuracy(c, kind.cell),
             expected_cost,
-            lambda c: experience.latency_s(c, now_s, whole=kind.whole),
+            now_s,
         )
 
     def _demoted(self, candidates: Sequence[Candidate], now_s: float) -> Mapping[str, str]:
@@ -260,16 +263,13 @@ def required(spec: CompletionSpec) -> list[tuple[Capability, str]]:
     return list(needs.items())
 
 
-def _has_bounds(spec: CompletionSpec) -> bool:
-    return spec.HasField("constraints") or bool(spec.intent.region)
-
-
 class _Filters:
     """What a candidate has to satisfy to answer one request.
 
     Attributes:
         mode: the one that was asked for, or the usual one; empty where there is none.
         least_tokens: the messages have at least so many; 0 where that is not known to matter.
+        spec_bytes: of the whole message.
         pass_all: there is nothing to satisfy.
     """
 
@@ -286,14 +286,15 @@ class _Filters:
         region = spec.intent.region.lower()
         self._region = "" if region == GLOBAL else region
         self.least_tokens = 0
-        if not selection.pinned and spec.ByteSize() >= MAX_BYTES_PER_TOKEN * selection.min_window:
+        self.spec_bytes = spec.ByteSize()
+        if not selection.pinned and self.spec_bytes >= MAX_BYTES_PER_TOKEN * selection.min_window:
             self.least_tokens = _text_bytes(spec) // MAX_BYTES_PER_TOKEN
         self.pass_all = not (
             needs
-            or spec.HasField("constraints")
-            or (self.mode and not selection.pinned)
+            or (self.mode and selection.has_modes)
             or self._region
             or self.least_tokens
+            or spec.HasField("constraints")
         )
 
     def apply(

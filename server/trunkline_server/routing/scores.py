@@ -41,13 +41,12 @@ class Scores:
     """Of these candidates. Immutable.
 
     Attributes:
-        run_id: of the scoring run; empty where there is none.
+        run_id: of the scoring run; empty where it says nothing about any of them.
         measured: by `Candidate.key`, of those whose times are known.
         knows_languages: does the language of a request make a difference?
     """
 
     def __init__(self, run: ScoringRun | None, candidates: Sequence[Candidate]) -> None:
-        self.run_id = run.id if run is not None else ""
         cells = _cells_by_name(run)
         times = _times_by_name(run)
         self._cells: dict[str, dict[tuple[str, str], Cell]] = {}
@@ -65,6 +64,10 @@ class Scores:
                 timed = Measured((_latency_s(candidate.scores["latency"]),))
             if timed is not None:
                 self.measured[candidate.key] = timed
+        is_of_use = bool(self._cells) or any(
+            c.key in self.measured for c in candidates if "latency" not in c.scores
+        )
+        self.run_id = run.id if run is not None and is_of_use else ""
         self._everywhere = {key: _everywhere(found) for key, found in self._cells.items()}
         means = [mean for mean, _ in self._everywhere.values()]
         self._prior = fmean(means) if means else PRIOR

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 GAMMA: Final = 0.98
 HALF_LIFE_S: Final = 600.0
@@ -220,8 +220,11 @@ class Belief:
         self._usual_log_s += step * (log_s - self._usual_log_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+# Of a candidate: its name, what is believed of it, and its known loss.
+Row = tuple[str, Belief, float]
+
+
+class Ranking(NamedTuple):
     """All candidates of one request.
 
     Attributes:
@@ -259,19 +262,18 @@ class Thompson:
 
     def order(self, now_s: float, request_id: str, candidates: Sequence[Offer]) -> list[str]:
         """The names of all candidates, in the order in which they are to be tried."""
-        return self.rank(now_s, request_id, candidates).names
+        rows = [(o.name, self.belief(o.name, now_s), o.known_loss_s) for o in candidates]
+        return self.rank(now_s, request_id, rows).names
 
     def rank(
-        self, now_s: float, request_id: str, candidates: Sequence[Offer], *, explores: bool = True
+        self, now_s: float, request_id: str, rows: Sequence[Row], *, explores: bool = True
     ) -> Ranking:
         """The order, and what it follows from. Unless it `explores`, the best comes first."""
-        beliefs = self._beliefs
-        losses_s = {}
-        for offer in candidates:
-            name = offer.name
-            belief = beliefs.get(name) or self.belief(name, now_s)
-            index_s = belief.index_s if now_s < belief.good_until_s else belief.refresh(now_s)
-            losses_s[name] = index_s + offer.known_loss_s
+        losses_s = {
+            name: known_loss_s
+            + (belief.index_s if now_s < belief.good_until_s else belief.refresh(now_s))
+            for name, belief, known_loss_s in rows
+        }
         names = sorted(losses_s, key=losses_s.__getitem__)
         if not explores or not self._explored:
             return Ranking(names, losses_s, is_explored=False)
@@ -280,11 +282,11 @@ class Thompson:
         )
         if digest < self._explored:
             limit_s = NEAR * losses_s[names[0]]
-            others = [o for o in candidates if o.name != names[0]]
-            near = [o for o in others if beliefs[o.name].is_blank]
-            near = near or [o for o in others if losses_s[o.name] <= limit_s]
+            others = [row for row in rows if row[0] != names[0]]
+            near = [row for row in others if row[1].is_blank]
+            near = near or [row for row in others if losses_s[row[0]] <= limit_s]
             if near:
-                first = self._best_draw(now_s, near, Random(digest))
+                first = _best_draw(now_s, near, Random(digest))
                 names.remove(first)
                 names.insert(0, first)
                 return Ranking(names, losses_s, is_explored=True)
@@ -294,9 +296,11 @@ class Thompson:
         """An attempt ended. Its time as in `Belief.see`."""
         self.belief(candidate, now_s).see(now_s, latency_s, failed)
 
-    def _best_draw(self, now_s: float, offers: Sequence[Offer], random: Random) -> str:
-        def drawn_s(offer: Offer) -> float:
-            drawn = self._beliefs[offer.name].drawn(now_s, random)
-            return drawn.latency_s + drawn.lost_s + offer.known_loss_s
 
-        return min(offers, key=drawn_s).name
+def _best_draw(now_s: float, rows: Sequence[Row], random: Random) -> str:
+    def drawn_s(row: Row) -> float:
+        _, belief, known_loss_s = row
+        drawn = belief.drawn(now_s, random)
+        return drawn.latency_s + drawn.lost_s + known_loss_s
+
+    return min(rows, key=drawn_s)[0]

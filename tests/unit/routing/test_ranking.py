@@ -8,6 +8,8 @@ import pytest
 from trunkline.v1.completion_spec_pb2 import OptimizeFor
 from trunkline_server.core.candidate import Candidate, Score
 from trunkline_server.routing.ranking import MIN_SPREAD, MIN_UNIT_S, WEIGHTS, Terms, terms, weighted
+from trunkline_server.routing.scores import Measured
+from trunkline_server.routing.thompson import Belief
 
 DRAWS = 4_000
 BALANCED = OptimizeFor.OPTIMIZE_FOR_BALANCED
@@ -33,12 +35,14 @@ def found(
     times_s: dict[str, float] = TIMES_S,
 ) -> Terms:
     """The terms of these."""
+    beliefs = {c.id: Belief(Measured((times_s[c.id],) * 1_000), 0.0) for c in candidates}
     return terms(
         candidates,
+        lambda c: beliefs[c.id],
         intent,
         lambda c: accuracies[c.id],
         lambda c: costs[c.id],
-        lambda c: times_s[c.id],
+        0.0,
     )
 
 
@@ -84,8 +88,8 @@ def test_a_score_is_the_sum_of_its_weighted_terms():
 
     unit_s = 2 * TIMES_S["cheap"]
     good, cheap = 0.3 * (1 - 3.2 / unit_s), 0.3 * (1 - 2.0 / unit_s)
-    assert astuple(by_name["good"]) == pytest.approx((0.5 + good, 0.5, good, 0.0))
-    assert astuple(by_name["cheap"]) == pytest.approx((cheap + 0.18, 0.0, cheap, 0.18))
+    assert astuple(by_name["good"]) == pytest.approx((0.5 + good, 0.5, good, 0.0), abs=1e-3)
+    assert astuple(by_name["cheap"]) == pytest.approx((cheap + 0.18, 0.0, cheap, 0.18), abs=1e-3)
     for score in by_name.values():
         assert score.total == pytest.approx(score.accuracy + score.latency + score.cost)
 

@@ -71,6 +71,15 @@ def test_a_language_or_region_that_was_not_measured_makes_no_difference():
     assert not Scores(sealed(run(Cell("a", 0.5))), [candidate("a")]).knows_languages
 
 
+def test_a_run_that_says_nothing_of_them_is_not_named():
+    made = sealed(run(Cell("other", 0.5), timings=[Timing("third", [100.0])]))
+    given = candidate("other", accuracy=0.5)
+
+    assert Scores(made, [candidate("a"), given]).run_id == ""
+    assert Scores(made, [candidate("a"), candidate("other")]).run_id == made.id
+    assert Scores(made, [candidate("third")]).run_id == made.id
+
+
 def test_languages_of_models_that_are_not_configured_make_no_difference():
     scores = Scores(sealed(run(Cell("other", 0.5, "de"))), [candidate("a")])
 
