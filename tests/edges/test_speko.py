@@ -1089,7 +1089,7 @@ def test_a_preview_asks_with_an_intent(query, intent, name):
         (
             "language=en&lang=de",
             "lang",
-            "must be one of language, region, optimizeFor, optimize_for, vertical, model",
+            "must be one of language, region, optimizeFor, optimize_for, vertical, model, requestId",
         ),
         ("language=en&language=de", "language", "comes twice"),
         ("&".join(["language=en"] * 17), None, "at most 16 parameters"),
@@ -1125,11 +1125,12 @@ async def test_a_preview_asks_nobody_and_names_everybody():
     ]  # fmt: skip
     assert told["scoresRunId"] is None
     assert told["candidates"][0]["terms"] == {
-        "accuracy": pytest.approx(0.4),
-        "latency": pytest.approx(0.075),
+        "accuracy": pytest.approx(0.8),
+        "latency": pytest.approx(0.075, abs=0.01),
         "cost": pytest.approx(0.025),
     }
-    assert told["candidates"][0]["score"] == pytest.approx(0.5)
+    assert told["candidates"][0]["score"] == pytest.approx(0.9, abs=0.01)
+    assert told["candidates"][1]["terms"]["accuracy"] == 0
     assert "mode" in told["candidates"][2]["exclusionReason"]
     assert wrong.status_code == 400
     assert wrong.json() == {"error": "language: is needed", "code": "VALIDATION_ERROR"}
