@@ -75,9 +75,6 @@ class KeptTurns:
         """The spec with what is kept for its calls put before them; the same one where there is nothing."""
         if not self._kept:
             return spec
-        known = _call_ids(spec.messages)
-        if not known:
-            return spec
         found: dict[int, Sequence[Message]] = {}
         said = _begun(spec)
         for index, message in enumerate(spec.messages):
@@ -87,11 +84,10 @@ class KeptTurns:
                 continue
             for call_id in _call_ids([message]):
                 kept = self._kept.get((key_id, digest, call_id))
-                if kept is None or kept.until_s <= self._clock():
-                    continue
-                if known.isdisjoint(_call_ids(kept.transcript)):
+                # A caller who sent the transcript along has said more before the call, so nothing is found for it.
+                if kept is not None and kept.until_s > self._clock():
                     found[index] = kept.transcript
-                break
+                    break
         if not found:
             return spec
         restored = CompletionSpec()

@@ -8,10 +8,10 @@ The caller sees all text, its own tools' calls, and that a tool of the gateway r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import (
@@ -34,12 +34,15 @@ from trunkline_server.core.candidate import Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.fold import Fold
+from trunkline_server.core.schema_looks import UncheckableSchema
 from trunkline_server.core.tool_calls import (
     MAX_REPAIRS,
     Arguments,
     Repetition,
     RepetitionWatch,
     arguments_of,
+    is_long,
+    object_of,
     shown,
 )
 from trunkline_server.core.tools import ServerTool, ToolContext, ToolOutcome, Tools
@@ -61,7 +64,10 @@ SUCCEEDED: Final = ServerToolState.SERVER_TOOL_STATE_SUCCEEDED
 FAILED: Final = ServerToolState.SERVER_TOOL_STATE_FAILED
 TOOL_CALLS: Final = FinishReason.FINISH_REASON_TOOL_CALLS
 HOP_LIMIT: Final = FinishReason.FINISH_REASON_HOP_LIMIT
-_UNLIMITED: Final = (FinishReason.FINISH_REASON_STOP, TOOL_CALLS)
+MALFORMED: Final = FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
+_UNLIMITED: Final = (FinishReason.FINISH_REASON_STOP, TOOL_CALLS, MALFORMED)
+# A call that is no JSON is told to the model as any that does not fit.
+_CALLING: Final = (TOOL_CALLS, MALFORMED)
 NO_TOOLS: Final = ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_NONE)
 AUTO: Final = ToolChoiceMode.TOOL_CHOICE_MODE_AUTO
 REQUIRED: Final = ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED
@@ -77,8 +83,9 @@ class Toolbox:
     """The gateway's tools of one request, by name, and the spec as models get it: all tools plainly described."""
 
     tools: Mapping[str, ServerTool]
-    arguments: Mapping[str, Arguments]
+    arguments: Mapping[str, Sequence[Arguments]]  # All of them apply.
     spec: CompletionSpec
+    can_read: bool  # `read_result` is the builtin, or can be: the request has no tool of its own by that name.
 
 
 def toolbox(spec: CompletionSpec, tools: Tools) -> Toolbox | None:
@@ -100,22 +107,27 @@ def toolbox(spec: CompletionSpec, tools: Tools) -> Toolbox | None:
     arguments = {}
     for number, tool in enumerate(described.tool_options.tools):
         if tool.name in found:
-            tool.CopyFrom(_description(tool, found[tool.name].tool))
-            arguments[tool.name] = _arguments(tool, f"spec.tool_options.tools[{number}]")
-    return Toolbox(found, arguments, described)
+            server_tool = found[tool.name]
+            tool.CopyFrom(_description(tool, server_tool.tool))
+            where = f"spec.tool_options.tools[{number}].parameters_schema_json"
+            # A request may say more of a registered tool, but not lift what its operator demands.
+            schemas = dict.fromkeys((tool.parameters_schema_json, server_tool.schema_json))
+            arguments[tool.name] = [_arguments(schema, where) for schema in schemas]
+    readers = [t.WhichOneof("source") for t in spec.tool_options.tools if t.name == READ_RESULT]
+    can_read = not readers or readers[0] in ("builtin", "registered")
+    return Toolbox(found, arguments, described, can_read)
 
 
-def _arguments(tool: Tool, where: str) -> Arguments:
+def _arguments(schema_json: str, where: str) -> Arguments:
     """What a tool takes, by a schema that may be its operator's or its server's. Raises: InvalidRequest."""
-    schema_json = tool.parameters_schema_json
+    if schema_json and (problem := schema_problem(schema_json)):
+        raise InvalidRequest(where, problem)
     try:
-        if schema_json and (problem := schema_problem(schema_json)):
-            raise InvalidRequest(f"{where}.parameters_schema_json", problem)
         return arguments_of(schema_json)
+    except UncheckableSchema as error:
+        raise InvalidRequest(where, str(error)) from error
     except ValueError as error:
-        raise InvalidRequest(
-            f"{where}.parameters_schema_json", "refers to what is not in it"
-        ) from error
+        raise InvalidRequest(where, "refers to what is not in it") from error
 
 
 def _description(asked: Tool, known: Tool) -> Tool:
@@ -169,13 +181,14 @@ class Turns:
         self._server: dict[str, ServerTool] = dict(box.tools)
         options = box.spec.tool_options
         self._theirs = frozenset(t.name for t in options.tools if t.name not in box.tools)
-        self._arguments: dict[str, Arguments] = dict(box.arguments)
+        self._arguments: dict[str, Sequence[Arguments]] = dict(box.arguments)
         self._plan = plan
         self._deadline = deadline
         self._new_hop = new_hop
         self._context = context
         self._results: dict[str, str] = {}
         self._results_chars = 0
+        self._seen_ids: set[str] = set()
         self._watch = RepetitionWatch()
         self._repairs = 0
         self._first_part = 0
@@ -206,7 +219,7 @@ class Turns:
             calls = [p.tool_call for p in message.parts if p.WhichOneof("content") == "tool_call"]
             ours = [call for call in calls if call.name not in self._theirs]
             theirs = [call.id for call in calls if call.name in self._theirs]
-            if is_last or not ours or finished.finish_reason != TOOL_CALLS:
+            if is_last or not ours or finished.finish_reason not in _CALLING:
                 break
             runs = self._judged(ours)
             async with aclosing(self._run(runs)) as events:
@@ -258,6 +271,7 @@ class Turns:
         """All calls of a turn; those that can't be run have their outcome already."""
         runs = []
         for number, call in enumerate(calls):
+            self._make_unique(call)
             tool = self._server.get(call.name)
             report = ServerToolCall(
                 id=call.id, name=call.name, state=STARTED, hop=len(self.hops) - 1
@@ -269,7 +283,7 @@ class Turns:
                 run.outcome = ToolOutcome("There is no tool of this name.", is_error=True)
                 continue
             report.description = tool.tool.description
-            arguments, problem = self._arguments[call.name].parse(call.arguments_json)
+            arguments, problem = self._parsed(call)
             if number >= MAX_CALLS:
                 run.outcome = ToolOutcome(TOO_MANY, is_error=True)
             elif arguments is None:
@@ -278,6 +292,21 @@ class Turns:
             else:
                 self._watch_for_loops(run, arguments)
         return runs
+
+    def _make_unique(self, call: ToolCall) -> None:
+        """Some servers number the calls of every turn anew; results are kept and repeated by the id."""
+        if call.id in self._seen_ids:
+            call.id = f"{call.id}-{len(self.hops) - 1}"
+        self._seen_ids.add(call.id)
+
+    def _parsed(self, call: ToolCall) -> tuple[dict[str, Any] | None, str]:
+        """The arguments, where they fit all schemas; else what is wrong with them."""
+        found: tuple[dict[str, Any] | None, str] = (None, "")
+        for arguments in self._arguments[call.name]:
+            found = arguments.parse(call.arguments_json)
+            if found[0] is None:
+                break
+        return found
 
     def _watch_for_loops(self, run: _Run, arguments: object) -> None:
         repetition = self._watch.see(run.call.name, arguments)
@@ -365,15 +394,19 @@ class Turns:
                 continue
             copy = said.parts.add()
             copy.CopyFrom(part)
-            if kind == "tool_call" and part.tool_call.name not in self._server:
-                copy.tool_call.name = UNNAMED  # No provider would take it back.
+            if kind != "tool_call":
+                continue
+            # No provider would take them back.
+            if part.tool_call.name not in self._server:
+                copy.tool_call.name = UNNAMED
+            if object_of(part.tool_call.arguments_json)[0] is None:
+                copy.tool_call.arguments_json = "{}"
         answers = Message(role=Role.ROLE_TOOL)
         for run in runs:
             outcome = run.outcome
             assert outcome is not None
-            text, is_cut = shown(outcome.text, run.call.id)
-            if is_cut:
-                self._keep(run.call.id, outcome.text)
+            is_kept = is_long(outcome.text) and self._keep(run.call.id, outcome.text)
+            text = shown(outcome.text, run.call.id, is_kept=is_kept)
             result = ToolResult(
                 tool_call_id=run.call.id,
                 tool_name=run.call.name if run.tool is not None else UNNAMED,
@@ -383,20 +416,22 @@ class Turns:
             answers.parts.add().tool_result.CopyFrom(result)
         self.transcript += [said, answers]
 
-    def _keep(self, call_id: str, text: str) -> None:
-        """The whole of a result, for `read_result`, which is offered from now on."""
+    def _keep(self, call_id: str, text: str) -> bool:
+        """The whole of a result, for `read_result`, which is offered from now on. False where nothing will read it."""
+        if not self._box.can_read:
+            return False
         if self._results_chars + len(text) > MAX_RESULTS_CHARS:
             self._warn("TOOL_RESULT_DROPPED", call_id)
-            return
+            return False
         self._results[call_id] = text
         self._results_chars += len(text)
-        known = {tool.name for tool in self._box.spec.tool_options.tools}
-        if READ_RESULT not in known and READ_RESULT not in self._server:
+        if READ_RESULT not in self._server:
             asked = Tool(name=READ_RESULT, builtin=BuiltinSource(name=READ_RESULT))
             reader = self._tools.resolve(asked, READ_RESULT)
             self._server[READ_RESULT] = reader
-            self._arguments[READ_RESULT] = arguments_of(reader.tool.parameters_schema_json)
+            self._arguments[READ_RESULT] = [arguments_of(reader.tool.parameters_schema_json)]
             self._extra.append(_description(asked, reader.tool))
+        return True
 
     def _warn(self, code: str, name: str) -> None:
         texts = {

@@ -58,6 +58,7 @@ class ServerTool:
         tool: as a model is told of it: name, description and schema.
         timeout_s: for one call.
         is_exclusive: no other tool runs beside it.
+        schema_json: what its operator lets it take, whatever schema a request has brought along; empty: anything.
     """
 
     tool: Tool
@@ -65,6 +66,7 @@ class ServerTool:
     timeout_s: float
     is_idempotent: bool = False
     is_exclusive: bool = False
+    schema_json: str = ""
 
 
 class Tools(Protocol):

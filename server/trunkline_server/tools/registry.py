@@ -13,7 +13,10 @@ from typing import Any, Final, Literal
 
 from trunkline.v1.completion_spec_pb2 import BuiltinSource, McpSource, Tool
 from trunkline_server.core.errors import InvalidRequest, NotSupported
+from trunkline_server.core.schema_looks import UncheckableSchema
+from trunkline_server.core.tool_calls import arguments_of
 from trunkline_server.core.tools import ServerTool, ToolContext, ToolOutcome, ToolRunner
+from trunkline_server.core.validation import schema_problem
 from trunkline_server.tools.builtin import BUILTINS, HTTP_GET, hosts_of_config, runner_of
 from trunkline_server.tools.destinations import InvalidUrl, destination_of
 from trunkline_server.tools.egress import Egress, EgressError
@@ -244,10 +247,11 @@ class ToolRegistry:
         entry = self._registered.get(tool.name)
         if entry is None:
             raise Problem("name", _unknown("registered tool", tool.name, self._registered))
-        told = _described(tool, entry.tool.description, entry.tool.parameters_schema_json)
+        own_schema_json = entry.tool.parameters_schema_json
+        told = _described(tool, entry.tool.description, own_schema_json)
         if tool.name in self._told_by_server:
             told = self._told(told, *self._told_by_server[tool.name])
-        return replace(entry, tool=told)
+        return replace(entry, tool=told, schema_json=own_schema_json)
 
     def _told(self, tool: Tool, server: str, name: str) -> Tool:
         """With what the server says of the tool, once it has said it."""
@@ -260,6 +264,8 @@ class ToolRegistry:
             entry.description,
             json.dumps(entry.parameters) if entry.parameters else "",
         )
+        if problem := _problem_of_schema(tool.parameters_schema_json):
+            raise Problem("parameters", problem)
         kinds = [kind for kind in ("url", "builtin", "mcp_server") if getattr(entry, kind)]
         if len(kinds) != 1:
             raise Problem("", "needs one of url, builtin and mcp_server")
@@ -349,6 +355,21 @@ def _described(tool: Tool, description: str, schema_json: str) -> Tool:
     described.description = tool.description or description
     described.parameters_schema_json = tool.parameters_schema_json or schema_json
     return described
+
+
+def _problem_of_schema(schema_json: str) -> str:
+    """Why nothing can be checked against it; empty when something can."""
+    if not schema_json:
+        return ""
+    if problem := schema_problem(schema_json):
+        return problem
+    try:
+        arguments_of(schema_json)
+    except UncheckableSchema as error:
+        return str(error)
+    except ValueError:
+        return "refers to what is not in it"
+    return ""
 
 
 def _config(text: str) -> Mapping[str, Any]:

@@ -82,6 +82,18 @@ def test_a_caller_who_sent_the_transcript_gets_nothing_twice(kept):
     assert kept.restored("shop", spec) is spec
 
 
+def test_calls_that_a_provider_numbers_anew_in_every_turn_are_told_apart(clock):
+    first = [asked(), called("call_0"), answered("call_0", "mine")]
+    found = KeptTurns(clock)
+    transcript = [called("call_0"), answered("call_0", "the gateway's")]
+    found.keep("shop", CompletionSpec(messages=first), ["call_1"], transcript)
+    following = [called("call_1"), answered("call_1")]
+
+    restored = found.restored("shop", CompletionSpec(messages=[*first, *following]))
+
+    assert list(restored.messages) == [*first, *transcript, *following]
+
+
 def test_another_caller_gets_nothing(kept):
     spec = following()
 

@@ -107,25 +107,42 @@ def test_many_problems_are_told_in_few_words():
     assert len(problem) < 800
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"a":"\\ud800"}', "the arguments are no JSON"),
+        ('{"\\ud800":1}', "the arguments are no JSON"),
+        ('{"a":1e999}', "the arguments are no JSON"),
+        ('{"a":%s}' % ("1" * 5_000), "the arguments are no JSON"),
+        ('{"a":%s}' % ("[" * 64 + "]" * 64), "the arguments nest deeper than 64 levels"),
+    ],
+    ids=["half a character", "in a key", "infinite", "endless digits", "deep"],
+)
+def test_what_others_could_not_read_is_not_handed_on(text, problem):
+    assert Arguments("").parse(text) == (None, problem)
+
+
 def test_a_schema_of_elsewhere_is_not_fetched():
-    with pytest.raises(ValueError, match="schema"):
+    with pytest.raises(ValueError, match="not in it"):
         Arguments('{"$ref":"http://127.0.0.1:9/schema.json"}')
 
 
 def test_a_short_result_is_shown_whole():
     text = "x" * MAX_SHOWN_CHARS
 
-    assert shown(text, "c") == (text, False)
+    assert shown(text, "c") == text
 
 
 def test_a_long_result_is_shown_as_head_and_tail_with_the_way_to_the_rest():
     text = "".join(f"{number:06d}," for number in range(10_000))
 
-    seen_text, is_cut = shown(text, "call_1")
+    seen_text = shown(text, "call_1")
+    without_way = shown(text, "call_1", is_kept=False)
 
     head, _, rest = seen_text.partition("\n[... ")
     note, _, tail = rest.partition("]\n")
-    assert is_cut
+    assert "read_result" in note
+    assert "read_result" not in without_way
     assert text.startswith(head)
     assert text.endswith(tail)
     assert len(head) + len(tail) == MAX_SHOWN_CHARS

@@ -262,6 +262,18 @@ def test_an_unknown_registered_tool_is_told_with_the_nearest_name():
 MISCONFIGURED = [
     (RegisteredTool("t"), "needs one of url, builtin and mcp_server"),
     (
+        RegisteredTool("t", parameters={"type": "number of days"}, url="https://a.example"),
+        "parameters is no JSON Schema (at /type)",
+    ),
+    (
+        RegisteredTool("t", parameters={"$ref": "#/$defs/gone"}, url="https://a.example"),
+        "parameters refers to what is not in it",
+    ),
+    (
+        RegisteredTool("t", parameters={"anyOf": [{"$ref": "#"}]}, url="https://a.example"),
+        "parameters takes too long to check anything against",
+    ),
+    (
         RegisteredTool("t", url="https://a.example", builtin="calculator"),
         "needs one of url, builtin and mcp_server",
     ),
