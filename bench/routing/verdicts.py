@@ -68,7 +68,7 @@ def rows(
         for name, runs in results.items():
             policy = Clairvoyant(place) if name == CLAIRVOYANT else POLICIES[name](told)
             runs.append(simulate(place, policy))
-        rankings_s.append(_ranking_loss_s(place))
+        rankings_s.append(ranking_loss_s(place))
     best = results[CLAIRVOYANT]
     base_s = [
         loss_s - least.expected_loss_s for loss_s, least in zip(rankings_s, best, strict=True)
@@ -76,7 +76,7 @@ def rows(
     return [_row(kind, name, results[name], best, base_s) for name in (CLAIRVOYANT, *names)]
 
 
-def _ranking_loss_s(place: World) -> float:
+def ranking_loss_s(place: World) -> float:
     """Expected loss of a static ranking, on average over the scoring runs that it might come from.
 
     One scoring run is much luck: most rank the best candidate first, a few are far off. Averaging says what such a

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -65,6 +66,7 @@ from trunkline_server.local_model.process import (
 from trunkline_server.providers.aws import NoSigner, Signer, base_url_of, region_of
 from trunkline_server.providers.default_models import DEFAULT_MODELS
 from trunkline_server.providers.openai import OpenAITranslator
+from trunkline_server.providers.prices import list_price
 from trunkline_server.providers.registry import (
     DIALECTS,
     Address,
@@ -275,8 +277,7 @@ def _add_provider(
     models = [m for m in settings.models or () if m.provider == provider.id and m.enabled]
     if settings.models is None:
         models = [
-            ModelSettings(id=m.id, provider=provider.id, scores=dict(m.scores))
-            for m in DEFAULT_MODELS.get(name, ())
+            ModelSettings(id=model, provider=provider.id) for model in DEFAULT_MODELS.get(name, ())
         ]
     parts.candidates += [_candidate(model, provider, dialect, name) for model in models]
 
@@ -396,9 +397,7 @@ def _candidate(
         regions=tuple(model.regions),
         context_window_tokens=model.context_window_tokens,
         max_output_tokens=model.max_output_tokens,
-        price=Price(
-            _nanos(model.input_price), _nanos(model.output_price), _nanos(model.cached_input_price)
-        ),
+        price=_price(model, provider, dialect, dialect_name),
         scores={str(term): score for term, score in model.scores.items()},
         fallbacks=tuple(model.fallbacks),
         first_token_timeout_s=model.first_token_timeout_s
@@ -414,6 +413,20 @@ def _candidate(
         prefills=dialect.prefills(upstream_model) if model.prefill is None else model.prefill,
         drain_on_disconnect=provider.drain_on_disconnect,
     )
+
+
+def _price(
+    model: ModelSettings, provider: ProviderSettings, dialect: Dialect, dialect_name: str
+) -> Price:
+    """As configured; else the vendor's own list price, where it is the vendor that is asked."""
+    given = (model.input_price, model.output_price, model.cached_input_price)
+    if any(price is not None for price in given):
+        return Price(*map(_nanos, given))
+    host = urlsplit(provider.base_url).hostname
+    is_vendors = not host or host == urlsplit(dialect.base_url).hostname or region_of(host)
+    if not is_vendors:
+        return Price()
+    return list_price(dialect_name, model.model or model.id, datetime.now(UTC).date())
 
 
 FIRST_TOKEN_FAST_S: Final = 15.0
@@ -533,7 +546,7 @@ class Service:
         completions = Completions(
             admission=self.admission,
             callers=self._callers,
-            router=Router(self.catalog, scores, experience, time.monotonic),
+            router=Router(self.catalog, scores, experience, asyncio.get_running_loop().time),
             upstream=Upstream(
                 Upstreams(self.transport, self.parts.providers, mint_call_id),
                 self.circuits,

@@ -11,7 +11,7 @@ from trunkline_server.providers.registry import DIALECTS
 
 pytestmark = pytest.mark.live
 
-WANTED = [(name, model.id) for name, models in DEFAULT_MODELS.items() for model in models]
+WANTED = [(name, model) for name, models in DEFAULT_MODELS.items() for model in models]
 
 
 @pytest.mark.parametrize(("provider", "model"), WANTED)
