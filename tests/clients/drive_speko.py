@@ -241,6 +241,24 @@ class Cases:
         others = [event for event in events if event["type"] != "server_tool_call"]
         return [sorted([event["name"], event["status"]] for event in ran), others]
 
+    def hops(self) -> Any:
+        """A model that goes on calling, and two turns for it."""
+        parameters = {"type": "object", "properties": {"expression": {"type": "string"}}}
+        source = {"kind": "builtin", "name": "calculator"}
+        tool = {"name": "calculate", "description": "", "parameters": parameters, "source": source}
+        tools = [{**tool, "execution_mode": "builtin"}]
+        events = self._client.events(**self._asked("hops", tools=tools, max_tool_hops=2))
+        statuses = [event.status for event in events if event.type == "server_tool_call"]
+        return [statuses, whole(events[-1])]
+
+    def failed_tool(self) -> Any:
+        """A webhook that is not there."""
+        source = {"kind": "webhook", "url": f"{self._webhook}/gone", "secret_ref": "hook"}
+        tools = [{**TOOLS[0], "execution_mode": "webhook", "source": source}]
+        events = self._client.events(**self._asked("failed-tool", tools=tools))
+        statuses = [e.status for e in events if e.type == "server_tool_call"]
+        return [statuses, events[-1].text]
+
     def mixed(self) -> Any:
         """A turn that calls a tool of the caller's and one of the gateway's; then the caller's result."""
         registered = {"description": "", "parameters": {"type": "object"}}

@@ -38,6 +38,8 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "early-close": "early-close",
     "server-tools": "plain",
     "mixed": "plain",
+    "hops": "plain",
+    "failed-tool": "plain",
 }
 SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 # What the models of two cases call, until they see results.
@@ -48,7 +50,9 @@ SERVER_CALLS: Final = {
         ("c3", "calculate", '{"expression": "6 * 7"}'),
     ],
     "mixed": [("c1", "get_weather", '{"city": "Bern"}'), ("c2", "look_up", "{}")],
+    "failed-tool": [("c1", "get_weather", '{"city": "Bern"}')],
 }
+HOPS: Final = 2
 
 
 @dataclass
@@ -68,6 +72,13 @@ def scripted(exchange: Exchange) -> Sequence[Step]:
     """By the provider, which has one model of its own name."""
     way, edge = exchange.json["model"].split("-")[-2:]
     case = exchange.json["model"].removesuffix(f"-{way}-{edge}")
+    if case == "hops" and exchange.json.get("tool_choice") != "none":
+        number = len(exchange.json["messages"])
+        call = {"name": "calculate", "arguments": json.dumps({"expression": f"{number} + 1"})}
+        return stream(
+            piece({"tool_calls": [{"index": 0, "id": f"c{number}", "type": "function", "function": call}]}),
+            finish("tool_calls"),
+        )  # fmt: skip
     if case in SERVER_CALLS and exchange.json["messages"][-1]["role"] != "tool":
         called = [
             {"index": index, "id": key, "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -77,13 +88,18 @@ def scripted(exchange: Exchange) -> Sequence[Step]:
     return ANSWERS[SCRIPTS[case]](bool(exchange.json.get("stream")))
 
 
+def hooked(exchange: Exchange) -> Sequence[Step]:
+    """The webhook, which has one path too few."""
+    return whole({}, 503) if exchange.path.endswith("/gone") else whole({"degrees": 21})
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def speko() -> AsyncIterator[Speko]:
     names = [f"{case}-{caller}" for case in SCRIPTS for caller in CALLERS]
     accuracy = {"second": 0.1}
     async with (
         upstream(scripted) as running,
-        upstream(whole({"degrees": 21})) as webhook,
+        upstream(hooked) as webhook,
         service(
             environment={"KEY": KEY, "HOOK": SECRET, "OTHER": "another secret"},
             providers=[provider(name, running.url) for name in names],
@@ -213,6 +229,11 @@ def expected(caller: str) -> Mapping[str, Any]:
                 {"type": "done", **done("server-tools", caller, usage=TWICE)},
             ],
         ],
+        "hops": [
+            ["started", "completed"] * HOPS,
+            {"type": "done", **done("hops", caller, usage={"prompt_tokens": 27, "completion_tokens": 12})},
+        ],
+        "failed_tool": [["started", "failed"], "Hello"],
         "mixed": [[["get_weather", '{"city": "Bern"}']], "Hello"],
         "unknown_secret": failed(
             400,
@@ -316,6 +337,14 @@ async def test_the_webhook_is_called_as_it_was_described(speko, driven):
         assert exchange.header("x-key") == "another secret"
         assert (exchange.header("webhook-signature") or "").startswith("v1,")
     assert len(registered) == 2 * len(CALLERS), "once for each turn that called it"
+
+
+async def test_the_models_turns_are_no_more_than_the_sdk_asked_for(speko, results, caller):
+    assert results["hops"][1]["text"] == "Hello"
+
+    choices = [exchange.json.get("tool_choice") for exchange in speko.exchanges("hops", caller)]
+
+    assert choices == [None] * HOPS + ["none"]
 
 
 async def test_a_mixed_turn_goes_on_with_the_results_of_both_tools(speko, results, caller):
