@@ -66,8 +66,8 @@ from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.local import LocalChannel
 from trunkline_server.edges.grpc.methods import methods
 from trunkline_server.edges.rest.app import RestApp
+from trunkline_server.edges.rest.call_state import CallIds
 from trunkline_server.edges.rest.http import Refused
-from trunkline_server.edges.rest.openai_state import CallIds
 from trunkline_server.edges.rest.speko import SpekoShim, preview_object
 from trunkline_server.edges.rest.speko_fields import CODES
 from trunkline_server.edges.rest.speko_request import read_complete, read_preview

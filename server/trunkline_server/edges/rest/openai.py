@@ -16,6 +16,7 @@ from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRe
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.message_pb2 import Message
 from trunkline_server.edges.rest.body import encode, encode_plain
+from trunkline_server.edges.rest.call_state import CallIds
 from trunkline_server.edges.rest.http import (
     EventStream,
     Refused,
@@ -30,7 +31,6 @@ from trunkline_server.edges.rest.openai_request import (
     read_chat_request,
     write_spec,
 )
-from trunkline_server.edges.rest.openai_state import CallIds
 from trunkline_server.edges.status import Refusal
 
 COMPLETIONS: Final = "/v1/chat/completions"

@@ -22,7 +22,7 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Media, Message, Part, Role
 from trunkline_server.edges.rest.body import invalid, read_body
-from trunkline_server.edges.rest.openai_state import StateReader
+from trunkline_server.edges.rest.call_state import StateReader
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]

@@ -22,6 +22,7 @@ from trunkline.v1.completion_service_pb2 import (
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.message_pb2 import Part
 from trunkline_server.edges.rest.body import encode, encode_plain
+from trunkline_server.edges.rest.call_state import CallIds
 from trunkline_server.edges.rest.http import (
     EventStream,
     Headers,
@@ -31,7 +32,6 @@ from trunkline_server.edges.rest.http import (
     refusal_of,
     response_headers,
 )
-from trunkline_server.edges.rest.openai_state import CallIds
 from trunkline_server.edges.rest.speko_fields import code_of, in_their_words
 from trunkline_server.edges.rest.speko_request import read_complete, read_preview
 from trunkline_server.edges.status import Refusal
