@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from trunkline.v1.completion_spec_pb2 import Recovery
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
 from trunkline_server.accounts.static_keys import StaticKey, StaticKeys
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
@@ -81,6 +81,7 @@ from trunkline_server.providers.translator import Translator
 from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.routing.catalog import Catalog, Route, Strategy
 from trunkline_server.routing.experience import Experience
+from trunkline_server.routing.language import LanguageDetector
 from trunkline_server.routing.router import Router
 from trunkline_server.routing.scores import Scores
 from trunkline_server.routing.scoring_run import (
@@ -108,7 +109,6 @@ RECOVERIES: Final = {
 }
 LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
-LEARN_S: Final = 5.0  # For MCP servers to say what their tools take, at the start.
 FLUSH_S: Final = 0.5
 REPORT_S: Final = 1.0
 NOTICE_S: Final = 0.1  # Calls on open gRPC connections are refused before those are told to close.
@@ -346,6 +346,7 @@ def _usual_variable(provider: ProviderSettings, dialect: Dialect) -> str:
 
 
 AZURE_V1: Final = "/openai/v1"
+AZURE_HOSTS: Final = (".openai.azure.com", ".services.ai.azure.com")
 
 
 def _translator(provider: ProviderSettings, dialect: Dialect) -> Translator:
@@ -422,8 +423,13 @@ def _price(
     given = (model.input_price, model.output_price, model.cached_input_price)
     if any(price is not None for price in given):
         return Price(*map(_nanos, given))
-    host = urlsplit(provider.base_url).hostname
-    is_vendors = not host or host == urlsplit(dialect.base_url).hostname or region_of(host)
+    host = urlsplit(provider.base_url).hostname or ""
+    is_vendors = (
+        not host
+        or host == urlsplit(dialect.base_url).hostname
+        or region_of(host)
+        or host.endswith(AZURE_HOSTS)
+    )
     if not is_vendors:
         return Price()
     return list_price(dialect_name, model.model or model.id, datetime.now(UTC).date())
@@ -512,9 +518,7 @@ class Service:
         self.admission = Admission(pressure, random.random, limits.max_waiting)
         # A control group's limit is that of all workers together.
         memory_bytes = limits.memory_bytes or cgroup_limit_bytes() // settings.server.workers
-        self._watch = ProcessWatch(
-            self.admission.observe, self.admission.pressure.feel, memory_bytes
-        )
+        self._watch = ProcessWatch(self.admission.observe, self.admission.pressure.feel, memory_bytes)
         self.circuits = Circuits(random.random)
         self.telemetry = RequestTelemetry(log)
         self.pump = Pump(self.telemetry)
@@ -546,7 +550,13 @@ class Service:
         completions = Completions(
             admission=self.admission,
             callers=self._callers,
-            router=Router(self.catalog, scores, experience, asyncio.get_running_loop().time),
+            router=Router(
+                self.catalog,
+                scores,
+                experience,
+                asyncio.get_running_loop().time,
+                self._language_of(scores),
+            ),
             upstream=Upstream(
                 Upstreams(self.transport, self.parts.providers, mint_call_id),
                 self.circuits,
@@ -567,6 +577,15 @@ class Service:
             },
             calls,
         )
+
+    def _language_of(self, scores: Scores) -> Callable[[CompletionSpec], str] | None:
+        """Its model is only loaded where the language of a request makes a difference."""
+        if not scores.knows_languages:
+            return None
+        detector = LanguageDetector(self.settings.routing.default_language)
+        if not detector.load():
+            self.log.warning("language_model_missing")
+        return detector.language_of
 
     async def start(self) -> None:
         """Listen on both ports.
@@ -594,9 +613,9 @@ class Service:
                 await self.parts.local.start()
             except LocalModelUnavailable as error:
                 raise ConfigError([f"local.preload: {error}"]) from error
-        until_s = asyncio.get_running_loop().time() + LEARN_S
-        for line in await self.parts.tools.learn(until_s):
-            self.log.warning("mcp_server_unknown", problem=line)
+        self.parts.tools.begin_learning(
+            lambda line: self.log.warning("mcp_server_unknown", problem=line)
+        )
         self.is_ready = True
 
     def _report(self) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import httpx
+import msgspec
 import pytest
 
 from tests.edges.errors import reason_of
@@ -18,11 +20,18 @@ from trunkline import AsyncClient
 from trunkline.v1.completion_service_pb2 import PreviewRouteRequest, PreviewRouteResponse
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
-from trunkline_server.app import Service
+from trunkline_server.app import Service, build
+from trunkline_server.config import Settings
+from trunkline_server.core.candidate import Price
+from trunkline_server.providers.prices import list_price
 from trunkline_server.routing.scoring_run import Cell, encoded, sealed
 
 FAILING = whole({"error": {"message": "no"}}, 500)
 REQUESTS = 30
+NOT_CURIOUS = [
+    ("x-request-id", "request-0001")
+]  # Its hash does not make it one of the few that explore.
+UNTAUGHT = {"learn": False}
 COST = OptimizeFor.OPTIMIZE_FOR_COST
 
 
@@ -43,7 +52,7 @@ async def preview(running: Service, **fields: Any) -> PreviewRouteResponse:
     """Over gRPC, of a spec or of a request that was."""
     async with grpc.aio.insecure_channel(running.grpc_address) as channel:
         return await CompletionServiceStub(channel).PreviewRoute(
-            PreviewRouteRequest(**fields), timeout=LIMIT_S
+            PreviewRouteRequest(**fields), timeout=LIMIT_S, metadata=NOT_CURIOUS
         )
 
 
@@ -102,7 +111,7 @@ async def test_without_learning_the_order_stays_as_it_was_configured():
     async with (
         upstream(after(0.05)) as slow,
         upstream(hello) as fast,
-        service(**two(slow.url, fast.url), routing={"learn": False}) as running,
+        service(**two(slow.url, fast.url), routing=UNTAUGHT) as running,
     ):
         assert set(await ask_streams(running, REQUESTS)) == {"a"}
         assert set(await ask(running, REQUESTS)) == {"a"}
@@ -132,6 +141,7 @@ async def test_a_scoring_run_decides_and_its_id_is_told_everywhere(tmp_path):
         service(
             **two(there.url, there.url),
             scoring={"file": str(tmp_path / "scores.json")},
+            routing=UNTAUGHT,
         ) as running,
     ):
         english = await preview(running, spec=CompletionSpec(model="m"))
@@ -279,3 +289,42 @@ async def test_the_command_explains_without_a_prompt(tmp_path):
         ["1.", "p/poor"],
         ["-.", "p/good", "not", "in", "the"],
     ]
+
+
+async def test_the_language_is_recognised_where_the_scores_depend_on_it(tmp_path):
+    made = sealed(scoring_run(Cell("a/m", 0.2, "de"), Cell("a/m", 0.9), Cell("b/m", 0.6)))
+    (tmp_path / "scores.json").write_bytes(encoded(made))
+    asked = {
+        "Welche Flüsse fließen durch die Hauptstadt dieses Landes?": ("de", "b"),
+        "Which rivers flow through the capital of this country?": ("", "a"),
+    }
+    async with (
+        upstream(hello) as there,
+        service(
+            **two(there.url, there.url),
+            scoring={"file": str(tmp_path / "scores.json")},
+            routing=UNTAUGHT,
+        ) as running,
+        AsyncClient(running.grpc_address) as client,
+    ):
+        found = {text: await client.preview_route(text, model="m") for text in asked}
+        answered = {text: (await client.complete(text, model="m")).route for text in asked}
+
+    for text, (language, first) in asked.items():
+        assert (found[text].language, order(found[text])[0]) == (language, first)
+        assert answered[text].provider == first
+
+
+async def test_list_prices_count_where_the_vendor_is_asked_and_nowhere_else():
+    models = [{"id": "gpt-5.4-mini", "provider": "openai"}]
+    settings = {"local": {"enabled": False}, "models": models}
+    environment = {"OPENAI_API_KEY": "sk"}
+
+    def price_at(**more: str) -> Price:
+        tree = {**settings, "providers": [{"id": "openai", **more}]}
+        return build(msgspec.convert(tree, Settings), environment).candidates[0].price
+
+    assert price_at() == list_price("openai", "gpt-5.4-mini", datetime.now(UTC).date())
+    assert price_at().input_nanos
+    elsewhere = price_at(base_url="https://proxy.example/v1", api_key_env="OPENAI_API_KEY")
+    assert elsewhere == Price()

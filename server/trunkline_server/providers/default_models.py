@@ -4,7 +4,7 @@ A short list for each dialect: what a person with nothing but a key would want f
 providers' own tiers; who is asked first follows from scores.
 
 Source: the model lists in the types of the SDKs openai 3.54.0, anthropic 2.12.0 and google-genai 3.4.0, and the model
-pages of Groq, Mistral, xAI and DeepSeek; read 2026-11-21. For Cohere the package genai-prices 0.2.3 and
+pages of Groq, Mistral and xAI; read 2026-11-21. For DeepSeek and Cohere the package genai-prices 0.2.3, for Cohere also
 https://docs.cohere.com/docs/rate-limits, which keeps newer models for those who ask its sales; read 2026-11-22.
 """
 
@@ -19,6 +19,6 @@ DEFAULT_MODELS: Final[Mapping[str, tuple[str, ...]]] = {
     "groq": ("openai/gpt-oss-120b",),
     "mistral": ("mistral-large-latest", "mistral-small-latest"),
     "xai": ("grok-4",),
-    "deepseek": ("deepseek-chat",),
+    "deepseek": ("deepseek-v4-flash",),
     "openrouter": ("openrouter/auto",),
 }
