@@ -1,8 +1,8 @@
 """Carries opaque provider state through clients that know nothing of it.
 
 Anthropic wants its thinking back and Gemini its thought signatures, byte for byte, or the turn after a tool call fails.
-OpenAI's format and Speko's have no place for either. But every client returns the ids of tool calls as they came, so the state
-travels inside them: `ID~STATE`, where STATE is a compressed `trunkline.v1.Message` in URL-safe base64.
+OpenAI's format and Speko's have no place for either. But every client returns the ids of tool calls as they came, so
+the state travels inside them: `ID~STATE`, where STATE is a compressed `trunkline.v1.Message` in URL-safe base64.
 """
 
 import base64
