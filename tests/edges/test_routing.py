@@ -70,7 +70,7 @@ async def ask(running: Service, count: int = 1, model: str = "m") -> Iterator[st
 
 async def ask_streams(running: Service, count: int) -> list[str]:
     """The same, as streams."""
-    found = [await stream(running, spec("m")) for _ in range(count)]
+    found = [await stream(running, spec("m"), metadata=tuple(NOT_CURIOUS)) for _ in range(count)]
     return [each.events[-1].completed.completion.route.provider for each in found]
 
 
@@ -100,8 +100,8 @@ async def test_the_faster_one_is_found_out_and_asked():
         then = await preview(running, spec=spec("m"))
 
     assert order(before) == ["a", "b"]
-    assert first.count("a") >= 2
-    assert answered.count("b") >= REQUESTS - 5
+    assert first == ["a"] * 3
+    assert answered == ["b"] * REQUESTS
     terms = {c.provider: c.latency for c in then.candidates}
     assert terms["b"] > terms["a"]
     assert sorted(order(then)) == ["a", "b"]
