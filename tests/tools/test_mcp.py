@@ -432,7 +432,9 @@ async def test_a_registry_calls_learns_and_closes(tmp_path):
         )
         asked = Tool(name="sum_up", registered=RegisteredSource())
         before = tools.resolve(asked, "tool").tool.description
-        problems = await tools.learn(asyncio.get_running_loop().time() + 20)
+        problems: list[str] = []
+        tools.begin_learning(problems.append)
+        await _until(lambda: tools.resolve(asked, "tool").tool.description != "")
         found = tools.resolve(asked, "tool")
         inline = tools.resolve(Tool(name="x", mcp=McpSource(server="m", tool="add")), "tool")
         until_s = asyncio.get_running_loop().time() + 20
@@ -450,14 +452,64 @@ async def test_a_registry_calls_learns_and_closes(tmp_path):
     assert {authorization for *_, authorization in server.seen} == {"Bearer s3cr3t"}
 
 
-async def test_a_registry_says_which_servers_did_not_tell_their_tools():
-    servers = [RegisteredMcpServer("m", command=["/no/such/program"])]
-    tools = ToolRegistry([RegisteredTool("t", mcp_server="m")], servers, {}, STRICT, now=time.time)
+async def test_a_server_that_is_dead_at_first_is_told_of_once_and_learned_from_later(tmp_path):
+    """Here a program that is missing at first."""
+    program = tmp_path / "server"
+    servers = [RegisteredMcpServer("m", command=[str(program)])]
+    tools = ToolRegistry(
+        [RegisteredTool("pid", mcp_server="m")], servers, {}, STRICT, now=time.time
+    )
+    asked = Tool(name="pid", registered=RegisteredSource())
+    problems: list[str] = []
 
-    problems = await tools.learn(asyncio.get_running_loop().time() + 20)
+    tools.begin_learning(problems.append)
+    began_s = time.monotonic()
+    await _until(lambda: problems != [])
+    before = tools.resolve(asked, "tool").tool.parameters_schema_json
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {HERE / 'mcp_script.py'}\n")
+    program.chmod(0o700)
+    await _until(lambda: tools.resolve(asked, "tool").tool.parameters_schema_json != "")
+    took_s = time.monotonic() - began_s
+    await tools.close()
 
     assert problems == ["the MCP server m is not available (NOT_STARTED)"]
+    assert before == ""
+    assert took_s < 8
+
+
+async def test_whoever_hurries_a_lesson_does_not_start_servers_faster(tmp_path):
+    starts = tmp_path / "starts"
+    command = ["/bin/sh", "-c", f"echo >> {starts}"]
+    servers = [RegisteredMcpServer("m", command=command)]
+    tools = ToolRegistry([RegisteredTool("t", mcp_server="m")], servers, {}, STRICT, now=time.time)
+    asked = Tool(name="t", registered=RegisteredSource())
+
+    tools.begin_learning(lambda problem: None)
+    until_s = time.monotonic() + 2.5
+    while time.monotonic() < until_s:
+        tools.resolve(asked, "tool")
+        await asyncio.sleep(0.005)
     await tools.close()
+
+    assert 1 <= len(starts.read_text().splitlines()) <= 4
+
+
+async def test_a_registry_that_closes_while_it_learns_leaves_no_server_behind():
+    servers = [
+        RegisteredMcpServer("m", command=[sys.executable, str(HERE / "mcp_script.py"), "mute"])
+    ]
+    tools = ToolRegistry([RegisteredTool("t", mcp_server="m")], servers, {}, STRICT, now=time.time)
+    problems: list[str] = []
+
+    before = asyncio.all_tasks()
+    tools.begin_learning(problems.append)
+    await asyncio.sleep(0.3)
+    began_s = time.monotonic()
+    await tools.close()
+
+    assert time.monotonic() - began_s < 5
+    assert asyncio.all_tasks() == before
+    assert problems == []
 
 
 def test_the_sdk_is_not_loaded_before_it_is_needed():

@@ -53,7 +53,7 @@ TOOLS_AT_ONCE: Final = 4
 MAX_CALLS: Final = 32  # Of one turn. Those beyond it are answered with an error.
 MAX_RESULTS_CHARS: Final = 8 * 1024 * 1024  # Kept whole for `read_result`, all together.
 SYNTHESIS_S: Final = (
-    10.0  # Of the deadline, for the last answer; a quarter of what is left where that is less.
+    10.0  # Of the deadline, for the last answer; a quarter of the whole where that is less.
 )
 SYNTHESIS_SHARE: Final = 0.25
 READ_RESULT: Final = "read_result"
@@ -194,6 +194,9 @@ class Turns:
         self._first_part = 0
         self._loop = asyncio.get_running_loop()
         self._extra: list[Tool] = []  # Tools that came in on the way.
+        # Kept back at once and not from what is left each time, of which there is always some, and less and less.
+        remaining_s = deadline.remaining_s(self._loop.time())
+        self._tools_until_s = deadline.at_s - min(SYNTHESIS_S, SYNTHESIS_SHARE * remaining_s)
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The events of all turns. The first batch of a hop may be empty: its `hops[-1]` serves by then.
@@ -263,7 +266,8 @@ class Turns:
         return replace(self._plan, candidates=(last, *others))
 
     def _is_stuck(self, runs: list[_Run]) -> bool:
-        return self._repairs > MAX_REPAIRS or any(run.is_last for run in runs)
+        is_late = self._loop.time() >= self._tools_until_s
+        return is_late or self._repairs > MAX_REPAIRS or any(run.is_last for run in runs)
 
     # calls
 
@@ -352,9 +356,7 @@ class Turns:
         tool = run.tool
         assert tool is not None
         run.began_s = self._loop.time()
-        remaining_s = self._deadline.remaining_s(run.began_s)
-        reserved_s = min(SYNTHESIS_S, SYNTHESIS_SHARE * remaining_s)
-        until_s = min(run.began_s + tool.timeout_s, run.began_s + remaining_s - reserved_s)
+        until_s = min(run.began_s + tool.timeout_s, self._tools_until_s)
         if until_s <= run.began_s:
             run.outcome = ToolOutcome(NO_TIME, is_error=True)
             run.is_last = True

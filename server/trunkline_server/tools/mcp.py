@@ -7,7 +7,8 @@ down is an error result, and for a moment it is not asked again.
 import asyncio
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from trunkline_server.core.tools import ToolContext, ToolOutcome
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SDK: Final = "mcp"
 DOWN_S: Final = 1.0  # In which a server that could not be reached is not tried again.
+LEARN_S: Final = 15.0  # For a server to say what it offers, before it is asked anew
+MAX_WAIT_S: Final = 60.0  # after a while: twice as long each time, and no longer than this.
 
 
 def has_sdk() -> bool:
@@ -49,6 +52,11 @@ class McpLink:
         self._down_until_s = 0.0
         self._is_closed = False
         self.tools: Mapping[str, McpTool] = {}
+
+    @property
+    def id(self) -> str:
+        """The server's, as it is configured."""
+        return self._server.id
 
     async def call(self, tool: str, arguments_json: str, until_s: float) -> ToolOutcome:
         """Call a tool."""
@@ -112,6 +120,53 @@ class McpLink:
             await asyncio.wait({opening})
         if self._connection is not None:
             await self._connection.close()
+
+
+class Lesson:
+    """Learns what a server offers, in a task of its own: until the server has said it once, or the lesson is closed.
+
+    Args:
+        tell: gets a line when the first time was in vain.
+    """
+
+    def __init__(self, link: McpLink, tell: Callable[[str], None]) -> None:
+        self._link = link
+        self._tell = tell
+        self._hurry = asyncio.Event()
+        self._task = asyncio.create_task(self._learn())
+
+    def hurry(self) -> None:
+        """Somebody wants to know: ask again now, if that is not going on. The link bounds how often."""
+        self._hurry.set()
+
+    async def _learn(self) -> None:
+        wait_s = DOWN_S
+        problem = await self._problem()
+        if problem:
+            self._tell(problem)
+        while problem:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._hurry.wait()
+            # Never at once: those who hurry come as often as requests do.
+            await asyncio.sleep(DOWN_S)
+            self._hurry.clear()
+            wait_s = min(2 * wait_s, MAX_WAIT_S)
+            problem = await self._problem()
+
+    async def _problem(self) -> str:
+        try:
+            await self._link.connection(asyncio.get_running_loop().time() + LEARN_S)
+        except McpDown as error:
+            return f"the MCP server {self._link.id} is not available ({error})"
+        except TimeoutError:
+            return f"the MCP server {self._link.id} did not start in time"
+        return ""
+
+    async def close(self) -> None:
+        """Learn no more."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
 
 class McpRunner:

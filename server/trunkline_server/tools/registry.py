@@ -21,8 +21,8 @@ from trunkline_server.tools.builtin import BUILTINS, HTTP_GET, hosts_of_config, 
 from trunkline_server.tools.destinations import InvalidUrl, destination_of
 from trunkline_server.tools.egress import Egress, EgressError
 from trunkline_server.tools.hosts import hosts_of
-from trunkline_server.tools.mcp import McpLink, McpRunner, has_sdk
-from trunkline_server.tools.mcp_server import McpDown, McpServer
+from trunkline_server.tools.mcp import Lesson, McpLink, McpRunner, has_sdk
+from trunkline_server.tools.mcp_server import McpServer
 from trunkline_server.tools.problem import Problem, url_problem
 from trunkline_server.tools.replies import cut
 from trunkline_server.tools.secret_store import SecretStore
@@ -131,6 +131,7 @@ class ToolRegistry:
         self._registered: dict[str, ServerTool] = {}
         # Tools whose description and schema the MCP server has, with the server's id and its own name for them.
         self._told_by_server: dict[str, tuple[str, str]] = {}
+        self._lessons: dict[str, Lesson] = {}
         problems: list[str] = []
         bound: dict[str, frozenset[str]] = {}
         for name, hosts in (secret_hosts or {}).items():
@@ -178,29 +179,21 @@ class ToolRegistry:
         except Problem as problem:
             raise InvalidRequest(f"{where}.{problem.path}", problem.description) from problem
 
-    async def learn(self, until_s: float) -> list[str]:
-        """Ask MCP servers what their tools are, where registered tools leave that to them.
+    def begin_learning(self, tell: Callable[[str], None]) -> None:
+        """Ask MCP servers what their tools are, where registered tools leave that to them, until they have said it.
 
-        Without it, that is known once the first of a server's tools was called.
+        Goes on in the background until `close`: nobody waits for a server that is slow or dead. Until one has said it,
+        models are told of its tools by name alone.
 
-        Returns:
-            A line for each server that did not say it until `until_s`.
+        Args:
+            tell: gets a line for each server that did not say it when it was first asked.
         """
-
-        async def ask(server_id: str) -> str:
-            try:
-                await self._links[server_id].connection(until_s)
-            except McpDown as error:
-                return f"the MCP server {server_id} is not available ({error})"
-            except TimeoutError:
-                return f"the MCP server {server_id} did not start in time"
-            return ""
-
-        servers = {server_id for server_id, _ in self._told_by_server.values()}
-        return [line for line in await asyncio.gather(*map(ask, sorted(servers))) if line]
+        for server_id in {server_id for server_id, _ in self._told_by_server.values()}:
+            self._lessons[server_id] = Lesson(self._links[server_id], tell)
 
     async def close(self) -> None:
         """Let what runs in the background end, and end all sessions. Takes seconds at most."""
+        await asyncio.gather(*(lesson.close() for lesson in self._lessons.values()))
         await asyncio.gather(self._deliveries.close(), *(x.close() for x in self._links.values()))
 
     def _of_webhook(self, tool: Tool) -> ServerTool:
@@ -256,6 +249,8 @@ class ToolRegistry:
     def _told(self, tool: Tool, server: str, name: str) -> Tool:
         """With what the server says of the tool, once it has said it."""
         known = self._links[server].tools.get(name)
+        if known is None and server in self._lessons:
+            self._lessons[server].hurry()
         return _described(tool, known.description, known.schema_json) if known else tool
 
     def _register(self, entry: RegisteredTool) -> ServerTool:
