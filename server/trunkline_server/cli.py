@@ -20,6 +20,7 @@ from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, Routin
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
 from trunkline_server.config import ConfigError, Settings, load
 from trunkline_server.doctor import diagnose
+from trunkline_server.scoring.command import DEFAULT_OUTPUT, ScoreOptions, score
 from trunkline_server.workers import supervise
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     _serving(commands)
     _calling(commands)
+    _scoring(commands)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
         metavar="check", required=True
     )
@@ -118,6 +120,33 @@ def _calling(commands: Any) -> None:
     route.set_defaults(run=_route)
     models = commands.add_parser("models", parents=[target], help="what can be asked for")
     models.set_defaults(run=_models)
+
+
+def _scoring(commands: Any) -> None:
+    scoring = commands.add_parser(
+        "score", help="ask models what has one right answer, and store who knew it"
+    )
+    where = scoring.add_mutually_exclusive_group()
+    where.add_argument("--config", metavar="FILE", help="whose models are asked")
+    where.add_argument(
+        "--target", metavar="HOST:PORT", default="", help="a running service, and its models"
+    )
+    scoring.add_argument("--tls", action="store_true", help="the service speaks TLS")
+    scoring.add_argument("--models", nargs="+", default=[], metavar="NAME", help="default: all")
+    scoring.add_argument(
+        "--languages", nargs="+", default=[], metavar="de", help="default: all of the questions"
+    )
+    scoring.add_argument(
+        "--region", default="", metavar="NAME", help="where this is, if scores are to differ by it"
+    )
+    scoring.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="ask everything N times"
+    )
+    scoring.add_argument(
+        "--output", metavar="FILE", default=DEFAULT_OUTPUT, help=f"default: {DEFAULT_OUTPUT}"
+    )
+    scoring.add_argument("--yes", action="store_true", help="begin without a question")
+    scoring.set_defaults(run=_score)
 
 
 # serving
@@ -296,6 +325,21 @@ def _models(arguments: argparse.Namespace) -> int:
             aliases = f"  ({', '.join(model.aliases)})" if model.aliases else ""
             print(f"{model.id:40} {model.provider or 'route':14}{aliases}")
     return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    options = ScoreOptions(
+        config=arguments.config,
+        target=arguments.target,
+        tls=arguments.tls,
+        models=arguments.models,
+        languages=arguments.languages,
+        region=arguments.region,
+        repeat=arguments.repeat,
+        output=arguments.output,
+        yes=arguments.yes,
+    )
+    return score(options, os.environ, os.environ.get(KEY_VARIABLE) or None)
 
 
 # configuration

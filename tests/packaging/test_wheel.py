@@ -44,6 +44,13 @@ def test_wheel_carries_both_packages_typed_and_the_licence(wheel):
     assert [name for name in names if name.endswith("/licenses/LICENSE")] != []
 
 
+def test_wheel_carries_what_scoring_reads(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+
+    assert "trunkline_server/routing/starter_scores.json" in names
+    assert "trunkline_server/scoring/questions.json" in names
+
+
 def test_wheel_has_the_published_extras_and_no_others(metadata):
     assert metadata.get_all("Provides-Extra") == ["bedrock", "dev", "local", "mcp", "server"]
     assert metadata["Requires-Python"] == ">=3.11"

@@ -1,0 +1,244 @@
+"""Asks models all questions, as any caller would: over the contract, streamed, each for itself."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from trunkline import (
+    AsyncClient,
+    ResourceExhausted,
+    TrunklineError,
+    Unauthenticated,
+    Unavailable,
+    text,
+)
+from trunkline.v1.catalog_service_pb2 import Model, ModelKind
+from trunkline.v1.completion_pb2 import Completion
+from trunkline.v1.completion_spec_pb2 import CacheMode, CachePolicy, RoutingConstraints
+from trunkline_server.scoring.judge import is_right
+from trunkline_server.scoring.questions import Question
+from trunkline_server.scoring.record import Outcome
+
+IN_FLIGHT: Final = 8
+PER_MODEL: Final = 2
+MAX_OUTPUT_TOKENS: Final = 1_024  # An answer has ten; models that think need the rest.
+ANSWER_S: Final = 60.0
+PATIENCE_S: Final = 60.0  # So long a question waits in all for a model that asks to be left alone.
+MIN_WAIT_S: Final = 0.1
+GIVE_UP: Final = 5  # Failures in a row after which a model is asked nothing more.
+MAX_MODELS: Final = 1_000
+MAX_PROBLEM_CHARS: Final = 300
+# Whatever the messages say, templates add to them.
+TEMPLATE_TOKENS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to be asked: one deployment. `key` names it alone, `names` stand for all that share them."""
+
+    key: str
+    names: tuple[str, ...]
+    input_nanos: int | None = None
+    output_nanos: int | None = None
+
+    def worst_cost_usd(self, questions: Sequence[Question], repeat: int) -> float | None:
+        """If every answer were as long as it may be; None where a price is not known."""
+        if self.input_nanos is None or self.output_nanos is None:
+            return None
+        # No tokenizer makes more tokens of a text than it has bytes.
+        read = sum(len(q.prompt.encode()) + TEMPLATE_TOKENS for q in questions)
+        written = MAX_OUTPUT_TOKENS * len(questions)
+        nanos = repeat * (read * self.input_nanos + written * self.output_nanos) / 1_000_000
+        return nanos / 1_000_000_000
+
+
+async def subjects(client: AsyncClient) -> list[Subject]:
+    """Every deployment of every model in the gateway's catalog, in its order; at most `MAX_MODELS`."""
+    found: dict[str, Subject] = {}
+    async for model in client.list_models():
+        if model.kind == ModelKind.MODEL_KIND_MODEL:
+            for provider in await _providers(client, model):
+                subject = _subject(provider, model)
+                found.setdefault(subject.key, subject)
+        if len(found) >= MAX_MODELS:
+            break
+    return list(found.values())[:MAX_MODELS]
+
+
+async def _providers(client: AsyncClient, model: Model) -> list[str]:
+    """Who serves it, whoever is listed first. The catalog lists a model once, however many have it."""
+    try:
+        preview = await client.preview_route("?", model=model.id)
+    except (Unauthenticated, Unavailable):
+        raise
+    except TrunklineError:  # Nobody could be asked as things are: then who is listed.
+        return [model.provider]
+    named = {c.provider for c in preview.candidates if c.model == model.id}
+    return [model.provider, *sorted(named - {model.provider})]
+
+
+def _subject(provider: str, model: Model) -> Subject:
+    return Subject(
+        f"{provider}/{model.id}",
+        (model.id, *model.aliases),
+        model.input_price_nanos_per_million
+        if model.HasField("input_price_nanos_per_million")
+        else None,
+        model.output_price_nanos_per_million
+        if model.HasField("output_price_nanos_per_million")
+        else None,
+    )
+
+
+class _Lane:
+    """What one model is still to be asked, and how it does.
+
+    Attributes:
+        left: questions that nobody has taken, or that were given back.
+        given_up: set once it has failed too often.
+    """
+
+    def __init__(self, model: str, questions: Sequence[Question], repeat: int) -> None:
+        self.model = model
+        self.left = len(questions) * repeat
+        self.given_up = asyncio.Event()
+        self._failures_in_a_row = 0
+        self._questions: Iterator[Question] = (q for _ in range(repeat) for q in questions)
+
+    def next(self) -> Question | None:
+        """The next question; None when there is no more, or no use in asking."""
+        question = None if self.given_up.is_set() else next(self._questions, None)
+        self.left -= question is not None
+        return question
+
+    def ended(self, outcome: Outcome) -> None:
+        """Learn how it went."""
+        self._failures_in_a_row = self._failures_in_a_row + 1 if outcome.problem else 0
+        if self._failures_in_a_row >= GIVE_UP:
+            self.given_up.set()
+
+
+class Asking:
+    """One run over several models.
+
+    Args:
+        models: `Candidate.key` of each.
+        advance: told how many questions more are done with.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        models: Sequence[str],
+        questions: Sequence[Question],
+        repeat: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self._client = client
+        self._lanes = [_Lane(model, questions, repeat) for model in models]
+        self._advance = advance
+        self._room = asyncio.Semaphore(IN_FLIGHT)
+
+    async def run(self) -> list[Outcome]:
+        """All outcomes, in the order in which they came.
+
+        Raises:
+            TrunklineError: the gateway is gone, or does not let us in. That is no model's fault.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in self._lanes:
+                    for _ in range(PER_MODEL):
+                        group.create_task(self._work(lane))
+        except* TrunklineError as errors:
+            lost = errors.exceptions[0]
+        else:
+            return self.outcomes
+        raise lost
+
+    def unasked(self) -> dict[str, int]:
+        """Questions that were not asked, because the model failed too often, by model."""
+        return {lane.model: lane.left for lane in self._lanes if lane.left}
+
+    async def _work(self, lane: _Lane) -> None:
+        while (question := lane.next()) is not None:
+            outcome = await self._ask(lane, question)
+            if outcome is None:
+                lane.left += 1
+            else:
+                self.outcomes.append(outcome)
+                lane.ended(outcome)
+            self._advance(1)
+
+    async def _ask(self, lane: _Lane, question: Question) -> Outcome | None:
+        """None: while it waited, the model was given up."""
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + PATIENCE_S
+        while True:
+            try:
+                async with self._room:
+                    completion = await self._answer(lane.model, question.prompt)
+                return _judged(lane.model, question, completion)
+            except TrunklineError as error:
+                if _is_ours(error):
+                    raise
+                wait_s = _wait_s(error)
+                if wait_s is None or clock() + wait_s > until_s:
+                    return Outcome(lane.model, question.language, problem=_problem(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(lane.given_up.wait(), wait_s)
+                return None
+
+    async def _answer(self, model: str, prompt: str) -> Completion:
+        stream = self._client.stream(
+            prompt,
+            model=model,
+            temperature=0.0,
+            max_output_tokens=MAX_OUTPUT_TOKENS,
+            constraints=RoutingConstraints(max_attempts=1, allowed_models=[model]),
+            cache=CachePolicy(mode=CacheMode.CACHE_MODE_BYPASS),
+            persona="none",
+            timeout_s=ANSWER_S,
+        )
+        async with stream:
+            return await stream.completion()
+
+
+def _judged(model: str, question: Question, completion: Completion) -> Outcome:
+    answer = text(completion)
+    is_given = bool(answer.strip())
+    return Outcome(
+        model,
+        question.language,
+        is_right(answer, question.kind, question.accepted) if is_given else None,
+        _first_token_ms(completion),
+    )
+
+
+def _first_token_ms(completion: Completion) -> float | None:
+    """Of the attempt that served the answer."""
+    for attempt in reversed(completion.attempts):
+        if not attempt.HasField("error") and attempt.HasField("time_to_first_token"):
+            return attempt.time_to_first_token.ToNanoseconds() / 1_000_000
+    return None
+
+
+def _is_ours(error: TrunklineError) -> bool:
+    """Is it between us and the gateway? Then no model has anything to do with it."""
+    unreached = isinstance(error, Unavailable) and error.reason == error.code.name
+    return unreached or isinstance(error, Unauthenticated)
+
+
+def _wait_s(error: TrunklineError) -> float | None:
+    """How long the model asks to be left alone; None where it has simply failed."""
+    if error.retry_after_s is None or not isinstance(error, ResourceExhausted | Unavailable):
+        return None
+    return max(MIN_WAIT_S, error.retry_after_s)
+
+
+def _problem(error: TrunklineError) -> str:
+    message = "".join(c if c.isprintable() else " " for c in error.message)
+    return f"{error.reason}: {message}"[:MAX_PROBLEM_CHARS]
