@@ -328,3 +328,22 @@ async def test_list_prices_count_where_the_vendor_is_asked_and_nowhere_else():
     assert price_at().input_nanos
     elsewhere = price_at(base_url="https://proxy.example/v1", api_key_env="OPENAI_API_KEY")
     assert elsewhere == Price()
+
+
+@pytest.mark.parametrize("named", ["gpt-5.4", "gpt-4o"])
+async def test_the_intent_tunes_the_effort_and_nobody_is_told_of_what_has_none(named):
+    intent = {"language": "en", "optimizeFor": "accuracy"}
+    body = {"messages": [{"role": "user", "content": "hi"}], "intent": intent}
+    async with (
+        upstream(hello) as there,
+        service(providers=[provider("a", there.url)], models=[model(named, "a")]) as running,
+        httpx.AsyncClient(timeout=LIMIT_S) as http,
+    ):
+        wanted = RoutingIntent(optimize_for=OptimizeFor.OPTIMIZE_FOR_ACCURACY)
+        async with AsyncClient(running.grpc_address) as client:
+            completion = await client.complete("hi", model=named, intent=wanted)
+        await http.post(f"http://{running.http_address}/v1/complete", json=body)
+
+    efforts = [exchange.json.get("reasoning_effort") for exchange in there.exchanges]
+    assert efforts == (["high", "high"] if named == "gpt-5.4" else [None, None])
+    assert not completion.warnings

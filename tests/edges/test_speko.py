@@ -184,23 +184,6 @@ def test_nothing_is_said_that_was_not_asked():
     )
 
 
-@pytest.mark.parametrize(
-    ("optimize_for", "tuned"),
-    [
-        ("accuracy", ReasoningEffort.REASONING_EFFORT_HIGH),
-        ("balanced", ReasoningEffort.REASONING_EFFORT_UNSPECIFIED),
-        ("cost", ReasoningEffort.REASONING_EFFORT_LOW),
-        ("latency", ReasoningEffort.REASONING_EFFORT_MINIMAL),
-    ],
-)
-def test_an_effort_that_is_not_given_follows_the_intent(optimize_for, tuned):
-    intent = {**ENGLISH, "optimizeFor": optimize_for}
-
-    assert read(asked(intent=intent)).reasoning.effort == tuned
-    given = read(asked(intent=intent, reasoningEffort="none"))
-    assert given.reasoning.effort == ReasoningEffort.REASONING_EFFORT_NONE
-
-
 def tool(**fields: Any) -> dict[str, Any]:
     """A tool with the least that it needs."""
     return {"name": "f", "description": "d", "parameters": {}, **fields}

@@ -387,6 +387,9 @@ class Hop:
             prompt = continuation(prompt, self._said.text, candidate)
         answer = await self.upstream.providers.open(candidate, prompt, until_s)
         attempt.answer, attempt.facts = answer, answer.facts
+        if prompt.unasked:
+            warnings = attempt.facts.warnings
+            warnings[:] = [w for w in warnings if w.field not in prompt.unasked]
         batch: Batch = []
         idle_s = self.limits.idle_timeout_s or candidate.idle_timeout_s
         while not answer.is_complete:

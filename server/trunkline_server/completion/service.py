@@ -32,6 +32,7 @@ from trunkline_server.completion.attempts import (
     Upstream,
 )
 from trunkline_server.completion.decisions import Decisions
+from trunkline_server.completion.effort import FIELD, tuned
 from trunkline_server.completion.kept import KeptTurns
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
@@ -200,7 +201,10 @@ class Completions:
                     deadline = _deadline(call, started_s, unary is not None)
                     # choose
                     asked = spec
-                    spec = self._kept.restored(caller.key_id, asked)
+                    spec = tuned(self._kept.restored(caller.key_id, asked))
+                    unasked = (
+                        _NOTHING if spec.reasoning.effort == asked.reasoning.effort else _EFFORT
+                    )
                     box = toolbox(spec, self._tools)
                     whole = unary is not None
                     plan = self._router.plan(spec, call.request_id, whole=whole)
@@ -211,7 +215,7 @@ class Completions:
                     report = Report(spec, options, call.request_id, completion_id)
                     if options.HasField("heartbeat_interval"):
                         yield [report.started()]
-                    new_hop = self._hops(deadline, call, completion_id, whole)
+                    new_hop = self._hops(deadline, call, completion_id, whole, unasked)
                     if box is None:
                         hops = [new_hop(spec, plan, 0)]
                         answer = hops[0].batches()
@@ -269,12 +273,18 @@ class Completions:
             self._upstream.telemetry.record(record, clock())
 
     def _hops(
-        self, deadline: Deadline, call: Call, completion_id: str, whole: bool
+        self,
+        deadline: Deadline,
+        call: Call,
+        completion_id: str,
+        whole: bool,
+        unasked: frozenset[str],
     ) -> Callable[[CompletionSpec, Plan, int], Hop]:
         """Makes the model turns of one answer."""
 
         def new_hop(spec: CompletionSpec, plan: Plan, number: int) -> Hop:
-            prompt = Prompt(spec, _streams(spec, plan, whole), call.traceparent, call.tracestate)
+            streams = _streams(spec, plan, whole)
+            prompt = Prompt(spec, streams, call.traceparent, call.tracestate, unasked)
             limits = _limits(spec, plan, whole)
             hop_id = f"{completion_id}.{number}"
             return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number)
@@ -316,6 +326,8 @@ def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
 
 
 _UNARY: Final = StreamOptions()
+_NOTHING: Final[frozenset[str]] = frozenset()
+_EFFORT: Final = frozenset({FIELD})
 _ANY_MESSAGE: Final = Message(role=Role.ROLE_USER, parts=[Part(text="?")])
 
 

@@ -18,6 +18,7 @@ class Prompt:
 
     Attributes:
         stream: the caller reads a stream, so the upstream is asked for one.
+        unasked: fields that this service filled in. Nobody is told when a candidate can't honour them.
         traceparent, tracestate: W3C trace context for the upstream; empty when there is none.
     """
 
@@ -25,6 +26,7 @@ class Prompt:
     stream: bool
     traceparent: str = ""
     tracestate: str = ""
+    unasked: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

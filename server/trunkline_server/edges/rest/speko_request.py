@@ -52,12 +52,6 @@ EFFORTS: Final[Mapping[str, ReasoningEffort.ValueType]] = {
     "high": ReasoningEffort.REASONING_EFFORT_HIGH,
     "xhigh": ReasoningEffort.REASONING_EFFORT_XHIGH,
 }
-# What an intent means where no effort is given; `balanced` is the provider's own default.
-TUNED_EFFORTS: Final[Mapping[str, ReasoningEffort.ValueType]] = {
-    "accuracy": ReasoningEffort.REASONING_EFFORT_HIGH,
-    "cost": ReasoningEffort.REASONING_EFFORT_LOW,
-    "latency": ReasoningEffort.REASONING_EFFORT_MINIMAL,
-}
 CHOICE_MODES: Final[Mapping[str, ToolChoiceMode.ValueType]] = {
     "auto": ToolChoiceMode.TOOL_CHOICE_MODE_AUTO,
     "none": ToolChoiceMode.TOOL_CHOICE_MODE_NONE,
@@ -287,8 +281,6 @@ def _options(asked: CompleteIn, spec: CompletionSpec) -> None:
     if asked.reasoning_effort is not None:
         effort = _one_of(EFFORTS, asked.reasoning_effort, "reasoningEffort")
         spec.reasoning.effort = effort
-    elif tuned := TUNED_EFFORTS.get(asked.intent.optimize_for or ""):
-        spec.reasoning.effort = tuned
 
 
 def _allowed(allowed: AllowedProvidersIn, written: RoutingConstraints) -> None:
