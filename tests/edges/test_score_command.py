@@ -335,17 +335,22 @@ async def on_terminal(folder: Path, typed: bytes, *arguments: str) -> tuple[int,
 
 
 async def test_whoever_sits_at_a_terminal_is_asked_first_and_sees_a_bar(tmp_path):
-    async with upstream(knows) as good:
-        configured(tmp_path, **over(good.url))
-        refused, refused_text = await on_terminal(tmp_path, b"n\n")
-        asked_after_no = len(good.exchanges)
-        agreed, agreed_text = await on_terminal(tmp_path, b"y\n")
-        sure, sure_text = await on_terminal(tmp_path, b"", "--yes")
+    async with upstream(knows) as unasked, upstream(knows) as good:
+        folders = [tmp_path / name for name in ("no", "yes", "sure")]
+        for folder, there in zip(folders, (unasked, good, good), strict=True):
+            folder.mkdir()
+            configured(folder, **over(there.url))
+        (no, no_text), (yes, yes_text), (sure, sure_text) = await asyncio.gather(
+            on_terminal(folders[0], b"n\n"),
+            on_terminal(folders[1], b"y\n"),
+            on_terminal(folders[2], b"", "--yes"),
+        )
 
-    assert (refused, asked_after_no) == (1, 0)
-    assert "nothing was asked" in refused_text
-    assert agreed == sure == 0
-    assert "asking" in agreed_text
-    assert f"/{ENGLISH}" in agreed_text
+    assert (no, unasked.exchanges) == (1, [])
+    assert "nothing was asked" in no_text
+    assert yes == sure == 0
+    assert "asking" in yes_text
+    assert f"/{ENGLISH}" in yes_text
+    assert "Go on?" in yes_text
     assert "Go on?" not in sure_text
     assert len(good.exchanges) == 2 * ENGLISH

@@ -1,6 +1,8 @@
 """From outcomes to a record: shares, intervals, times, and failures that are no wrong answers."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from trunkline_server.scoring.judge import JUDGE
 from trunkline_server.scoring.record import Outcome, record, tallies, wilson
 
 DATA_SET = DataSet("a test", "0" * 64)
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 TIME = "2026-11-22T10:00:00Z"
 
 
@@ -121,3 +124,14 @@ def test_a_record_can_be_read_again(tmp_path, right):
 
     assert load(tmp_path / "run.json") == run
     assert run.timings[0].first_token_ms[:3] == [0.001, 0.333, 3_600_000.0]
+
+
+def test_the_example_of_the_documentation_is_a_run(tmp_path):
+    example = re.search(r"```json\n(.*?)```", (DOCS / "scoring.md").read_text(), re.DOTALL)
+    assert example is not None
+    (tmp_path / "run.json").write_text(example[1])
+
+    run = load(tmp_path / "run.json")
+
+    assert encoded(run).decode() == example[1]
+    assert (run.cells[0].low, run.cells[0].high) == pytest.approx(wilson(105, 120), abs=5e-5)
