@@ -11,11 +11,11 @@ import grpc
 import pytest
 
 from tests.edges.observed import LIMIT_S, spec
-from tests.edges.test_server_tools import World, calls, world
+from tests.edges.test_server_tools import Turn, World, calls, world
 from tests.faults.lag import share_of
 from tests.faults.waiting import until
 from tests.support.upstream import Exchange, Hang, Step, whole
-from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
+from trunkline.v1.completion_service_pb2 import CompleteRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, RegisteredSource, Tool, ToolOptions
 
@@ -34,14 +34,9 @@ MCP_ANSWERS: Final[Mapping[str, Any]] = {
 }
 
 
-def asking(number: int, exchange: Exchange) -> list[Step]:
-    """A model that calls the tool, streamed or whole."""
-    if exchange.json.get("stream"):
-        return list(calls(("c1", "lookup", "{}")))
-    call = {"id": "c1", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
-    return whole({"id": "c", "model": "m-1", "choices": [choice]})
+def asking(number: int, exchange: Exchange) -> Turn:
+    """A model that calls the tool."""
+    return calls(("c1", "lookup", "{}"))
 
 
 def webhook(_: Exchange) -> list[Step]:
@@ -115,13 +110,6 @@ class Caller:
         reading.add_done_callback(lambda done: done.cancelled() or done.exception())
         return lambda: call.cancel()
 
-    async def unary(self) -> Callable[[], None]:
-        """Over gRPC's `CompleteUnary`."""
-        call: Any = self.stub.CompleteUnary(CompleteUnaryRequest(spec=self.spec()))
-        waiting = asyncio.ensure_future(call.wait_for_connection())
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return lambda: call.cancel()
-
     async def speko(self) -> Callable[[], None]:
         """Over `/v1/complete`: the connection is dropped."""
         host, port = self.found.running.service.http_address.split(":")
@@ -142,7 +130,6 @@ class Caller:
 
 EDGES: Final = {
     "gRPC Complete": Caller.stream,
-    "gRPC CompleteUnary": Caller.unary,
     "REST /v1/complete": Caller.speko,
 }
 

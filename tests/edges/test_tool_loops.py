@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.edges.observed import LIMIT_S, spec, stream
-from tests.edges.test_server_tools import World, world
+from tests.edges.test_server_tools import SCHEMA, World, world
 from tests.support.upstream import (
     END,
     Exchange,
@@ -26,7 +26,7 @@ from tests.support.upstream import (
 from trunkline.v1.completion_pb2 import Completion, FinishReason
 from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest, StreamOptions
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
-from trunkline.v1.completion_spec_pb2 import RegisteredSource, Tool, ToolOptions
+from trunkline.v1.completion_spec_pb2 import ToolOptions
 
 HOP_LIMIT: Final = FinishReason.FINISH_REASON_HOP_LIMIT
 MAX_HOPS: Final = 20
@@ -74,6 +74,7 @@ LOOPS: Final[Mapping[str, Loop]] = {
     ),
     "ever new calls": Loop(lambda n: [lookup(n)], turns=4, effects=3, warnings=()),
 }
+COMMON: Final = ("the same", "A-B-A-B", "unknown tools")
 # Those that end by the number of turns alone are asked for few.
 HOPS: Final = {"ever new calls": 3, "many others in a turn": 3}
 
@@ -106,9 +107,9 @@ class Ended:
     calls: Sequence[str] = ()
 
 
-def options(hops: int) -> ToolOptions:
-    """The operator's tool, and so many turns."""
-    return ToolOptions(tools=[Tool(name="lookup", registered=RegisteredSource())], max_hops=hops)
+def options(found: World, hops: int) -> ToolOptions:
+    """The only tool, and so many turns."""
+    return ToolOptions(tools=[found.server_tool()], max_hops=hops)
 
 
 def ended(end: Completion) -> Ended:
@@ -125,7 +126,7 @@ def ended(end: Completion) -> Ended:
 
 async def over_stream(found: World, hops: int) -> Ended:
     """gRPC's `Complete`."""
-    asked = spec("m", tool_options=options(hops))
+    asked = spec("m", tool_options=options(found, hops))
     streamed = await stream(
         found.running.service, asked, StreamOptions(include_final_messages=True)
     )
@@ -136,7 +137,7 @@ async def over_stream(found: World, hops: int) -> Ended:
 
 async def over_unary(found: World, hops: int) -> Ended:
     """gRPC's `CompleteUnary`."""
-    asked = CompleteUnaryRequest(spec=spec("m", tool_options=options(hops)))
+    asked = CompleteUnaryRequest(spec=spec("m", tool_options=options(found, hops)))
     async with grpc.aio.insecure_channel(found.running.service.grpc_address) as channel:
         response = await CompletionServiceStub(channel).CompleteUnary(asked, timeout=LIMIT_S)
     return ended(response.completion)
@@ -147,7 +148,17 @@ async def over_speko(found: World, hops: int) -> Ended:
     body = {
         "messages": [{"role": "user", "content": "hi"}],
         "intent": {"language": "en"},
-        "tools": [{"name": "lookup", "executionMode": "webhook"}],
+        "tools": [
+            {
+                "name": "lookup",
+                "parameters": json.loads(SCHEMA),
+                "source": {
+                    "kind": "webhook",
+                    "url": f"{found.tool.url}/lookup",
+                    "secretRef": "hook",
+                },
+            }
+        ],
         "maxToolHops": hops,
     }
     async with httpx.AsyncClient(timeout=LIMIT_S) as http:
@@ -181,20 +192,17 @@ async def run(loop: Loop, edge: str, hops: int, *, obeys: bool) -> tuple[Ended, 
             exchange, *(((), ENOUGH) if must_answer and obeys else (loop.calls(number), ""))
         )
 
-    async with world(script) as outer:
-        registered = {
-            "name": "lookup",
-            "description": "Looks up.",
-            "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}},
-            "url": f"{outer.tool.url}/lookup",
-        }
-        allowed = {"allowed_hosts": [f"127.0.0.1:{outer.tool.port}"]}
-        async with world(script, tools=[registered], egress=allowed) as found:
-            return await EDGES[edge](found, hops), World(found.running, found.model, outer.tool)
+    async with world(script) as found:
+        return await EDGES[edge](found, hops), found
 
 
-@pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    ("name", "edge"),
+    [
+        *((name, "Complete") for name in LOOPS),
+        *((name, edge) for name in COMMON for edge in ("CompleteUnary", "/v1/complete")),
+    ],
+)
 async def test_a_model_that_goes_on_calling_is_stopped_and_answers(name, edge):
     loop = LOOPS[name]
     end, found = await run(loop, edge, HOPS.get(name, MAX_HOPS), obeys=True)
@@ -210,7 +218,7 @@ async def test_a_model_that_goes_on_calling_is_stopped_and_answers(name, edge):
 
 
 @pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("name", ["the same", "A-B-A-B", "unknown tools"])
+@pytest.mark.parametrize("name", COMMON)
 async def test_a_model_that_calls_though_it_may_not_ends_the_answer_with_the_hop_limit(name, edge):
     loop = LOOPS[name]
     end, found = await run(loop, edge, MAX_HOPS, obeys=False)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
-TIMEOUT_S: Final = 0.5  # Of each tool.
+TIMEOUT_S: Final = 0.3  # Of each tool.
 ENDED_WITHIN_S: Final = 3.0  # A whole answer, whatever its tool does.
 SENT_BYTES: Final = (
     24 * MIB
