@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from tests.edges.test_command import LIMIT_S, LOCAL_OFF, configured, over, run
+from tests.faults.gateway import gateway
 from tests.support.service import model, provider, service
 from tests.support.upstream import Exchange, Hang, Step, Upstream, answer, head, upstream, whole
 from trunkline_server.config import ConfigError
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.routing.scores import Scores
-from trunkline_server.routing.scoring_run import Cell, load
+from trunkline_server.routing.scoring_run import Cell, ScoringRun, encoded, load, sealed
 from trunkline_server.scoring.command import ScoreOptions, score
 from trunkline_server.scoring.questions import bundled
 from trunkline_server.scoring.run import GIVE_UP, MAX_OUTPUT_TOKENS
@@ -50,6 +51,11 @@ def guesses(exchange: Exchange) -> Sequence[Step]:
 def fails(exchange: Exchange) -> Sequence[Step]:
     """Is broken."""
     return whole({"error": {"message": "broken", "type": "server_error"}}, 500)
+
+
+def refuses(exchange: Exchange) -> Sequence[Step]:
+    """Does not know the key. Such a model is kept out at once, so half of the requests wait."""
+    return whole({"error": {"message": "no such key"}}, 401)
 
 
 def hangs(exchange: Exchange) -> Sequence[Step]:
@@ -182,13 +188,16 @@ async def test_a_model_that_asks_to_be_left_alone_is_left_alone_and_then_asked(t
 
 
 async def test_where_no_model_can_be_scored_nothing_is_stored(tmp_path):
-    async with upstream(fails) as gone, upstream(answer("  ")) as silent:
+    async with upstream(refuses) as gone, upstream(answer("  ")) as silent:
         configured(tmp_path, **sections(gone=gone, silent=silent))
         found = await run("score", *IN_ENGLISH, folder=tmp_path)
+        failed = len(gone.exchanges)
 
     table = [line.split() for line in found.out.splitlines()[4:6]]
     assert found.code == 1
     assert found.err.endswith("trunkline: no model could be scored, so nothing is stored\n")
+    assert f"gone/m-gone: {failed} failed, {ENGLISH - failed} were not asked any more" in found.err
+    assert GIVE_UP <= failed <= GIVE_UP + 1
     assert [(line[0], line[-1]) for line in table] == [
         ("gone/m-gone", "0"),
         ("silent/m-silent", f"{ENGLISH}"),
@@ -197,40 +206,38 @@ async def test_where_no_model_can_be_scored_nothing_is_stored(tmp_path):
 
 
 async def test_a_run_takes_the_place_of_an_older_one_and_of_nothing_else(tmp_path):
-    async with upstream(knows) as good:
-        configured(tmp_path, **over(good.url))
-        await run("score", *IN_ENGLISH, folder=tmp_path)
-        first = load(tmp_path / "scores.json")
-        good.script = guesses
-        again, refused = await asyncio.gather(
+    candidate = Candidate("p", "m", "m")
+    older = sealed(
+        ScoringRun(
+            time="2026-11-22T10:00:00Z",
+            data_set=bundled().data_set,
+            judge="none",
+            cells=[Cell(candidate.key, 1.0)],
+        )
+    )
+    (tmp_path / "scores.json").write_bytes(encoded(older))
+    async with upstream(guesses) as poor:
+        configured(tmp_path, **over(poor.url))
+        again, taken, unknown = await asyncio.gather(
             run("score", *IN_ENGLISH, folder=tmp_path),
             run("score", "--output", "trunkline.toml", folder=tmp_path),
+            run("score", "--models", "mm", folder=tmp_path),
         )
-        asked = len(good.exchanges)
+        asked = len(poor.exchanges)
 
-    second = load(tmp_path / "scores.json")
-    candidate = Candidate("p", "m", "m")
+    newer = load(tmp_path / "scores.json")
     assert again.code == 0
-    assert second.id != first.id
-    assert Scores(first, [candidate]).accuracy(candidate, ("en", "")) == 1.0
-    assert Scores(second, [candidate]).accuracy(candidate, ("en", "")) == 0.0
-    assert refused.code == 2
-    assert refused.err == (
+    assert newer.id != older.id
+    assert Scores(older, [candidate]).accuracy(candidate, ("en", "")) == 1.0
+    assert Scores(newer, [candidate]).accuracy(candidate, ("en", "")) == 0.0
+    assert (taken.code, unknown.code) == (2, 2)
+    assert taken.err == (
         "trunkline: trunkline.toml is there and is no scoring run, so it is left alone: "
         "name another --output\n"
     )
-    assert asked == 2 * ENGLISH
+    assert unknown.err == "trunkline: --models: no model is called 'mm'; did you mean 'm'?\n"
+    assert asked == ENGLISH
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "trunkline.toml"]
-
-
-async def test_a_name_that_is_not_known_is_refused_before_anybody_is_asked(tmp_path):
-    async with upstream(knows) as good:
-        configured(tmp_path, **over(good.url))
-        found = await run("score", "--models", "mm", folder=tmp_path)
-
-    assert (found.code, found.out) == (2, "")
-    assert found.err == "trunkline: --models: no model is called 'mm'; did you mean 'm'?\n"
-    assert good.exchanges == []
 
 
 @pytest.mark.parametrize(
@@ -290,6 +297,22 @@ async def test_ctrl_c_stores_nothing_and_leaves_nothing_running(tmp_path):
     assert process.returncode == 130
     assert b"Traceback" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trunkline.toml"]
+
+
+async def test_a_gateway_that_goes_away_is_no_models_fault(tmp_path):
+    async with upstream(hangs) as slow, gateway(tmp_path, **over(slow.url)) as serving:
+        to = ("--target", serving.grpc_address, *IN_ENGLISH)
+        command = asyncio.create_task(run("score", *to, folder=tmp_path))
+        async with asyncio.timeout(LIMIT_S):
+            while not slow.exchanges:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.02)
+        serving.process.kill()
+        found = await command
+
+    assert found.code == 1
+    assert found.err.startswith("trunkline: UNAVAILABLE: ")
+    assert found.err.count("\n") == 1
+    assert not (tmp_path / "scores.json").exists()
 
 
 async def on_terminal(folder: Path, typed: bytes, *arguments: str) -> tuple[int, str]:
