@@ -518,7 +518,7 @@ class Service:
         self.admission = Admission(pressure, random.random, limits.max_waiting)
         # A control group's limit is that of all workers together.
         memory_bytes = limits.memory_bytes or cgroup_limit_bytes() // settings.server.workers
-        self._watch = ProcessWatch(self.admission.observe, self.admission.pressure.feel, memory_bytes)
+        self._watch = ProcessWatch(self.admission.observe, self.admission.feel, memory_bytes)
         self.circuits = Circuits(random.random)
         self.telemetry = RequestTelemetry(log)
         self.pump = Pump(self.telemetry)
@@ -624,7 +624,7 @@ class Service:
 
     def _arrival(self, metadata: Sequence[tuple[str, str]]) -> AbstractContextManager[None]:
         """Around a request over HTTP that is still to be parsed: refused at once when there is no use in doing so."""
-        if not self.admission.is_strained:
+        if not self.admission.is_strained(asyncio.get_running_loop().time()):
             return _WELCOME
         try:
             caller = self._callers.authenticate(dict(metadata).get("authorization", ""))

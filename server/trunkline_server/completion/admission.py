@@ -9,11 +9,16 @@ from typing import Final, Self
 
 from trunkline_server.core.errors import Draining, Overloaded, ServiceError
 from trunkline_server.core.line import MAX_WAITING, Line
+from trunkline_server.core.pace import Pace
 from trunkline_server.core.pressure import Criticality, Pressure, Sample
 
 RETRY_AFTER_S: Final = 1.0
 # Under overload there wait as many as keep the house full: one for so many that have room. More would wait in vain.
 CUSHION: Final = 8
+# So few are no overload, however late the loop runs: in flight, and waiting for a turn.
+FEW_IN_FLIGHT: Final = 8
+FEW_WAITING: Final = 8
+MIN_TURN_S: Final = 0.002  # Between two looks whether somebody who waits has a turn.
 JITTER: Final = 0.2  # So that those who were sent away together do not come back together.
 HIGHEST_FIRST: Final = tuple(sorted(Criticality, reverse=True))
 
@@ -32,12 +37,15 @@ class Admission:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.pressure = pressure
+        self.pace = Pace()
         self._random = random
         self._max_waiting = max_waiting
         self._lines: dict[Criticality, Line[asyncio.Future[Ticket]]] = {
             criticality: Line(max_waiting) for criticality in Criticality
         }
         self._timer: asyncio.TimerHandle | None = None
+        self._turn_timer: asyncio.TimerHandle | None = None
+        self._served = 0  # Since the last look at the process.
         self._tickets: set[Ticket] = set()
         self._expected: Counter[Criticality] = Counter()
         self._is_closed = False
@@ -54,11 +62,10 @@ class Admission:
         """Requests in line now."""
         return sum(len(line) for line in self._lines.values())
 
-    @property
-    def is_strained(self) -> bool:
+    def is_strained(self, now_s: float) -> bool:
         """May `expect` have something to say? Most of the time it has not."""
         is_full = len(self._tickets) >= self.pressure.room(HIGHEST_FIRST[-1])
-        return is_full or self.pressure.is_overwhelmed
+        return is_full or self.pace.is_strained(now_s)
 
     def expect(self, criticality: Criticality) -> "Expected":
         """A request has come that is still to be read, and will ask to be admitted unless it turns out bad.
@@ -69,25 +76,40 @@ class Admission:
         Raises:
             Overloaded: the house is so full that there is no waiting either.
         """
-        self._turn_away(criticality)
-        return Expected(self, criticality)
+        has_turn = self._takes_turn(criticality)
+        if not has_turn:
+            self._turn_away(criticality)
+        return Expected(self, criticality, has_turn)
+
+    def _takes_turn(self, criticality: Criticality) -> bool:
+        """Is there room, and a turn? Then it is taken."""
+        taken = len(self._tickets) + self._expected[criticality]
+        now_s = asyncio.get_running_loop().time()
+        if taken >= self.pressure.room(criticality) or not self._has_turn(criticality, now_s):
+            return False
+        self.pace.take_turn()
+        return True
+
+    def _has_turn(self, criticality: Criticality, now_s: float) -> bool:
+        is_among_few = len(self._tickets) + self._expected[criticality] < FEW_IN_FLIGHT
+        return is_among_few or self.pace.has_turn(criticality, now_s)
 
     def _turn_away(self, criticality: Criticality) -> None:
-        expected = self._expected[criticality]
-        taken = len(self._tickets) + expected
-        pressure = self.pressure
-        if criticality is not HIGHEST_FIRST[0] and pressure.overwhelms(taken):
-            raise self._overloaded()
-        room = pressure.room(criticality)
-        if taken < room:
-            return
+        """Refuse one who would wait in vain."""
         if self.waiting >= self._max_waiting and not self._waits_below(criticality):
             raise self._overloaded()
         line = self._lines[criticality]
-        if len(line) + expected >= max(1, room // CUSHION) and (
-            line.is_overloaded(asyncio.get_running_loop().time())
-        ):
+        now_s = asyncio.get_running_loop().time()
+        waiting = len(line) + self._expected[criticality]
+        is_stressed = line.is_stressed(now_s) or self.pace.is_lasting(now_s)
+        if waiting >= self._few(criticality, now_s) and is_stressed:
             raise self._overloaded()
+
+    def _few(self, criticality: Criticality, now_s: float) -> int:
+        """So many may wait under overload: who comes after them would wait in vain."""
+        if self.pace.is_strained(now_s):
+            return FEW_WAITING
+        return max(1, self.pressure.room(criticality) // CUSHION)
 
     async def admit(self, criticality: Criticality, size_bytes: int) -> "Ticket":
         """A ticket, to be used as a context manager.
@@ -98,13 +120,12 @@ class Admission:
         if self._is_closed:
             raise Draining(retry_after_s=RETRY_AFTER_S)
         expected = _EXPECTED.get()
-        if expected is not None:
-            expected.come()
-        self._turn_away(criticality)
+        has_turn = expected is not None and expected.come()
         if self.pressure.refuses(size_bytes):
             raise self._overloaded()
-        if len(self._tickets) < self.pressure.room(criticality):
+        if has_turn or self._takes_turn(criticality):
             return Ticket(self, size_bytes)
+        self._turn_away(criticality)
         return await self._wait(criticality, size_bytes)
 
     async def _wait(self, criticality: Criticality, size_bytes: int) -> "Ticket":
@@ -112,8 +133,10 @@ class Admission:
             self._make_place(criticality)
         loop = asyncio.get_running_loop()
         place: asyncio.Future[Ticket] = loop.create_future()
-        self._lines[criticality].join(place, loop.time())
+        now_s = loop.time()
+        self._lines[criticality].join(place, now_s, is_stressed=self.pace.is_lasting(now_s))
         self._set_timer(loop)
+        self._set_turn_timer(loop)
         try:
             ticket = await place
         except asyncio.CancelledError:
@@ -145,14 +168,25 @@ class Admission:
         for criticality in HIGHEST_FIRST:
             line = self._lines[criticality]
             room = self.pressure.room(criticality)
-            while len(self._tickets) < room:
-                place = line.next(now_s, max(1, room // CUSHION))
-                if place is None:
-                    break
-                if not place.done():
+            while line and len(self._tickets) < room and self._has_turn(criticality, now_s):
+                place = line.next(now_s, self._few(criticality, now_s))
+                if place is not None and not place.done():
+                    self.pace.take_turn()
                     ticket = Ticket(self, 0)
                     self.enter(ticket)
                     place.set_result(ticket)
+
+    def _set_turn_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look again when there is a turn, as long as turns are what somebody waits for."""
+        now_s = loop.time()
+        if self._turn_timer is None and self.waiting and self.pace.is_strained(now_s):
+            wait_s = max(MIN_TURN_S, self.pace.next_turn_s())
+            self._turn_timer = loop.call_later(wait_s, self._look_for_turn)
+
+    def _look_for_turn(self) -> None:
+        self._turn_timer = None
+        self._serve()
+        self._set_turn_timer(asyncio.get_running_loop())
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
@@ -172,9 +206,16 @@ class Admission:
                     place.set_exception(self._overloaded())
         self._set_timer(loop)
 
+    def feel(self, lag_s: float) -> None:
+        """The event loop has ticked, so much too late."""
+        self.pace.feel(lag_s, asyncio.get_running_loop().time())
+
     def observe(self, sample: Sample) -> None:
         """How the process feels now. May let in those who wait, or end the largest request in flight."""
-        self.pressure.observe(sample, len(self._tickets))
+        now_s = asyncio.get_running_loop().time()
+        self.pace.observe(sample.cpu_s, self._served, len(self._tickets), now_s)
+        self._served = 0
+        self.pressure.observe(sample)
         if self.pressure.must_expel and self._tickets:
             largest = max(self._tickets, key=lambda ticket: ticket.size_bytes)
             largest.expel(self._overloaded())
@@ -188,9 +229,10 @@ class Admission:
             while (place := line.next(0.0)) is not None:
                 if not place.done():
                     place.set_exception(Draining(retry_after_s=RETRY_AFTER_S))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._turn_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._turn_timer = None
 
     async def wait_until_idle(self) -> None:
         """Until the last request has ended."""
@@ -215,6 +257,7 @@ class Admission:
     def leave(self, ticket: "Ticket") -> None:
         """Called by a ticket."""
         self._tickets.discard(ticket)
+        self._served += 1
         if self._timer is not None:  # Somebody waits.
             self._serve()
         if not self._tickets:
@@ -222,13 +265,14 @@ class Admission:
 
 
 class Expected:
-    """One request that was let through the gate and has not come to the door yet."""
+    """One request that was let through the gate and has not come to the door yet: with a turn, or to wait for one."""
 
-    __slots__ = ("_admission", "_criticality", "_is_due", "_token")
+    __slots__ = ("_admission", "_criticality", "_has_turn", "_is_due", "_token")
 
-    def __init__(self, admission: Admission, criticality: Criticality) -> None:
+    def __init__(self, admission: Admission, criticality: Criticality, has_turn: bool) -> None:
         self._admission = admission
         self._criticality = criticality
+        self._has_turn = has_turn
         self._is_due = False
         self._token: Token[Expected | None] | None = None
 
@@ -242,11 +286,13 @@ class Expected:
         if self._token is not None:
             _EXPECTED.reset(self._token)
 
-    def come(self) -> None:
-        """It is here, or will never come."""
-        if self._is_due:
-            self._is_due = False
-            self._admission.awaited(self._criticality, -1)
+    def come(self) -> bool:
+        """It is here, or will never come. Does it have a turn?"""
+        if not self._is_due:
+            return False
+        self._is_due = False
+        self._admission.awaited(self._criticality, -1)
+        return self._has_turn
 
 
 # Of the request that is being served by this task, or by one that it began.

@@ -49,10 +49,14 @@ class Line(Generic[T]):
         """Has it stood, since it was last empty, for a whole interval, or does it stand again soon after it had?"""
         return bool(self._places) and now_s >= self._overloaded_from_s
 
-    def join(self, who: T, now_s: float) -> None:
-        """Wait from now on. The caller has asked `is_full`."""
+    def is_stressed(self, now_s: float) -> bool:
+        """Is it overloaded, or would it be if somebody joined it now?"""
+        return self.is_overloaded(now_s) if self._places else now_s < self._stressed_until_s
+
+    def join(self, who: T, now_s: float, *, is_stressed: bool = False) -> None:
+        """Wait from now on. The caller has asked `is_full`, and may know better than the line that this is no burst."""
         if not self._places:
-            is_burst = now_s >= self._stressed_until_s
+            is_burst = now_s >= self._stressed_until_s and not is_stressed
             self._overloaded_from_s = now_s + INTERVAL_S if is_burst else now_s
         self._places.append(_Place(now_s, who))
 

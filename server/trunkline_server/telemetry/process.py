@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -50,12 +51,14 @@ class ProcessWatch:
         self._lag_s = 0.0
         self._due_s = 0.0
         self._sample_at_s = 0.0
+        self._cpu_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Look from now on, until `stop`."""
         loop = asyncio.get_running_loop()
         self._sample_at_s = loop.time() + SAMPLE_S
+        self._cpu_s = time.process_time()
         self._schedule(loop)
 
     def stop(self) -> None:
@@ -75,7 +78,9 @@ class ProcessWatch:
         self._lag_s = max(self._lag_s, lag_s)
         if now_s >= self._sample_at_s:
             LAG.set(self._lag_s)
-            self._observe(Sample(self._lag_s, self._memory_share(), self._open_files_share()))
+            cpu_s = time.process_time()
+            spent_s, self._cpu_s = cpu_s - self._cpu_s, cpu_s
+            self._observe(Sample(spent_s, self._memory_share(), self._open_files_share()))
             self._lag_s = 0.0
             self._sample_at_s = now_s + SAMPLE_S
         self._schedule(loop)

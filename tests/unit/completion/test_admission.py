@@ -4,12 +4,16 @@ import asyncio
 
 import pytest
 
-from trunkline_server.completion.admission import Admission, Ticket
+from trunkline_server.completion.admission import (
+    FEW_IN_FLIGHT,
+    FEW_WAITING,
+    Admission,
+    Ticket,
+)
 from trunkline_server.core.errors import Draining, Overloaded
 from trunkline_server.core.line import INTERVAL_S
+from trunkline_server.core.pace import DEBT_S, LASTING_S, MAX_STRAIN_LAG_S
 from trunkline_server.core.pressure import (
-    LAG_SHED_S,
-    MIN_OVERWHELMING,
     Criticality,
     Pressure,
     Sample,
@@ -171,47 +175,71 @@ async def test_a_closed_door_lets_nobody_in_who_waits_or_comes():
         await admission.admit(INTERACTIVE, 0)
 
 
-async def test_a_loop_that_goes_on_running_late_makes_the_house_smaller_and_a_punctual_one_larger():
+async def strain(admission: Admission) -> None:
+    """The loop has been too late for so long that it is no burst."""
+    admission.feel(MAX_STRAIN_LAG_S)
+    await asyncio.sleep(LASTING_S + 0.01)
+
+
+async def test_when_the_loop_is_late_more_than_a_few_come_in_at_its_pace_only():
+    admission = door(max_in_flight=1000, max_waiting=128)
+    await enter(admission, FEW_IN_FLIGHT, STANDARD)
+    assert not admission.is_strained(asyncio.get_running_loop().time())
+
+    await strain(admission)
+
+    assert admission.is_strained(asyncio.get_running_loop().time())
+    came_in = await asyncio.gather(
+        *(admission.admit(STANDARD, 0) for _ in range(100)), return_exceptions=True
+    )
+    refused = [found for found in came_in if isinstance(found, Overloaded)]
+    assert 100 - len(refused) == pytest.approx(FEW_WAITING, abs=3)
+    assert admission.waiting == 0
+
+
+async def test_however_late_the_loop_a_few_are_always_let_in_at_once():
     admission = door(max_in_flight=1000)
-    await enter(admission, 500)
+    await strain(admission)
 
-    admission.observe(Sample(lag_s=LAG_SHED_S))
-    admission.observe(Sample(lag_s=LAG_SHED_S))
+    await asyncio.wait_for(enter(admission, FEW_IN_FLIGHT, STANDARD), 0.05)
 
-    assert admission.pressure.in_flight_limit == 400
-    for _ in range(20):
-        admission.observe(Sample())
-    assert admission.pressure.in_flight_limit == 1000
+    assert admission.in_flight == FEW_IN_FLIGHT
 
 
-async def test_a_loop_that_is_far_too_late_takes_nothing_new_but_what_matters_most():
+async def test_when_the_loop_is_late_what_matters_most_comes_in_all_the_same():
     admission = door(max_in_flight=1000)
-    await enter(admission, MIN_OVERWHELMING)
-    for _ in range(2):
-        assert not admission.is_strained
-        admission.pressure.feel(LAG_SHED_S)
+    await strain(admission)
+    await enter(admission, FEW_IN_FLIGHT, INTERACTIVE)
 
-    assert admission.is_strained
-    with pytest.raises(Overloaded):
-        admission.expect(STANDARD)
-    with pytest.raises(Overloaded):
-        await admission.admit(STANDARD, 0)
-    assert isinstance(await admission.admit(INTERACTIVE, 0), Ticket)
+    ahead = int(admission.pace.rate_per_s * DEBT_S) - FEW_IN_FLIGHT
+    await asyncio.wait_for(enter(admission, ahead, INTERACTIVE), 0.5)
 
-    admission.pressure.feel(0.0)
-    assert not admission.is_strained
-    assert isinstance(await admission.admit(STANDARD, 0), Ticket)
+    assert admission.in_flight == FEW_IN_FLIGHT + ahead
 
 
-async def test_however_late_the_loop_a_few_are_always_let_in():
-    admission = door(max_in_flight=1000)
-    for _ in range(2):
-        admission.pressure.feel(9.0)
+async def test_who_was_let_through_the_gate_has_its_turn_already():
+    admission = door(max_in_flight=1000, max_waiting=128)
+    await strain(admission)
+    await enter(admission, FEW_IN_FLIGHT, STANDARD)
 
-    await enter(admission, MIN_OVERWHELMING, STANDARD)
+    others = [asyncio.create_task(admission.admit(STANDARD, 0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.gather(*others)
+    await asyncio.sleep(0.05)
 
-    with pytest.raises(Overloaded):
-        await admission.admit(STANDARD, 0)
+    with admission.expect(STANDARD):
+        assert isinstance(await asyncio.wait_for(admission.admit(STANDARD, 0), 0.001), Ticket)
+
+
+async def test_in_a_burst_there_is_waiting_for_the_pace_too():
+    admission = door(max_in_flight=1000, max_waiting=128)
+    await enter(admission, FEW_IN_FLIGHT, STANDARD)
+    admission.feel(MAX_STRAIN_LAG_S)
+    admission.feel(0.0)
+
+    tickets = await asyncio.gather(*(admission.admit(STANDARD, 0) for _ in range(40)))
+
+    assert len(tickets) == 40
 
 
 async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full():
@@ -270,20 +298,6 @@ async def test_with_hardly_any_memory_the_largest_request_is_ended():
         small.cancel()
 
     assert told == [(MIB, Overloaded), (10, type(None))]
-
-
-async def test_the_line_moves_when_the_house_grows_again():
-    admission = door(max_in_flight=100)
-    tickets = await enter(admission, 100)
-    for _ in range(2):
-        admission.observe(Sample(lag_s=LAG_SHED_S))
-    for ticket in tickets[:20]:
-        ticket.__exit__(None, None, None)
-    waiting = await in_line(admission, INTERACTIVE)
-
-    admission.observe(Sample())
-
-    assert isinstance(await asyncio.wait_for(waiting, 0.05), Ticket)
 
 
 async def test_who_is_expected_counts_as_waiting_until_it_has_come():
