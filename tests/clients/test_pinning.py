@@ -145,7 +145,6 @@ async def test_where_nobody_is_left_each_candidate_is_named_with_the_reason(edge
     assert found.up.exchanges == []
 
 
-@pytest.mark.xfail(strict=True, reason="who is not asked, because it failed lately, is not named")
 @pytest.mark.parametrize("edge", EDGES)
 async def test_those_that_are_left_alone_for_now_are_named_too(edge):
     ask, codes = EDGES[edge]

@@ -49,10 +49,6 @@ def model_of(last: Callable[[Exchange], list[Step]]) -> Callable[[int, Exchange]
     return script
 
 
-FAILS = pytest.mark.xfail(strict=True, reason="the status says that it may be sent again")
-
-
-@FAILS
 async def test_where_all_are_throttled_after_an_effect_it_may_not_be_sent_again():
     async with world(model_of(lambda _: list(THROTTLED))) as found:
         error = await asked(found)
@@ -62,7 +58,6 @@ async def test_where_all_are_throttled_after_an_effect_it_may_not_be_sent_again(
     assert advice(error) == ("false", "-1")
 
 
-@FAILS
 async def test_where_the_server_goes_down_after_an_effect_it_may_not_be_sent_again():
     async with world(model_of(lambda _: [Hang()]), server={"drain_s": 2.2}) as found:
         asking = asyncio.create_task(asked(found))

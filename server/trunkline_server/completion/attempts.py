@@ -22,7 +22,7 @@ from trunkline_server.completion.recovery import (
     may_continue,
     prefills,
 )
-from trunkline_server.completion.verdict import verdict
+from trunkline_server.completion.verdict import MAX_NAMED, verdict
 from trunkline_server.core.attempts import attempt_message
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
@@ -585,7 +585,8 @@ class Hop:
         if self._failures:
             is_late = self.deadline.remaining_s(self._loop.time()) <= 0
             provider = self.records[-1].candidate.provider
-            return verdict(self._failures, self.attempts, provider, is_late)
+            left = [c.key for c in self.plan.candidates if c.key not in self._tried]
+            return verdict(self._failures, self.attempts, provider, is_late, left)
         waiting = [c for c in self.plan.candidates if c.key not in self._tried]
         if self._refused is not None and not waiting:
             return CapabilityUnsupported(self._refused.field, self._refused.message)
@@ -594,7 +595,7 @@ class Hop:
         wait_s = max(1.0, circuits.shortest_wait_s(waiting, now_s))
         if circuits.all_throttled(waiting, now_s):
             return AllProvidersThrottled(retry_after_s=wait_s)
-        return ProvidersUnavailable(retry_after_s=wait_s)
+        return ProvidersUnavailable([c.key for c in waiting[:MAX_NAMED]], retry_after_s=wait_s)
 
 
 # Ends that the caller or this process chose.

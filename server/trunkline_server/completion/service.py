@@ -44,6 +44,7 @@ from trunkline_server.core.errors import (
     InvalidRequest,
     NotFound,
     NotSupported,
+    ServiceError,
     TrunklineError,
 )
 from trunkline_server.core.fold import Fold
@@ -264,6 +265,8 @@ class Completions:
                     raise
         except Exception as error:
             record.reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
+            if isinstance(error, ServiceError) and turns is not None and turns.has_effects:
+                error.is_repeatable = False
             if report is not None and report.served is not None and unary is None:
                 yield [report.interrupted(hops)]
             raise

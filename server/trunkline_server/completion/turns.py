@@ -176,6 +176,7 @@ class Turns:
         self.warnings: list[CompletionWarning] = []
         self.finish: ChoiceFinished | None = None
         self.open_calls: list[str] = []  # Those of the caller's tools that the answer ends with.
+        self.has_effects = False  # A tool was called that may not be called twice.
         self._box = box
         self._tools = tools
         self._server: dict[str, ServerTool] = dict(box.tools)
@@ -361,6 +362,7 @@ class Turns:
             run.outcome = ToolOutcome(NO_TIME, is_error=True)
             run.is_last = True
             return
+        self.has_effects |= not tool.is_idempotent
         context = replace(
             self._context,
             call_id=f"{self._context.call_id}-{run.report.hop}-{run.call.id}",

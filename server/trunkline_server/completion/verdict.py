@@ -1,6 +1,7 @@
 """What the caller is told when nobody answered."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from trunkline.v1.completion_pb2 import Attempt
 from trunkline_server.core.errors import (
@@ -16,9 +17,15 @@ from trunkline_server.core.errors import (
 )
 from trunkline_server.core.failure import CONSEQUENCES, Failure
 
+MAX_NAMED: Final = 16  # Candidates that were not asked, in an error.
+
 
 def verdict(
-    failures: Sequence[UpstreamError], attempts: Sequence[Attempt], provider: str, is_late: bool
+    failures: Sequence[UpstreamError],
+    attempts: Sequence[Attempt],
+    provider: str,
+    is_late: bool,
+    left: Sequence[str] = (),
 ) -> TrunklineError:
     """One error for all failed attempts.
 
@@ -26,6 +33,7 @@ def verdict(
         failures: one or more, in order.
         provider: who failed last.
         is_late: the deadline has passed.
+        left: keys of candidates that were not asked: they failed lately, or enough others were asked.
     """
     kinds = {error.failure for error in failures}
     last = failures[-1].failure
@@ -46,8 +54,11 @@ def verdict(
         )
     if kinds <= {Failure.SLOW}:
         return UpstreamTimeout(attempts=attempts)
-    failed = (
+    failed = [
         f"{attempt.provider}/{attempt.model}: {attempt.error.message}" for attempt in attempts
-    )
+    ]
+    failed += [f"{key}: not asked" for key in left[:MAX_NAMED]]
+    if len(left) > MAX_NAMED:
+        failed.append(f"and {len(left) - MAX_NAMED} more")
     named = "; ".join(dict.fromkeys(failed))
     return AllProvidersFailed(f"all providers failed: {named}", attempts=attempts)

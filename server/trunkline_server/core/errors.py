@@ -131,7 +131,11 @@ class ContentBlocked(UpstreamRejected):
 
 
 class ServiceError(TrunklineError):
-    """Not the caller's fault."""
+    """Not the caller's fault.
+
+    Attributes:
+        is_repeatable: the request had no effect yet. False: whoever sends it again may double one.
+    """
 
     def __init__(
         self,
@@ -144,6 +148,7 @@ class ServiceError(TrunklineError):
         super().__init__(message, **metadata)
         self.retry_after_s = retry_after_s
         self.attempts = tuple(attempts)
+        self.is_repeatable = True
 
 
 class Overloaded(ServiceError):
@@ -177,6 +182,10 @@ class ProvidersUnavailable(ServiceError):
 
     reason = "UNAVAILABLE"
     message = "all providers are unavailable for now"
+
+    def __init__(self, keys: Sequence[str] = (), *, retry_after_s: float | None = None) -> None:
+        named = f": {', '.join(keys)}" if keys else ""
+        super().__init__(self.message + named, retry_after_s=retry_after_s)
 
 
 class UpstreamTimeout(ServiceError):

@@ -108,13 +108,14 @@ REASONS_BY_CODE: Final[Mapping[grpc.StatusCode, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as a caller sees it, whichever way it came."""
+    """An error as a caller sees it, whichever way it came. `is_repeatable`: as of `ServiceError`."""
 
     reason: str
     message: str
     request_id: str = ""
     field: str | None = None
     retry_after_s: float | None = None
+    is_repeatable: bool = True
 
     @property
     def status(self) -> Status:
@@ -129,7 +130,7 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
     text = error.message if isinstance(error, TrunklineError) else "internal error"
     status = status_pb2.Status(code=row.grpc_code.value[0], message=_shortened(text))
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
-    info.metadata["retryable"] = "true" if row.retryable else "false"
+    info.metadata["retryable"] = "true" if row.retryable and _is_repeatable(error) else "false"
     if isinstance(error, TrunklineError):
         for key, value in error.metadata.items():
             info.metadata[key] = value[:MAX_METADATA_CHARS]
@@ -153,6 +154,10 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
     return status
 
 
+def _is_repeatable(error: BaseException) -> bool:
+    return not isinstance(error, ServiceError) or error.is_repeatable
+
+
 def _shortened(text: str) -> str:
     """The beginning that fits: on its way all but printable ASCII takes three bytes for each of its own."""
     sent_bytes = 0
@@ -169,8 +174,8 @@ def trailers(
 ) -> tuple[tuple[str, str | bytes], ...]:
     """The trailing metadata that goes with a status."""
     found: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if isinstance(error, AllProvidersFailed):
-        # We have retried already; callers doing it too would multiply the load on what is down.
+    if isinstance(error, AllProvidersFailed) or not _is_repeatable(error):
+        # We have retried already; callers doing it too would multiply the load on what is down, or effects of tools.
         found.append(("grpc-retry-pushback-ms", str(NEVER_RETRY_MS)))
     elif isinstance(error, ServiceError) and error.retry_after_s is not None:
         found.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_s * 1000))))
@@ -187,7 +192,7 @@ def refusal(code: grpc.StatusCode, details: str, metadata: Mapping[str, str | by
         except DecodeError:
             status.Clear()
     reason = REASONS_BY_CODE.get(code, "INTERNAL_ERROR")
-    request_id, field, retry_after_s = "", None, None
+    request_id, field, retry_after_s, is_repeatable = "", None, None, True
     info = error_details_pb2.ErrorInfo()
     request = error_details_pb2.RequestInfo()
     retry = error_details_pb2.RetryInfo()
@@ -196,6 +201,9 @@ def refusal(code: grpc.StatusCode, details: str, metadata: Mapping[str, str | by
         if detail.Unpack(info):
             reason = info.reason if info.reason in STATUSES else reason
             field = info.metadata.get("field")
+            is_repeatable = (
+                not STATUSES[reason].retryable or info.metadata.get("retryable") != "false"
+            )
         elif detail.Unpack(request):
             request_id = request.request_id
         elif detail.Unpack(retry):
@@ -203,4 +211,4 @@ def refusal(code: grpc.StatusCode, details: str, metadata: Mapping[str, str | by
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
     message = status.message or (details if reason != "INTERNAL_ERROR" else "internal error")
-    return Refusal(reason, message, request_id, field, retry_after_s)
+    return Refusal(reason, message, request_id, field, retry_after_s, is_repeatable)

@@ -23,6 +23,7 @@ from trunkline_server.core.errors import (
     UpstreamError,
 )
 from trunkline_server.core.failure import Failure
+from trunkline_server.edges.rest.http import error_headers
 from trunkline_server.edges.status import (
     REASONS_BY_CODE,
     STATUSES,
@@ -197,6 +198,20 @@ def test_clients_are_told_when_to_come_again(error, pushback):
 
     assert found.pop("grpc-status-details-bin") == status.SerializeToString()
     assert found == ({} if pushback is None else {"grpc-retry-pushback-ms": pushback})
+
+
+@pytest.mark.parametrize("is_repeatable", [True, False])
+def test_who_would_double_an_effect_is_told_not_to_come_again_over_every_edge(is_repeatable):
+    error = Overloaded(retry_after_s=1.0)
+    error.is_repeatable = is_repeatable
+    status = status_message(error, ID)
+    sent = dict(trailers(status, error))
+
+    read = refusal(STATUSES[error.reason].grpc_code, "", sent)
+
+    assert sent["grpc-retry-pushback-ms"] == ("1000" if is_repeatable else "-1")
+    assert read.is_repeatable is is_repeatable
+    assert ((b"x-should-retry", b"false") in error_headers(read)) is not is_repeatable
 
 
 def test_only_the_texts_of_requests_are_shown():

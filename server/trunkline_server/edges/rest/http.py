@@ -213,7 +213,7 @@ def error_headers(refused: Refusal) -> Headers:
     if refused.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(refused.retry_after_s))))
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(refused.retry_after_s * 1000))))
-    if not refused.status.retryable:
+    if not (refused.status.retryable and refused.is_repeatable):
         # The gateway has tried what there was to try; the OpenAI SDKs would otherwise repeat every 5xx and 409.
         headers.append((b"x-should-retry", b"false"))
     return headers
