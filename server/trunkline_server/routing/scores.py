@@ -22,10 +22,11 @@ FASTEST_S: Final = 0.25
 
 # What deployments put around the name that a model has everywhere.
 _PREFIX: Final = re.compile(
-    r"^((us|eu|apac|jp|au|global)\.)?(ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\."
+    r"^((us|eu|apac|jp|au|global)\.)?((ai21|amazon|anthropic|cohere|meta|mistral|openai|qwen)\.)?"
 )
 _SUFFIX: Final = re.compile(
-    r"(-v\d+(:\d+)?|[-@]20\d{6}|-20\d\d-\d\d-\d\d|-\d\d-20\d\d|-latest|-preview(-\d\d-\d\d)?)$"
+    r"(-v\d+(:\d+)?|-\d:\d|:[a-z]+|[-@]20\d{6}|-20\d\d-\d\d-\d\d|-\d\d-20\d\d|-[01]\d[0-3]\d|-latest"
+    r"|-preview(-\d\d-\d\d)?)$"
 )
 
 
@@ -116,8 +117,8 @@ def bare_name(model: str) -> str:
 def _names(candidate: Candidate) -> tuple[str, ...]:
     """What a run may call a candidate, the closest name first."""
     upstream = f"{candidate.provider}/{candidate.model}"
-    bare = bare_name(candidate.model)
-    return (candidate.key, upstream, candidate.id, *candidate.aliases, candidate.model, f"~{bare}")
+    bare = [f"~{bare_name(name)}" for name in (candidate.model, candidate.id)]
+    return (candidate.key, upstream, candidate.id, *candidate.aliases, candidate.model, *bare)
 
 
 def _cells_by_name(run: ScoringRun | None) -> Mapping[str, dict[tuple[str, str], Cell]]:
