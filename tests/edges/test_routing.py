@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +15,9 @@ from tests.edges.errors import reason_of
 from tests.edges.observed import LIMIT_S, spec, stream
 from tests.edges.test_command import run
 from tests.support.service import model, provider, service
-from tests.support.upstream import Exchange, Pause, Step, answer, hello, upstream, whole
+from tests.support.upstream import Exchange, Hang, Pause, Step, answer, hello, upstream, whole
 from tests.unit.routing.test_scoring_run import run as scoring_run
-from trunkline import AsyncClient
+from trunkline import AsyncClient, TrunklineError
 from trunkline.v1.completion_service_pb2 import PreviewRouteRequest, PreviewRouteResponse
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
@@ -347,3 +348,22 @@ async def test_the_intent_tunes_the_effort_and_nobody_is_told_of_what_has_none(n
     efforts = [exchange.json.get("reasoning_effort") for exchange in there.exchanges]
     assert efforts == (["high", "high"] if named == "gpt-5.4" else [None, None])
     assert not completion.warnings
+
+
+async def test_who_is_always_outrun_or_left_waiting_is_not_asked_first_for_ever():
+    async with (
+        upstream(lambda _: [Hang()]) as silent,
+        upstream(hello) as other,
+        service(**two(silent.url, other.url)) as running,
+    ):
+        async with AsyncClient(running.grpc_address) as client:
+            while not other.exchanges and len(silent.exchanges) < 6:
+                # Far less than the time after which the gateway asks somebody else.
+                with suppress(TrunklineError):
+                    await client.complete(
+                        "hi", model="m", timeout_s=1.3, metadata=dict(NOT_CURIOUS)
+                    )
+        found = await preview(running, spec=spec("m"))
+
+    assert order(found) == ["b", "a"]
+    assert len(silent.exchanges) <= 5

@@ -91,8 +91,8 @@ class Admission:
         return True
 
     def _has_turn(self, criticality: Criticality, now_s: float) -> bool:
-        is_among_few = len(self._tickets) + self._expected[criticality] < FEW_IN_FLIGHT
-        return is_among_few or self.pace.has_turn(criticality, now_s)
+        in_flight = len(self._tickets) + self._expected[criticality]
+        return in_flight < FEW_IN_FLIGHT or self.pace.has_turn(criticality, now_s, in_flight)
 
     def _turn_away(self, criticality: Criticality) -> None:
         """Refuse one who would wait in vain."""

@@ -500,7 +500,9 @@ class Hop:
         attempt.error = error
         now_s = self._loop.time()
         attempt.permit.fail(now_s, error.failure, error.retry_after_s, error.http_status)
-        if not CONSEQUENCES[error.failure].blames_request and error.failure not in _OURS:
+        if error.failure in _OURS:
+            self._gave_up(attempt, now_s)
+        elif not CONSEQUENCES[error.failure].blames_request:
             self.upstream.experience.ended(
                 attempt.candidate,
                 now_s,
@@ -511,6 +513,16 @@ class Hop:
         self._failures.append(error)
         self._record(attempt)
         self.upstream.telemetry.attempt_failed(self.hop_id, attempt.candidate, error)
+
+    def _gave_up(self, attempt: Try, now_s: float) -> None:
+        """Nobody waits for it any more: that tells of its time, unless its answer has begun."""
+        if attempt.opening is None:
+            self.upstream.experience.gave_up(
+                attempt.candidate,
+                now_s,
+                whole=not self.prompt.stream,
+                waited_s=now_s - attempt.started_s,
+            )
 
     def _interrupted(self, attempt: Try, error: UpstreamError | TimeoutError) -> None:
         """An answer broke off after content."""
@@ -548,6 +560,7 @@ class Hop:
         if attempt.is_open:
             attempt.is_open = False
             attempt.permit.leave()
+            self._gave_up(attempt, self._loop.time())
             if (
                 answer is not None
                 and attempt.candidate.drain_on_disconnect

@@ -6,8 +6,10 @@ counted lately, times a pace. The pace follows the lag: where others use the mac
 longer, so it is lowered while the loop stays late, and raised while it is not. Whoever has come in then is served as
 fast as ever, and hardly any CPU goes into anybody else.
 
-It is a matter of rate and not of how many are in flight, because requests that wait for their providers cost nothing,
-and those that come in one turn of the loop are all read in that turn: too many at once make it late, however few.
+It is a matter of rate rather than of how many are in flight: requests that wait for their providers cost nothing, and
+those that come in one turn of the loop are all read in that turn, so too many at once make it late, however few. But
+when all of a sudden twice as many are in flight as usual, the processor was taken away, and what comes in would only
+join those that wait for it.
 
 The strain is over when nobody had to be kept out for a while, and the loop was in time.
 """
@@ -16,10 +18,8 @@ from typing import Final
 
 from trunkline_server.core.pressure import Criticality
 
-STRAIN_LAG_S: Final = (
-    0.05  # So late, the loop is strained; but for dear requests it is STRAIN_WORKS of them,
-)
-STRAIN_WORKS: Final = 16.0
+STRAIN_LAG_S: Final = 0.05  # So late, the loop is strained; for dear requests it is
+STRAIN_WORKS: Final = 16.0  # of them,
 MAX_STRAIN_LAG_S: Final = 0.2  # and never more than this.
 LATE_S: Final = (
     0.03  # So late, it takes on too much; but for dear requests it is LATE_WORKS of them.
@@ -42,6 +42,10 @@ USUAL_REQUESTS: Final = 4.0  # as if so many had been served.
 MEMORY: Final = 0.9  # What one look counts at the next.
 
 YIELD_S: Final = 0.5  # So long after others were kept out, batch work is.
+CROWD: Final = 2.0  # Times as many in flight as usual,
+MIN_CROWD: Final = 16  # and at least so many, are too many.
+USUAL_MEMORY: Final = 0.95
+
 BURST_S: Final = 0.01  # Of turns may gather that nobody took, but always one.
 DEBT_S: Final = 0.25  # Of turns may be taken ahead by those who matter most.
 
@@ -59,6 +63,7 @@ class Pace:
         self._rate_per_s = 1 / USUAL_WORK_S
         self._late_s = LATE_S
         self._brake = 1.0  # Until the next tick. The pace itself changes slowly.
+        self._usual_in_flight = 0.0
         self._turns = 0.0
         self._at_s = 0.0
         self._kept_out_s = float("-inf")  # When somebody was whom batch work gives way to.
@@ -95,20 +100,24 @@ class Pace:
         spent_s = self._spent_s + USUAL_REQUESTS * USUAL_WORK_S
         work_s = self._work_s = spent_s / (self._served + in_flight + USUAL_REQUESTS)
         self._late_s = max(LATE_S, LATE_WORKS * work_s)
+        if self._lag_s < self._late_s:
+            step = (1 - USUAL_MEMORY) * (in_flight - self._usual_in_flight)
+            self._usual_in_flight += step
         if self.is_strained(now_s):
             self._pace *= _step(self._lag_s / self._late_s)
             self._pace = min(MAX_PACE, max(MIN_PACE, self._pace))
         self._rate_per_s = max(MIN_RATE_PER_S, self._pace / work_s)
         self._lag_s = 0.0
 
-    def has_turn(self, criticality: Criticality, now_s: float) -> bool:
-        """May one of this criticality come in now? Batch work gives way to all other."""
+    def has_turn(self, criticality: Criticality, now_s: float, in_flight: int = 0) -> bool:
+        """May one of this criticality come in now, beside so many? Batch work gives way to all other."""
         if not self.is_strained(now_s):
             return True
         self._gather(now_s)
+        is_crowded = in_flight >= max(MIN_CROWD, CROWD * self._usual_in_flight)
         is_batch = criticality is Criticality.BATCH
         ahead = self._rate_per_s * DEBT_S if criticality is Criticality.INTERACTIVE else 0.0
-        has_turn = self._turns >= 1 - ahead
+        has_turn = self._turns >= 1 - ahead and not is_crowded
         if is_batch and now_s < self._kept_out_s + YIELD_S:
             has_turn = False
         if not has_turn:

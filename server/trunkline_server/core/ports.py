@@ -137,6 +137,10 @@ class Experience(Protocol):
         """
         ...
 
+    def gave_up(self, candidate: Candidate, now_s: float, *, whole: bool, waited_s: float) -> None:
+        """Its answer had not begun when the caller left, or when another one's came."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -99,6 +99,11 @@ class Experience:
             usual = self._output_tokens.get(key, USUAL_OUTPUT_TOKENS)
             self._output_tokens[key] = usual + OUTPUT_STEP * (output_tokens - usual)
 
+    def gave_up(self, candidate: Candidate, now_s: float, *, whole: bool, waited_s: float) -> None:
+        """Its answer had not begun when the caller left, or when another one's came."""
+        if self.learns:
+            self.policy(whole=whole).belief(candidate.key, now_s).outwait(now_s, waited_s)
+
     @property
     def knows_failing(self) -> bool:
         """May `failing` have something to say? Most of the time it has not."""

@@ -174,6 +174,18 @@ class Belief:
             self._time(math.log(max(latency_s, MIN_LATENCY_S)), log_s)
         self.good_until_s = -math.inf
 
+    def outwait(self, now_s: float, waited_s: float) -> None:
+        """Nobody waits any more for an attempt that has not begun to answer: it would have taken longer than that.
+
+        What was to be expected anyway is no news.
+        """
+        log_s, weight = self._mean(now_s)
+        if waited_s > math.exp(log_s + self._variance / 2):
+            self._weight = weight
+            self._at_s = max(now_s, self._at_s)
+            self._time(math.log(waited_s), log_s)
+            self.good_until_s = -math.inf
+
     def _mean(self, now_s: float) -> tuple[float, float]:
         """Of the logarithm of time to first token; and the weight of the observations in it."""
         weight = self._weight * math.exp(-FORGETTING_PER_S * max(0.0, now_s - self._at_s))

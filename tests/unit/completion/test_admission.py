@@ -12,7 +12,7 @@ from trunkline_server.completion.admission import (
 )
 from trunkline_server.core.errors import Draining, Overloaded
 from trunkline_server.core.line import INTERVAL_S
-from trunkline_server.core.pace import DEBT_S, LASTING_S, MAX_STRAIN_LAG_S
+from trunkline_server.core.pace import DEBT_S, LASTING_S, MAX_STRAIN_LAG_S, MIN_CROWD
 from trunkline_server.core.pressure import (
     Criticality,
     Pressure,
@@ -237,9 +237,30 @@ async def test_in_a_burst_there_is_waiting_for_the_pace_too():
     admission.feel(MAX_STRAIN_LAG_S)
     admission.feel(0.0)
 
-    tickets = await asyncio.gather(*(admission.admit(STANDARD, 0) for _ in range(40)))
+    async def one() -> bool:
+        with await admission.admit(STANDARD, 0):
+            await asyncio.sleep(0.001)
+        return True
 
-    assert len(tickets) == 40
+    assert await asyncio.gather(*(one() for _ in range(40))) == [True] * 40
+
+
+async def test_where_twice_as_many_are_in_flight_as_usual_nobody_else_comes_in():
+    admission = door(max_in_flight=1000, max_waiting=128)
+    admission.feel(MAX_STRAIN_LAG_S)
+    admission.feel(0.0)
+
+    async def stay() -> None:
+        with await admission.admit(STANDARD, 0):
+            await asyncio.sleep(1)
+
+    staying = [asyncio.create_task(stay()) for _ in range(100)]
+    await asyncio.sleep(0.3)
+
+    assert admission.in_flight == MIN_CROWD
+    for task in staying:
+        task.cancel()
+    await asyncio.gather(*staying, return_exceptions=True)
 
 
 async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full():

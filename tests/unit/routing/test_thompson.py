@@ -138,3 +138,25 @@ def test_without_a_scoring_run_the_first_observations_say_what_is_usual():
     long_after = policy.belief("fast", 1e6).expected(1e6).latency_s
 
     assert long_after == pytest.approx(0.05, rel=0.2)
+
+
+def test_who_is_never_waited_for_is_taken_for_slow_and_not_for_failing():
+    policy = Thompson(SCORED)
+    before = policy.belief("fast", 0.0).expected(0.0)
+    for second in range(1, 6):
+        policy.belief("fast", float(second)).outwait(float(second), 5.0)
+
+    after = policy.belief("fast", 5.0).expected(5.0)
+
+    assert after.latency_s > 1.0
+    assert after.failure == pytest.approx(before.failure, rel=0.1)
+    assert leader(policy, 5.0) == "near"
+
+
+def test_who_was_left_before_it_could_answer_is_none_the_worse_for_it():
+    policy = Thompson(SCORED)
+    before = policy.belief("fast", 0.0).expected(0.0)
+    for second in range(1, 50):
+        policy.belief("fast", float(second)).outwait(float(second), 0.2)
+
+    assert policy.belief("fast", 0.0).expected(0.0).latency_s == before.latency_s
