@@ -15,9 +15,6 @@ from trunkline_server.core.pressure import Criticality, Pressure, Sample
 RETRY_AFTER_S: Final = 1.0
 # Under overload there wait as many as keep the house full: one for so many that have room. More would wait in vain.
 CUSHION: Final = 8
-# So few are no overload, however late the loop runs: in flight, and waiting for a turn.
-FEW_IN_FLIGHT: Final = 8
-FEW_WAITING: Final = 8
 MIN_TURN_S: Final = 0.002  # Between two looks whether somebody who waits has a turn.
 JITTER: Final = 0.2  # So that those who were sent away together do not come back together.
 HIGHEST_FIRST: Final = tuple(sorted(Criticality, reverse=True))
@@ -92,7 +89,9 @@ class Admission:
 
     def _has_turn(self, criticality: Criticality, now_s: float) -> bool:
         in_flight = len(self._tickets) + self._expected[criticality]
-        return in_flight < FEW_IN_FLIGHT or self.pace.has_turn(criticality, now_s, in_flight)
+        return in_flight < self.pace.few_in_flight or self.pace.has_turn(
+            criticality, now_s, in_flight
+        )
 
     def _turn_away(self, criticality: Criticality) -> None:
         """Refuse one who would wait in vain."""
@@ -108,7 +107,7 @@ class Admission:
     def _few(self, criticality: Criticality, now_s: float) -> int:
         """So many may wait under overload: who comes after them would wait in vain."""
         if self.pace.is_strained(now_s):
-            return FEW_WAITING
+            return self.pace.few_waiting
         return max(1, self.pressure.room(criticality) // CUSHION)
 
     async def admit(self, criticality: Criticality, size_bytes: int) -> "Ticket":

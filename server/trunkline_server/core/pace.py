@@ -8,8 +8,8 @@ fast as ever, and hardly any CPU goes into anybody else.
 
 It is a matter of rate rather than of how many are in flight: requests that wait for their providers cost nothing, and
 those that come in one turn of the loop are all read in that turn, so too many at once make it late, however few. But
-when all of a sudden twice as many are in flight as usual, the processor was taken away, and what comes in would only
-join those that wait for it.
+while the loop is late, and all of a sudden twice as many are in flight as usual, the processor was taken away, and what
+comes in would only join those that wait for it.
 
 The strain is over when nobody had to be kept out for a while, and the loop was in time.
 """
@@ -18,7 +18,7 @@ from typing import Final
 
 from trunkline_server.core.pressure import Criticality
 
-STRAIN_LAG_S: Final = 0.05  # So late, the loop is strained; for dear requests it is
+STRAIN_LAG_S: Final = 0.1  # So late, the loop is strained; for dear requests it is
 STRAIN_WORKS: Final = 16.0  # of them,
 MAX_STRAIN_LAG_S: Final = 0.2  # and never more than this.
 LATE_S: Final = (
@@ -42,6 +42,10 @@ USUAL_REQUESTS: Final = 4.0  # as if so many had been served.
 MEMORY: Final = 0.9  # What one look counts at the next.
 
 YIELD_S: Final = 0.5  # So long after others were kept out, batch work is.
+# So few are no overload, however late the loop runs: those that so much CPU serves, in flight and waiting for a turn.
+FEW_IN_FLIGHT_S: Final = 0.1
+FEW_WAITING_S: Final = 0.05
+MIN_FEW: Final = 8
 CROWD: Final = 2.0  # Times as many in flight as usual,
 MIN_CROWD: Final = 16  # and at least so many, are too many.
 USUAL_MEMORY: Final = 0.95
@@ -76,6 +80,16 @@ class Pace:
     def is_strained(self, now_s: float) -> bool:
         """Is the rate held to?"""
         return now_s < self._strained_until_s
+
+    @property
+    def few_in_flight(self) -> int:
+        """So many need no turn."""
+        return max(MIN_FEW, int(FEW_IN_FLIGHT_S / self._work_s))
+
+    @property
+    def few_waiting(self) -> int:
+        """So many wait for a turn with a good chance to get it in time."""
+        return max(MIN_FEW, int(FEW_WAITING_S / self._work_s))
 
     def is_lasting(self, now_s: float) -> bool:
         """Has the rate been held to for so long that no burst is the reason?"""
@@ -114,7 +128,8 @@ class Pace:
         if not self.is_strained(now_s):
             return True
         self._gather(now_s)
-        is_crowded = in_flight >= max(MIN_CROWD, CROWD * self._usual_in_flight)
+        crowd = max(MIN_CROWD, CROWD * self._usual_in_flight)
+        is_crowded = self._brake < 1 and in_flight >= crowd
         is_batch = criticality is Criticality.BATCH
         ahead = self._rate_per_s * DEBT_S if criticality is Criticality.INTERACTIVE else 0.0
         has_turn = self._turns >= 1 - ahead and not is_crowded

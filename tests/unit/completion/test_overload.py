@@ -142,7 +142,7 @@ def run(main: Coroutine[Any, Any, Any], loop: VirtualLoop) -> Any:
 
 @pytest.mark.parametrize(
     ("work_s", "provider_s", "callers"),
-    [(0.006, 0.02, 16), (0.012, 0.02, 16), (0.006, 0.5, 75)],
+    [(0.006, 0.02, 24), (0.012, 0.02, 16), (0.006, 0.5, 75)],
     ids=["usual", "dear", "slow provider"],
 )
 def test_three_times_the_load_leaves_goodput_and_latency_as_they_were(work_s, provider_s, callers):

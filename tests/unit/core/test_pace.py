@@ -55,8 +55,8 @@ def test_a_loop_that_is_in_time_lets_everybody_in():
     [
         (STRAIN_LAG_S - 0.001, 0.001, False),
         (STRAIN_LAG_S, 0.001, True),
-        (0.079, 0.005, False),
-        (0.081, 0.005, True),
+        (0.127, 0.008, False),
+        (0.129, 0.008, True),
         (MAX_STRAIN_LAG_S - 0.001, 0.5, False),
         (MAX_STRAIN_LAG_S, 0.5, True),
     ],
@@ -182,3 +182,36 @@ def test_it_says_when_the_next_turn_is():
     assert 0 < wait_s <= 2 * WORK_S
     assert not pace.has_turn(STANDARD, 0.5 + wait_s - 0.001)
     assert pace.has_turn(STANDARD, 0.5 + wait_s + 1e-9)
+
+
+@pytest.mark.parametrize(("is_late", "in_flight", "comes_in"), [
+    (True, 15, True),
+    (True, 16, False),
+    (False, 16, True),
+])  # fmt: skip
+def test_nobody_joins_a_crowd_that_waits_for_the_processor(is_late, in_flight, comes_in):
+    pace = working(lag_s=0.2)
+    pace.feel(0.04 if is_late else 0.0, 0.0)
+
+    assert pace.has_turn(STANDARD, 0.1, in_flight) is comes_in
+
+
+def test_a_crowd_is_more_than_is_usual():
+    pace = Pace()
+    for _ in range(200):
+        pace.observe(0.01, 10, 100, 0.0)
+    pace.feel(0.2, 0.0)
+
+    assert pace.has_turn(STANDARD, 0.1, 190)
+    assert not pace.has_turn(STANDARD, 0.2, 200)
+
+
+@pytest.mark.parametrize(
+    ("work_s", "few"), [(0.0005, (200, 100)), (0.005, (20, 10)), (0.05, (8, 8))]
+)
+def test_how_many_are_few_depends_on_what_they_cost(work_s, few):
+    pace = Pace()
+    for _ in range(300):
+        pace.observe(100 * work_s, 100, 0, 0.0)
+
+    assert (pace.few_in_flight, pace.few_waiting) == pytest.approx(few, rel=0.05)
