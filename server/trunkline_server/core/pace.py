@@ -37,13 +37,13 @@ MIN_PACE: Final = 0.25
 MAX_PACE: Final = 1.0
 MIN_RATE_PER_S: Final = 10.0
 
-USUAL_WORK_S: Final = 0.003  # Of CPU, for a request,
+USUAL_WORK_S: Final = 0.0015  # Of CPU, for a request,
 USUAL_REQUESTS: Final = 4.0  # as if so many had been served.
 MEMORY: Final = 0.9  # What one look counts at the next.
 
 YIELD_S: Final = 0.5  # So long after others were kept out, batch work is.
 # So few are no overload, however late the loop runs: those that so much CPU serves, in flight and waiting for a turn.
-FEW_IN_FLIGHT_S: Final = 0.1
+FEW_IN_FLIGHT_S: Final = 0.08
 FEW_WAITING_S: Final = 0.05
 MIN_FEW: Final = 8
 CROWD: Final = 2.0  # Times as many in flight as usual,

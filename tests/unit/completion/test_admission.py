@@ -198,7 +198,8 @@ async def test_when_the_loop_is_late_more_than_a_few_come_in_at_its_pace_only():
         *(admission.admit(STANDARD, 0) for _ in range(100)), return_exceptions=True
     )
     refused = [found for found in came_in if isinstance(found, Overloaded)]
-    assert 100 - len(refused) == pytest.approx(FEW_WAITING, abs=3)
+    # Those who wait, and those for whom there was a turn meanwhile.
+    assert FEW_WAITING <= 100 - len(refused) <= FEW_WAITING + 20
     assert admission.waiting == 0
 
 
