@@ -79,9 +79,11 @@ class Admission:
         return Expected(self, criticality, has_turn)
 
     def _takes_turn(self, criticality: Criticality) -> bool:
-        """Is there room, and a turn? Then it is taken."""
+        """Is there room, and a turn that nobody else waits for? Then it is taken."""
         taken = len(self._tickets) + self._expected[criticality]
         now_s = asyncio.get_running_loop().time()
+        if self.pace.is_strained(now_s) and self._waits_above(criticality):
+            return False
         if taken >= self.pressure.room(criticality) or not self._has_turn(criticality, now_s):
             return False
         self.pace.take_turn()
@@ -146,6 +148,10 @@ class Admission:
             raise
         ticket.size_bytes = size_bytes
         return ticket
+
+    def _waits_above(self, criticality: Criticality) -> bool:
+        """Does somebody wait who matters as much, or more?"""
+        return any(self._lines[other] for other in Criticality if other >= criticality)
 
     def _waits_below(self, criticality: Criticality) -> bool:
         return any(self._lines[lower] for lower in Criticality if lower < criticality)

@@ -1,5 +1,6 @@
 """Who may answer a request, best first: names to candidates, hard filters, order."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -109,7 +110,8 @@ class Router:
         filters = _Filters(spec, needs, selection)
         plan = self._plan(spec, request_id, selection, filters, whole)
         is_open = plan.decision is not None or selection.strategy is WEIGHTED
-        if is_plain and not is_open and not filters.least_tokens:
+        depends_on_length = not selection.pinned and selection.min_window < math.inf
+        if is_plain and not is_open and not depends_on_length:
             self._plans[name] = plan
         return plan
 

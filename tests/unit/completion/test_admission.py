@@ -251,6 +251,25 @@ async def test_in_a_burst_there_is_waiting_for_the_pace_too():
     assert await asyncio.gather(*(one() for _ in range(40))) == [True] * 40
 
 
+async def test_nobody_takes_the_turn_of_one_who_waits():
+    admission = door(max_in_flight=1000, max_waiting=128)
+    await strain(admission)
+    await enter(admission, FEW_IN_FLIGHT, STANDARD)
+    first = asyncio.create_task(admission.admit(STANDARD, 0))
+    waiting = asyncio.create_task(admission.admit(STANDARD, 0))
+    done = [first]
+    while not admission.waiting:  # Until there is no turn left for one of them.
+        done.append(waiting)
+        waiting = asyncio.create_task(admission.admit(STANDARD, 0))
+        await asyncio.sleep(0)
+
+    late = asyncio.create_task(admission.admit(STANDARD, 0))
+    finished, _ = await asyncio.wait([waiting, late], return_when=asyncio.FIRST_COMPLETED)
+
+    assert waiting in finished
+    await asyncio.gather(late, *done)
+
+
 async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full():
     admission = door(max_in_flight=16, max_waiting=128)
     await enter(admission, 16)

@@ -424,6 +424,14 @@ def test_who_could_not_hold_the_messages_is_not_asked_unless_by_name():
     assert len(short.candidates) == 2
 
 
+def test_a_short_request_says_nothing_of_a_long_one():
+    only = router(candidate("a", context_window_tokens=1_000))
+    only.plan(spec(model="auto"), "req_1")
+
+    with pytest.raises(NoEligibleProvider, match="its context window holds 1000 tokens"):
+        only.plan(spec(Part(text="word " * 2_000), model="auto"), "req_1")
+
+
 def test_a_picture_is_not_counted_as_text():
     small = candidate("a", context_window_tokens=1_000)
     picture = Part(image=Media(data=b"x" * 100_000))
