@@ -22,6 +22,8 @@ from trunkline import AsyncClient, TrunklineError, text
 from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
+pytestmark = pytest.mark.once
+
 LIMIT_S: Final = 60.0
 LOCAL_OFF: Final = {"TRUNKLINE_LOCAL_ENABLED": "false"}
 NOWHERE: Final = "http://127.0.0.1:9"

@@ -20,6 +20,8 @@ from tests.faults.gateway import written
 from trunkline import AsyncClient, json_schema, text
 from trunkline_server.local_model.process import default_model_path, has_engine
 
+pytestmark = pytest.mark.once
+
 LIMIT_S: Final = 120.0
 CAPITAL: Final = "What is the capital of France? Answer in one sentence."
 ANSWER: Final = {

@@ -18,6 +18,8 @@ from trunkline_server.edges.rest.connection import Connection
 from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import ACCEPT_PAUSE_S, HttpServer
 
+pytestmark = pytest.mark.once
+
 LIMIT_S = 10.0
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 PAGE = b"GET /livez HTTP/1.1\r\nhost: g\r\n\r\n"

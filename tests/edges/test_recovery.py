@@ -31,6 +31,8 @@ from trunkline.v1.completion_service_pb2 import CompleteRequest, StreamOptions
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import Recovery, RoutingConstraints
 
+pytestmark = pytest.mark.once
+
 SAID = "The quick brown fox "
 CUT: list[Step] = [
     head(),

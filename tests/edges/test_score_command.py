@@ -25,6 +25,8 @@ from trunkline_server.scoring.command import ScoreOptions, score
 from trunkline_server.scoring.questions import bundled
 from trunkline_server.scoring.run import GIVE_UP, MAX_OUTPUT_TOKENS
 
+pytestmark = pytest.mark.once
+
 QUESTIONS = {question.prompt: question for question in bundled().questions}
 ENGLISH = sum(question.language == "en" for question in QUESTIONS.values())
 IN_ENGLISH = ("--languages", "en")

@@ -48,6 +48,8 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Message, Part, Role, ToolCall, ToolResult
 
+pytestmark = pytest.mark.once
+
 STARTED: Final = ServerToolState.SERVER_TOOL_STATE_STARTED
 SUCCEEDED: Final = ServerToolState.SERVER_TOOL_STATE_SUCCEEDED
 FAILED: Final = ServerToolState.SERVER_TOOL_STATE_FAILED

@@ -19,6 +19,8 @@ from trunkline.v1.completion_service_pb2 import CompleteRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, RegisteredSource, Tool, ToolOptions
 
+pytestmark = pytest.mark.once
+
 CLOSED_WITHIN_S: Final = 0.050
 TIMES: Final = [
     pytest.param(100, id="short"),

@@ -28,6 +28,8 @@ from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest, StreamOpti
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import ToolOptions
 
+pytestmark = pytest.mark.once
+
 HOP_LIMIT: Final = FinishReason.FINISH_REASON_HOP_LIMIT
 MAX_HOPS: Final = 20
 ENOUGH: Final = "Enough."

@@ -34,6 +34,8 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Message, Part, Role, ToolResult
 
+pytestmark = pytest.mark.once
+
 LONG = "".join(f"{number:06d}," for number in range(20_000))
 
 

@@ -17,6 +17,8 @@ from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import ToolOptions
 
+pytestmark = pytest.mark.once
+
 THROTTLED = whole({"error": {}}, 429, "retry-after: 30")
 
 

@@ -15,6 +15,8 @@ from tests.support.service import model, provider
 from tests.support.upstream import Exchange, Step, answer, upstream
 from trunkline.v1.completion_spec_pb2 import RegisteredSource, Tool, ToolOptions
 
+pytestmark = pytest.mark.once
+
 SCRIPT: Final = Path(__file__).parents[1] / "tools/mcp_script.py"
 READY_WITHIN_S: Final = 1.5  # Of a whole start. A server that is waited for takes 5 s at least.
 PID: Final = Tool(name="pid", registered=RegisteredSource())

@@ -24,6 +24,8 @@ from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import BuiltinSource, Tool, ToolOptions, WebhookSource
 from trunkline_server.app import Service
 
+pytestmark = pytest.mark.once
+
 AT_ONCE: Final = 32  # Calls of one turn that are run.
 DOMAIN: Final = ".rebind.example.com"
 

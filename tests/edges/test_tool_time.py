@@ -30,6 +30,8 @@ from trunkline.v1.completion_service_pb2 import CompleteRequest, StreamOptions
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import RegisteredSource, Tool, ToolOptions
 
+pytestmark = pytest.mark.once
+
 FINAL: Final = StreamOptions(include_final_messages=True)
 
 

@@ -19,6 +19,8 @@ from trunkline_server.core.candidate import Price
 from trunkline_server.providers.prices import MAX_NAME_CHARS, list_price, version
 from trunkline_server.providers.registry import DIALECTS
 
+pytestmark = pytest.mark.once
+
 TODAY = date(2026, 11, 22)
 ROOT = Path(__file__).resolve().parents[3]
 TABLE = msgspec.json.decode((files(providers) / "list_prices.json").read_bytes())

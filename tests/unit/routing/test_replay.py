@@ -1,7 +1,11 @@
 """The replay of a simulated world over real sockets. Its figures are for `python -m bench.routing.replay`."""
 
+import pytest
+
 from bench.routing.replay import FastLoop, replayed
 from bench.routing.worlds import TUNING_SEEDS
+
+pytestmark = pytest.mark.once
 
 SPEED = 40.0
 
