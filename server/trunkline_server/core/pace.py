@@ -26,6 +26,7 @@ LATE_S: Final = (
 )
 LATE_WORKS: Final = 3.0
 FAR_TOO_LATE: Final = 4.0  # Times as late, it takes on far too much.
+HICCUP_S: Final = 0.4  # For less, it is not: a burst, or a hiccup of the machine.
 STRAIN_S: Final = 2.0
 LASTING_S: Final = 0.5
 
@@ -59,6 +60,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._strained_from_s = self._strained_until_s = float("-inf")
+        self._late_from_s = float("inf")
         self._lag_s = 0.0
         self._pace = 1.0
         self._spent_s = 0.0
@@ -99,7 +101,11 @@ class Pace:
         """The loop has ticked, so much too late."""
         self._lag_s = max(self._lag_s, lag_s)
         self._brake = min(1.0, self._late_s / lag_s) if lag_s > 0 else 1.0
-        if lag_s >= min(MAX_STRAIN_LAG_S, max(STRAIN_LAG_S, STRAIN_WORKS * self._work_s)):
+        if lag_s < min(MAX_STRAIN_LAG_S, max(STRAIN_LAG_S, STRAIN_WORKS * self._work_s)):
+            self._late_from_s = float("inf")
+            return
+        self._late_from_s = min(self._late_from_s, now_s - lag_s)
+        if self.is_strained(now_s) or now_s >= self._late_from_s + HICCUP_S:
             if not self.is_strained(now_s):
                 self._strained_from_s = now_s
                 self._pace = 1.0

@@ -226,15 +226,20 @@ def _first_token_ms(completion: Completion) -> float | None:
     return None
 
 
+BREAKER_OPEN: Final = "UNAVAILABLE"  # The model has failed already, and more than once.
+
+
 def _is_ours(error: TrunklineError) -> bool:
     """Is it between us and the gateway? Then no model has anything to do with it."""
-    unreached = isinstance(error, Unavailable) and error.reason == error.code.name
+    unreached = isinstance(error, Unavailable) and not error.request_id
     return unreached or isinstance(error, Unauthenticated)
 
 
 def _wait_s(error: TrunklineError) -> float | None:
     """How long the model asks to be left alone; None where it has simply failed."""
     if error.retry_after_s is None or not isinstance(error, ResourceExhausted | Unavailable):
+        return None
+    if error.reason == BREAKER_OPEN:
         return None
     return max(MIN_WAIT_S, error.retry_after_s)
 

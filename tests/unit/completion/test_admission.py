@@ -11,8 +11,8 @@ from trunkline_server.core.pace import (
     DEBT_S,
     FEW_IN_FLIGHT_S,
     FEW_WAITING_S,
+    HICCUP_S,
     LASTING_S,
-    MAX_STRAIN_LAG_S,
     USUAL_WORK_S,
 )
 from trunkline_server.core.pressure import (
@@ -181,7 +181,7 @@ async def test_a_closed_door_lets_nobody_in_who_waits_or_comes():
 
 async def strain(admission: Admission) -> None:
     """The loop has been too late for so long that it is no burst."""
-    admission.feel(MAX_STRAIN_LAG_S)
+    admission.feel(HICCUP_S)
     await asyncio.sleep(LASTING_S + 0.01)
     admission.feel(0.0)
 
@@ -240,7 +240,7 @@ async def test_who_was_let_through_the_gate_has_its_turn_already():
 async def test_in_a_burst_there_is_waiting_for_the_pace_too():
     admission = door(max_in_flight=1000, max_waiting=128)
     await enter(admission, FEW_IN_FLIGHT, STANDARD)
-    admission.feel(MAX_STRAIN_LAG_S)
+    admission.feel(HICCUP_S)
     admission.feel(0.0)
 
     async def one() -> bool:

@@ -4,6 +4,7 @@ import pytest
 
 from trunkline_server.core.pace import (
     DEBT_S,
+    HICCUP_S,
     LASTING_S,
     MAX_STRAIN_LAG_S,
     MIN_PACE,
@@ -25,7 +26,9 @@ def working(lag_s: float = 0.0, looks: int = 60, until_s: float = 0.0) -> Pace:
     pace = Pace()
     for _ in range(looks):
         pace.observe(SAMPLE_S, PER_LOOK, 0, until_s)
-    pace.feel(lag_s, until_s)
+    if lag_s:
+        pace.feel(lag_s, until_s - HICCUP_S)
+        pace.feel(lag_s, until_s)
     return pace
 
 
@@ -68,9 +71,30 @@ def test_it_is_strained_when_the_loop_is_late_by_more_than_a_few_requests(
     for _ in range(200):
         pace.observe(100 * work_s, 100, 0, 0.0)
 
-    pace.feel(lag_s, 0.0)
+    for now_s in (-HICCUP_S, 0.0):
+        pace.feel(lag_s, now_s)
 
     assert pace.is_strained(0.0) is is_strained
+
+
+@pytest.mark.parametrize(
+    ("lags_s", "is_strained"),
+    [
+        ([0.3], False),
+        ([0.45], True),
+        ([0.15, 0.15], False),
+        ([0.15, 0.15, 0.15], True),
+        ([0.15, 0.0, 0.15, 0.0, 0.15], False),
+        ([0.15, 0.15, 0.0, 0.15, 0.15], False),
+    ],
+)
+def test_a_hiccup_is_no_strain(lags_s, is_strained):
+    pace, now_s = Pace(), 0.0
+    for lag_s in lags_s:
+        now_s += 0.05 + lag_s
+        pace.feel(lag_s, now_s)
+
+    assert pace.is_strained(now_s) is is_strained
 
 
 def test_under_strain_as_many_come_in_as_the_processor_serves():
@@ -123,7 +147,7 @@ def test_a_machine_that_others_keep_busy_is_not_taken_for_requests_that_are_dear
     pace = Pace()
     for _ in range(40):
         pace.observe(0.01, 0, 48, 0.0)  # Hardly any CPU, and nothing has ended yet.
-    pace.feel(0.3, 0.0)
+    pace.feel(HICCUP_S, 0.0)
 
     assert pace.rate_per_s > 400
 
@@ -200,7 +224,7 @@ def test_a_crowd_is_more_than_is_usual():
     pace = Pace()
     for _ in range(200):
         pace.observe(0.01, 10, 100, 0.0)
-    pace.feel(0.2, 0.0)
+    pace.feel(HICCUP_S, 0.0)
 
     assert pace.has_turn(STANDARD, 0.1, 190)
     assert not pace.has_turn(STANDARD, 0.2, 200)
