@@ -20,13 +20,13 @@ from trunkline_server.core.pressure import Criticality
 
 STRAIN_LAG_S: Final = 0.1  # So late, the loop is strained; for dear requests it is
 STRAIN_WORKS: Final = 16.0  # of them,
-MAX_STRAIN_LAG_S: Final = 0.2  # and never more than this.
+MAX_STRAIN_LAG_S: Final = 0.15  # and never more than this.
 LATE_S: Final = (
     0.03  # So late, it takes on too much; but for dear requests it is LATE_WORKS of them.
 )
 LATE_WORKS: Final = 3.0
 FAR_TOO_LATE: Final = 4.0  # Times as late, it takes on far too much.
-HICCUP_S: Final = 0.4  # For less, it is not: a burst, or a hiccup of the machine.
+HICCUP_S: Final = 0.25  # After so long. One late tick alone is a burst, or a hiccup of the machine.
 STRAIN_S: Final = 2.0
 LASTING_S: Final = 0.5
 
@@ -104,7 +104,7 @@ class Pace:
         if lag_s < min(MAX_STRAIN_LAG_S, max(STRAIN_LAG_S, STRAIN_WORKS * self._work_s)):
             self._late_from_s = float("inf")
             return
-        self._late_from_s = min(self._late_from_s, now_s - lag_s)
+        self._late_from_s = min(self._late_from_s, now_s)
         if self.is_strained(now_s) or now_s >= self._late_from_s + HICCUP_S:
             if not self.is_strained(now_s):
                 self._strained_from_s = now_s

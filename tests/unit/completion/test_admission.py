@@ -181,7 +181,9 @@ async def test_a_closed_door_lets_nobody_in_who_waits_or_comes():
 
 async def strain(admission: Admission) -> None:
     """The loop has been too late for so long that it is no burst."""
-    admission.feel(HICCUP_S)
+    admission.feel(0.2)
+    await asyncio.sleep(HICCUP_S + 0.01)
+    admission.feel(0.2)
     await asyncio.sleep(LASTING_S + 0.01)
     admission.feel(0.0)
 
@@ -240,7 +242,9 @@ async def test_who_was_let_through_the_gate_has_its_turn_already():
 async def test_in_a_burst_there_is_waiting_for_the_pace_too():
     admission = door(max_in_flight=1000, max_waiting=128)
     await enter(admission, FEW_IN_FLIGHT, STANDARD)
-    admission.feel(HICCUP_S)
+    admission.feel(0.2)
+    await asyncio.sleep(HICCUP_S + 0.01)
+    admission.feel(0.2)
     admission.feel(0.0)
 
     async def one() -> bool:
