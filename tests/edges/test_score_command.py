@@ -15,6 +15,7 @@ import pytest
 
 from tests.edges.test_command import LIMIT_S, LOCAL_OFF, configured, over, run
 from tests.faults.gateway import gateway
+from tests.faults.waiting import until
 from tests.support.service import model, provider, service
 from tests.support.upstream import Exchange, Hang, Step, Upstream, answer, head, upstream, whole
 from trunkline_server.config import ConfigError
@@ -284,13 +285,11 @@ async def test_ctrl_c_stores_nothing_and_leaves_nothing_running(tmp_path):
             stderr=asyncio.subprocess.PIPE,
         )
         try:
+            await until(lambda: bool(slow.exchanges), "a question")
+            process.send_signal(signal.SIGINT)
             async with asyncio.timeout(LIMIT_S):
-                while not slow.exchanges:  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(0.02)
-                process.send_signal(signal.SIGINT)
                 _, err = await process.communicate()
-                while slow.open_sockets:  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(0.02)
+            await until(lambda: not slow.open_sockets, "the model is left")
         finally:
             if process.returncode is None:
                 process.kill()
@@ -305,9 +304,7 @@ async def test_a_gateway_that_goes_away_is_no_models_fault(tmp_path):
     async with upstream(hangs) as slow, gateway(tmp_path, **over(slow.url)) as serving:
         to = ("--target", serving.grpc_address, *IN_ENGLISH)
         command = asyncio.create_task(run("score", *to, folder=tmp_path))
-        async with asyncio.timeout(LIMIT_S):
-            while not slow.exchanges:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(slow.exchanges), "a question")
         serving.process.kill()
         found = await command
 
@@ -342,10 +339,9 @@ async def on_terminal(folder: Path, typed: bytes, *arguments: str) -> tuple[int,
         )
         loop.add_reader(outside, read)
         try:
+            await until(lambda: not typed or b"Go on?" in shown, "the question whether to go on")
+            os.write(outside, typed)
             async with asyncio.timeout(LIMIT_S):
-                while typed and b"Go on?" not in shown:  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(0.02)
-                os.write(outside, typed)
                 code = await process.wait()
         finally:
             if process.returncode is None:

@@ -10,10 +10,14 @@ from trunkline.v1.completion_event_pb2 import (
     UsageUpdate,
 )
 from trunkline.v1.completion_pb2 import CompletionWarning, FinishReason, Usage
+from trunkline_server.completion.attempts import Upstream
+from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.pump import Pump
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
-from trunkline_server.core.ports import AttemptFacts, Prompt, RequestRecord
+from trunkline_server.core.ports import AttemptFacts, Prompt, Providers, RequestRecord, Telemetry
+from trunkline_server.routing.experience import Experience
 
 # An event, an error that is raised in its place, or seconds of silence.
 Step = CompleteResponse | UpstreamError | float
@@ -126,3 +130,17 @@ class QuietTelemetry:
     def drained(self, request_id: str, candidate: Candidate, usage: Usage | None) -> None:
         """Provider and usage."""
         self.drains.append((candidate.provider, usage))
+
+
+def upstream_over(
+    providers: Providers, telemetry: Telemetry, circuits: Circuits | None = None
+) -> Upstream:
+    """What the attempt loop works with, without chance."""
+    return Upstream(
+        providers,
+        circuits or Circuits(lambda: 0.0),
+        telemetry,
+        Pump(telemetry),
+        Experience({}),
+        lambda: 0.0,
+    )

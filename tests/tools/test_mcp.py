@@ -494,16 +494,16 @@ async def test_whoever_hurries_a_lesson_does_not_start_servers_faster(tmp_path):
     assert 1 <= len(starts.read_text().splitlines()) <= 4
 
 
-async def test_a_registry_that_closes_while_it_learns_leaves_no_server_behind():
-    servers = [
-        RegisteredMcpServer("m", command=[sys.executable, str(HERE / "mcp_script.py"), "mute"])
-    ]
+async def test_a_registry_that_closes_while_it_learns_leaves_no_server_behind(tmp_path):
+    started = tmp_path / "started"
+    command = ["/bin/sh", "-c", f"echo > {started}; exec sleep 600"]  # Says nothing.
+    servers = [RegisteredMcpServer("m", command=command)]
     tools = ToolRegistry([RegisteredTool("t", mcp_server="m")], servers, {}, STRICT, now=time.time)
     problems: list[str] = []
 
     before = asyncio.all_tasks()
     tools.begin_learning(problems.append)
-    await asyncio.sleep(0.3)
+    await _until(started.exists)
     began_s = time.monotonic()
     await tools.close()
 

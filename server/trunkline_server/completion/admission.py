@@ -80,20 +80,19 @@ class Admission:
 
     def _takes_turn(self, criticality: Criticality) -> bool:
         """Is there room, and a turn that nobody else waits for? Then it is taken."""
-        taken = len(self._tickets) + self._expected[criticality]
         now_s = asyncio.get_running_loop().time()
         if self.pace.is_strained(now_s) and self._waits_above(criticality):
             return False
-        if taken >= self.pressure.room(criticality) or not self._has_turn(criticality, now_s):
+        # Those who are expected come before this one.
+        taken = len(self._tickets) + self._expected[criticality]
+        if not self._may_come_in(criticality, now_s, taken):
             return False
         self.pace.take_turn()
         return True
 
-    def _has_turn(self, criticality: Criticality, now_s: float) -> bool:
-        in_flight = len(self._tickets) + self._expected[criticality]
-        return in_flight < self.pace.few_in_flight or self.pace.has_turn(
-            criticality, now_s, in_flight
-        )
+    def _may_come_in(self, criticality: Criticality, now_s: float, in_flight: int) -> bool:
+        has_room = in_flight < self.pressure.room(criticality)
+        return has_room and self.pace.has_turn(criticality, now_s, in_flight)
 
     def _turn_away(self, criticality: Criticality) -> None:
         """Refuse one who would wait in vain."""
@@ -172,8 +171,7 @@ class Admission:
         now_s = asyncio.get_running_loop().time()
         for criticality in HIGHEST_FIRST:
             line = self._lines[criticality]
-            room = self.pressure.room(criticality)
-            while line and len(self._tickets) < room and self._has_turn(criticality, now_s):
+            while line and self._may_come_in(criticality, now_s, len(self._tickets)):
                 place = line.next(now_s, self._few(criticality, now_s))
                 if place is not None and not place.done():
                     self.pace.take_turn()

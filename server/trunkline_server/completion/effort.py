@@ -15,7 +15,8 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
-FIELD: Final = "spec.reasoning.effort"
+EFFORT: Final = frozenset({"spec.reasoning.effort"})
+NOTHING: Final[frozenset[str]] = frozenset()
 TUNED: Final[Mapping[OptimizeFor.ValueType, ReasoningEffort.ValueType]] = {
     OptimizeFor.OPTIMIZE_FOR_ACCURACY: ReasoningEffort.REASONING_EFFORT_HIGH,
     OptimizeFor.OPTIMIZE_FOR_COST: ReasoningEffort.REASONING_EFFORT_LOW,
@@ -23,15 +24,15 @@ TUNED: Final[Mapping[OptimizeFor.ValueType, ReasoningEffort.ValueType]] = {
 }
 
 
-def tuned(spec: CompletionSpec) -> CompletionSpec:
-    """The same spec, or a copy with the effort that its intent suggests."""
+def tuned(spec: CompletionSpec) -> tuple[CompletionSpec, frozenset[str]]:
+    """The same spec, or a copy with the effort that its intent suggests; and the fields that were filled in."""
     effort = TUNED.get(spec.intent.optimize_for)
     if effort is None or spec.unsupported_policy == REJECT:
-        return spec
+        return spec, NOTHING
     reasoning = spec.reasoning
     if reasoning.effort or reasoning.HasField("budget_tokens"):
-        return spec
+        return spec, NOTHING
     copy = CompletionSpec()
     copy.CopyFrom(spec)
     copy.reasoning.effort = effort
-    return copy
+    return copy, EFFORT

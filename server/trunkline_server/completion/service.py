@@ -32,7 +32,7 @@ from trunkline_server.completion.attempts import (
     Upstream,
 )
 from trunkline_server.completion.decisions import Decisions
-from trunkline_server.completion.effort import FIELD, tuned
+from trunkline_server.completion.effort import tuned
 from trunkline_server.completion.kept import KeptTurns
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
@@ -137,13 +137,10 @@ class Completions:
         if request.request_id:
             return self._review(request, key_id)
         spec = request.spec
-        if spec.messages:
-            check_spec(spec)
-        else:  # A decision needs none.
-            spec = CompletionSpec()
-            spec.CopyFrom(request.spec)
-            spec.messages.append(_ANY_MESSAGE)
-            check_spec(spec)
+        if not spec.messages:  # A decision needs none.
+            spec = CompletionSpec(messages=[_ANY_MESSAGE])
+            spec.MergeFrom(request.spec)
+        check_spec(spec)
         plan = self._router.plan(spec, call.request_id)
         prompt = Prompt(spec=spec, stream=True)
         now_s = asyncio.get_running_loop().time()
@@ -202,13 +199,10 @@ class Completions:
                     deadline = _deadline(call, started_s, unary is not None)
                     # choose
                     asked = spec
-                    spec = tuned(self._kept.restored(caller.key_id, asked))
-                    unasked = (
-                        _NOTHING if spec.reasoning.effort == asked.reasoning.effort else _EFFORT
-                    )
+                    spec = self._kept.restored(caller.key_id, asked)
+                    spec, unasked = tuned(spec)
                     box = toolbox(spec, self._tools)
-                    whole = unary is not None
-                    plan = self._router.plan(spec, call.request_id, whole=whole)
+                    plan = self._router.plan(spec, call.request_id, whole=unary is not None)
                     self._decisions.keep(caller.key_id, call.request_id, plan)
                     record.route = plan.route
                     # answer
@@ -216,7 +210,7 @@ class Completions:
                     report = Report(spec, options, call.request_id, completion_id)
                     if options.HasField("heartbeat_interval"):
                         yield [report.started()]
-                    new_hop = self._hops(deadline, call, completion_id, whole, unasked)
+                    new_hop = self._hops(deadline, call, completion_id, unary is not None, unasked)
                     if box is None:
                         hops = [new_hop(spec, plan, 0)]
                         answer = hops[0].batches()
@@ -329,8 +323,6 @@ def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
 
 
 _UNARY: Final = StreamOptions()
-_NOTHING: Final[frozenset[str]] = frozenset()
-_EFFORT: Final = frozenset({FIELD})
 _ANY_MESSAGE: Final = Message(role=Role.ROLE_USER, parts=[Part(text="?")])
 
 

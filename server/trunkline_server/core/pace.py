@@ -129,9 +129,9 @@ class Pace:
         self._rate_per_s = max(MIN_RATE_PER_S, self._pace / work_s)
         self._lag_s = 0.0
 
-    def has_turn(self, criticality: Criticality, now_s: float, in_flight: int = 0) -> bool:
+    def has_turn(self, criticality: Criticality, now_s: float, in_flight: int) -> bool:
         """May one of this criticality come in now, beside so many? Batch work gives way to all other."""
-        if not self.is_strained(now_s):
+        if not self.is_strained(now_s) or in_flight < self.few_in_flight:
             return True
         self._gather(now_s)
         crowd = max(MIN_CROWD, CROWD * self._usual_in_flight)

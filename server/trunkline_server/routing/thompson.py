@@ -96,7 +96,7 @@ class Belief:
     Attributes:
         index_s: what an answer costs in time, the mean over all that may be true: `latency_s + lost_s`.
         good_until_s: from then on `refresh` it.
-        is_blank: nothing is known, not even from a scoring run.
+        is_blank: no time is known of it, not even from a scoring run.
     """
 
     __slots__ = (
@@ -169,7 +169,8 @@ class Belief:
         self._judge(self._trouble_now(now_s), latency_s, failed)
         log_s, self._weight = self._mean(now_s)
         self._at_s = max(now_s, self._at_s)
-        self.is_blank = False
+        if latency_s is not None:
+            self.is_blank = False
         if latency_s is not None and not failed:
             self._time(math.log(max(latency_s, MIN_LATENCY_S)), log_s)
         self.good_until_s = -math.inf
@@ -182,6 +183,7 @@ class Belief:
         log_s, weight = self._mean(now_s)
         if waited_s > math.exp(log_s + self._variance / 2):
             self._weight = weight
+            self.is_blank = False
             self._at_s = max(now_s, self._at_s)
             self._time(math.log(waited_s), log_s)
             self.good_until_s = -math.inf

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.scripted import upstream_over
 from trunkline.v1.completion_event_pb2 import CompleteResponse, TextDelta
 from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
-from trunkline_server.completion.attempts import Hop, Limits, Upstream
+from trunkline_server.completion.attempts import Hop, Limits
 from trunkline_server.completion.circuits import Circuits
-from trunkline_server.completion.pump import Pump
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
@@ -30,7 +30,6 @@ from trunkline_server.core.errors import (
 )
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt, RequestRecord, Unencodable
-from trunkline_server.routing.experience import Experience
 
 A, B, C = (Candidate(name, "m", "m") for name in "abc")
 ALL = (A, B, C)
@@ -114,14 +113,7 @@ async def run(
 ) -> TrunklineError | list[CompleteResponse]:
     """One hop: its events, or the error that it ended with."""
     hop = Hop(
-        Upstream(
-            providers,
-            circuits or Circuits(lambda: 0.0),
-            Silent(),
-            Pump(Silent()),
-            Experience({}),
-            lambda: 0.0,
-        ),
+        upstream_over(providers, Silent(), circuits),
         Plan("m", "", "", candidates),
         Prompt(CompletionSpec(), stream=True),
         Deadline(asyncio.get_running_loop().time() + seconds),

@@ -28,11 +28,12 @@ LATENCY = RoutingIntent(optimize_for=OptimizeFor.OPTIMIZE_FOR_LATENCY)
 def test_it_follows_from_what_is_optimised_for(optimize_for, effort):
     spec = CompletionSpec(intent=RoutingIntent(optimize_for=optimize_for))
 
-    found = tuned(spec)
+    found, unasked = tuned(spec)
 
     assert found.reasoning.effort == effort
     assert not spec.HasField("reasoning")
     assert (found is spec) == (not effort)
+    assert unasked == ({"spec.reasoning.effort"} if effort else set())
 
 
 @pytest.mark.parametrize(
@@ -51,4 +52,4 @@ def test_it_follows_from_what_is_optimised_for(optimize_for, effort):
     ids=["effort", "budget", "reject", "nothing"],
 )
 def test_it_is_left_alone_where_the_caller_has_a_say_in_it(spec):
-    assert tuned(spec) is spec
+    assert tuned(spec) == (spec, frozenset())

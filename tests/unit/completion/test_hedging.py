@@ -6,17 +6,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripted import QuietTelemetry, ScriptedProviders, Step, cut, ended, text
+from tests.support.scripted import (
+    QuietTelemetry,
+    ScriptedProviders,
+    Step,
+    cut,
+    ended,
+    text,
+    upstream_over,
+)
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
-from trunkline_server.completion.attempts import Hop, Limits, Upstream
+from trunkline_server.completion.attempts import Hop, Limits
 from trunkline_server.completion.circuits import Circuits
-from trunkline_server.completion.pump import Pump
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import TrunklineError
 from trunkline_server.core.ports import Prompt
-from trunkline_server.routing.experience import Experience
 
 A, B = (Candidate(name, "m", "m") for name in "ab")
 A2 = Candidate("a", "m2", "m2")
@@ -43,14 +49,7 @@ class Bench:
     def hop(self, *candidates: Candidate, **limits: Any) -> Hop:
         """One model turn on a route that hedges."""
         return Hop(
-            Upstream(
-                self.providers,
-                self.circuits,
-                self.telemetry,
-                Pump(self.telemetry),
-                Experience({}),
-                lambda: 0.0,
-            ),
+            upstream_over(self.providers, self.telemetry, self.circuits),
             Plan("m", ROUTE, "", candidates, hedges=True),
             Prompt(CompletionSpec(), stream=True),
             Deadline(asyncio.get_running_loop().time() + 30),

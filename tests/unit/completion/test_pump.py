@@ -13,15 +13,14 @@ from tests.support.scripted import (
     cut,
     ended,
     text,
+    upstream_over,
 )
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
-from trunkline_server.completion.attempts import Hop, Limits, Upstream
-from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.attempts import Hop, Limits
 from trunkline_server.completion.pump import MAX_ANSWERS, Pump
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.ports import Prompt
-from trunkline_server.routing.experience import Experience
 
 A = Candidate("a", "m", "m", drain_on_disconnect=True)
 LIMIT_S = 5.0
@@ -38,14 +37,7 @@ async def leave_early(candidate: Candidate, telemetry: QuietTelemetry) -> Script
     """A caller who leaves after the first event."""
     providers = ScriptedProviders(a=[[text("x"), 0.02, text("y"), ended()]])
     hop = Hop(
-        Upstream(
-            providers,
-            Circuits(lambda: 0.0),
-            telemetry,
-            Pump(telemetry),
-            Experience({}),
-            lambda: 0.0,
-        ),
+        upstream_over(providers, telemetry),
         Plan("m", "", "", (candidate,)),
         Prompt(CompletionSpec(), stream=True),
         Deadline(asyncio.get_running_loop().time() + 30),

@@ -8,13 +8,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripted import QuietTelemetry, ScriptedProviders, counted, cut, ended, text
+from tests.support.scripted import (
+    QuietTelemetry,
+    ScriptedProviders,
+    counted,
+    cut,
+    ended,
+    text,
+    upstream_over,
+)
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
 from trunkline.v1.message_pb2 import Message, Part, Role
-from trunkline_server.completion.attempts import Hop, Limits, Upstream
-from trunkline_server.completion.circuits import Circuits
-from trunkline_server.completion.pump import Pump
+from trunkline_server.completion.attempts import Hop, Limits
 from trunkline_server.completion.recovery import INSTRUCTION
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
@@ -23,7 +29,6 @@ from trunkline_server.core.failure import Failure
 from trunkline_server.core.fold import Fold
 from trunkline_server.core.fold import ended as ended_choices
 from trunkline_server.core.ports import Prompt
-from trunkline_server.routing.experience import Experience
 
 A, B, C = (Candidate(name, "m", "m") for name in "abc")
 RESTART = Recovery.RECOVERY_RESTART
@@ -45,14 +50,7 @@ async def run(
     """One hop: itself, its events, and the error that it ended with."""
     telemetry = QuietTelemetry()
     hop = Hop(
-        Upstream(
-            providers,
-            Circuits(lambda: 0.0),
-            telemetry,
-            Pump(telemetry),
-            Experience({}),
-            lambda: 0.0,
-        ),
+        upstream_over(providers, telemetry),
         Plan("m", "", "", tuple(candidates)),
         Prompt(spec or asked(), stream=True),
         Deadline(asyncio.get_running_loop().time() + 60),

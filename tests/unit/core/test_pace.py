@@ -18,6 +18,7 @@ from trunkline_server.core.pressure import SAMPLE_S, Criticality
 
 BATCH, STANDARD, INTERACTIVE = Criticality
 WORK_S = 0.005
+MANY = 20  # In flight, as usual: more than need no turn.
 PER_LOOK = int(SAMPLE_S / WORK_S)  # Requests that a quarter of a second of CPU serves.
 
 
@@ -25,7 +26,7 @@ def working(lag_s: float = 0.0, looks: int = 60, until_s: float = 0.0) -> Pace:
     """A process that has served for a while, each request with WORK_S; then the loop ticks so late."""
     pace = Pace()
     for _ in range(looks):
-        pace.observe(SAMPLE_S, PER_LOOK, 0, until_s)
+        pace.observe(SAMPLE_S, PER_LOOK, MANY, until_s)
     if lag_s:
         pace.feel(lag_s, until_s - HICCUP_S)
         pace.feel(lag_s, until_s)
@@ -35,7 +36,7 @@ def working(lag_s: float = 0.0, looks: int = 60, until_s: float = 0.0) -> Pace:
 def come_in(pace: Pace, now_s: float, criticality: Criticality = STANDARD) -> int:
     """So many do, one after the other, until there is no turn. Ten thousand where there is no end."""
     count = 0
-    while count < 10_000 and pace.has_turn(criticality, now_s):
+    while count < 10_000 and pace.has_turn(criticality, now_s, MANY):
         pace.take_turn()
         count += 1
     return count
@@ -124,8 +125,8 @@ def test_the_pace_slows_down_while_the_loop_is_late_and_recovers():
     rates = []
     for look in range(40):
         pace.feel(0.2 if look < 20 else 0.0, look * SAMPLE_S)
-        pace.observe(SAMPLE_S, PER_LOOK, 0, look * SAMPLE_S)
-        pace.has_turn(BATCH, look * SAMPLE_S)
+        pace.observe(SAMPLE_S, PER_LOOK, MANY, look * SAMPLE_S)
+        pace.has_turn(BATCH, look * SAMPLE_S, MANY)
         come_in(pace, look * SAMPLE_S)
         rates.append(pace.rate_per_s * WORK_S)
 
@@ -206,14 +207,14 @@ def test_it_says_when_the_next_turn_is():
     wait_s = pace.next_turn_s()
 
     assert 0 < wait_s <= 2 * WORK_S
-    assert not pace.has_turn(STANDARD, 0.5 + wait_s - 0.001)
-    assert pace.has_turn(STANDARD, 0.5 + wait_s + 1e-9)
+    assert not pace.has_turn(STANDARD, 0.5 + wait_s - 0.001, MANY)
+    assert pace.has_turn(STANDARD, 0.5 + wait_s + 1e-9, MANY)
 
 
 @pytest.mark.parametrize(("is_late", "in_flight", "comes_in"), [
-    (True, 15, True),
-    (True, 16, False),
-    (False, 16, True),
+    (True, 37, True),
+    (True, 39, False),
+    (False, 39, True),
 ])  # fmt: skip
 def test_nobody_joins_a_crowd_that_waits_for_the_processor(is_late, in_flight, comes_in):
     pace = working(lag_s=0.2)
@@ -242,3 +243,10 @@ def test_how_many_are_few_depends_on_what_they_cost(work_s, few):
         pace.observe(100 * work_s, 100, 0, 0.0)
 
     assert (pace.few_in_flight, pace.few_waiting) == pytest.approx(few, rel=0.05)
+
+
+def test_a_few_need_no_turn():
+    pace = working(lag_s=0.2)
+
+    assert pace.has_turn(STANDARD, 0.0, pace.few_in_flight - 1)
+    assert not pace.has_turn(STANDARD, 0.0, pace.few_in_flight)

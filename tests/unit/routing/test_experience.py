@@ -123,3 +123,15 @@ class _Offer:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+def test_who_is_known_by_streams_alone_is_still_to_be_met_by_readers_of_whole_answers():
+    experience = Experience({})
+    for second in range(50):
+        experience.ended(A, float(second), whole=True, latency_s=0.1, failed=False)
+        experience.ended(B, float(second), whole=False, latency_s=0.1, failed=False)
+    offers = [_Offer("a/m"), _Offer("b/m")]
+
+    firsts = {experience.whole.order(50.0, i, offers)[0] for i in IDS}
+
+    assert firsts == {"a/m", "b/m"}

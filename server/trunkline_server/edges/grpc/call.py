@@ -9,14 +9,14 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from trunkline_server.completion.service import Call
+from trunkline_server.completion.service import MAX_REQUEST_ID_CHARS, Call
 from trunkline_server.core.errors import InvalidRequest, PayloadTooLarge, TrunklineError
 from trunkline_server.core.trace import NO_TRACE, child_of
 from trunkline_server.core.validation import MAX_REQUEST_BYTES
 from trunkline_server.edges.status import status_message, trailers
 
 Metadata = Sequence[tuple[str, str | bytes]]
-REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
+REQUEST_ID: Final = re.compile(rf"[A-Za-z0-9_-]{{8,{MAX_REQUEST_ID_CHARS}}}\Z")
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
