@@ -3,12 +3,14 @@
     TrunklineError
     ├── RequestError              the caller can fix it; its text reaches the caller; never failed over
     │   ├── InvalidRequest        names the fields (EmptyPrompt, CapabilityUnsupported, PayloadTooLarge)
-    │   ├── InvalidApiKey, PermissionDenied
+    │   ├── InvalidApiKey, PermissionDenied, RouteNotAllowed
+    │   ├── InsufficientCredits, BudgetExhausted, RateLimited (TokenRateLimited, ConcurrencyExhausted)
+    │   ├── IdempotencyConflict, RequestInProgress
     │   ├── ModelNotFound, NotFound, NoEligibleProvider, NotSupported
     │   └── UpstreamRejected      a provider says that the request itself is wrong
     │       (ContextLengthExceeded, ContentBlocked)
     ├── ServiceError              ours, or all of the upstreams'; the caller sees reason and request id
-    │   ├── Overloaded, Draining
+    │   ├── Overloaded, Draining, StorageUnavailable
     │   ├── AllProvidersFailed, AllProvidersThrottled, ProvidersUnavailable
     │   ├── UpstreamTimeout, DeadlineExceeded
     │   └── StreamInterrupted     failed after content was sent
@@ -94,6 +96,60 @@ class PermissionDenied(RequestError):
     """The key is good, but not for this."""
 
 
+class RouteNotAllowed(RequestError):
+    """The key is good, but its plan does not have this route, model or mode."""
+
+
+class InsufficientCredits(RequestError):
+    """The balance does not cover what the request may cost."""
+
+    message = "the credits do not cover what this request may cost"
+
+
+class BudgetExhausted(RequestError):
+    """A hard budget does not cover what the request may cost. `metadata` names it."""
+
+    message = "a budget does not cover what this request may cost"
+
+
+class RateLimited(RequestError):
+    """The plan's limit is reached. `retry_after_s`: when this request would pass."""
+
+    message = "too many requests"
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float, **metadata: str):
+        super().__init__(message, **metadata)
+        self.retry_after_s = retry_after_s
+
+
+class TokenRateLimited(RateLimited):
+    """The same, of tokens per minute."""
+
+    message = "too many tokens"
+
+
+class ConcurrencyExhausted(RateLimited):
+    """The same, of requests at once."""
+
+    message = "too many requests at once"
+
+
+class IdempotencyConflict(RequestError):
+    """The idempotency key was used with another request."""
+
+    message = "the idempotency key was used with another request"
+
+
+class RequestInProgress(RequestError):
+    """A request with this idempotency key has not ended yet."""
+
+    message = "a request with this idempotency key is still running"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.retry_after_s = 1.0
+
+
 class NotSupported(RequestError):
     """A part of the contract that this server does not serve."""
 
@@ -161,6 +217,13 @@ class Draining(ServiceError):
     """The process is going down."""
 
     message = "the server is shutting down"
+
+
+class StorageUnavailable(ServiceError):
+    """The database did not answer in time, or said that it can't."""
+
+    reason = "UNAVAILABLE"
+    message = "the accounts are unavailable for now"
 
 
 class AllProvidersFailed(ServiceError):

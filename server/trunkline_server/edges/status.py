@@ -77,6 +77,12 @@ STATUSES: Final[Mapping[str, Status]] = {
     ),
     "REQUEST_IN_PROGRESS": Status(Code.ABORTED, 409, "conflict_error", "request_in_progress", True),
     "RATE_LIMITED": Status(Code.RESOURCE_EXHAUSTED, 429, _LIMIT, "rate_limit_exceeded", True),
+    "TOKEN_RATE_LIMITED": Status(
+        Code.RESOURCE_EXHAUSTED, 429, _LIMIT, "token_limit_exceeded", True
+    ),
+    "CONCURRENCY_EXHAUSTED": Status(
+        Code.RESOURCE_EXHAUSTED, 429, _LIMIT, "concurrency_exhausted", True
+    ),
     "UNIMPLEMENTED": Status(Code.UNIMPLEMENTED, 501, _INVALID, "unimplemented"),
     "ALL_PROVIDERS_FAILED": Status(Code.UNAVAILABLE, 502, _SERVER, "all_providers_failed"),
     "UPSTREAM_PROTOCOL_ERROR": Status(Code.INTERNAL, 502, _SERVER, "upstream_protocol_error"),

@@ -27,7 +27,7 @@ from trunkline.v1 import completion_pb2 as trunkline_dot_v1_dot_completion__pb2
 from trunkline.v1 import ledger_pb2 as trunkline_dot_v1_dot_ledger__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trunkline/v1/account_service.proto\x12\x0ctrunkline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtrunkline/v1/completion.proto\x1a\x19trunkline/v1/ledger.proto\"\x13\n\x11GetBalanceRequest\"\x9f\x01\n\x12GetBalanceResponse\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x17\n\x0f\x61vailable_nanos\x18\x02 \x01(\x03\x12\x12\n\nheld_nanos\x18\x03 \x01(\x03\x12\x15\n\rcurrency_code\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x18ListLedgerEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x19ListLedgerEntriesResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.trunkline.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x01\n\x11QueryUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08group_by\x18\x03 \x03(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"S\n\x12QueryUsageResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.trunkline.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe4\x01\n\x08UsageRow\x12\x30\n\x05group\x18\x01 \x03(\x0b\x32!.trunkline.v1.UsageRow.GroupEntry\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61\x63hed_requests\x18\x05 \x01(\x03\x12 \n\x04\x63ost\x18\x06 \x01(\x0b\x32\x12.trunkline.v1.Cost\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x98\x02\n\x0e\x41\x63\x63ountService\x12O\n\nGetBalance\x12\x1f.trunkline.v1.GetBalanceRequest\x1a .trunkline.v1.GetBalanceResponse\x12\x64\n\x11ListLedgerEntries\x12&.trunkline.v1.ListLedgerEntriesRequest\x1a\'.trunkline.v1.ListLedgerEntriesResponse\x12O\n\nQueryUsage\x12\x1f.trunkline.v1.QueryUsageRequest\x1a .trunkline.v1.QueryUsageResponseBg\n\x10\x64\x65v.trunkline.v1P\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\x0cTrunkline.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trunkline/v1/account_service.proto\x12\x0ctrunkline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtrunkline/v1/completion.proto\x1a\x19trunkline/v1/ledger.proto\")\n\x11GetBalanceRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\"\x9f\x01\n\x12GetBalanceResponse\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x17\n\x0f\x61vailable_nanos\x18\x02 \x01(\x03\x12\x12\n\nheld_nanos\x18\x03 \x01(\x03\x12\x15\n\rcurrency_code\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x18ListLedgerEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0corganization\x18\x03 \x01(\t\"`\n\x19ListLedgerEntriesResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.trunkline.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x01\n\x11QueryUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08group_by\x18\x03 \x03(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x14\n\x0corganization\x18\x06 \x01(\t\"S\n\x12QueryUsageResponse\x12$\n\x04rows\x18\x01 \x03(\x0b\x32\x16.trunkline.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe4\x01\n\x08UsageRow\x12\x30\n\x05group\x18\x01 \x03(\x0b\x32!.trunkline.v1.UsageRow.GroupEntry\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61\x63hed_requests\x18\x05 \x01(\x03\x12 \n\x04\x63ost\x18\x06 \x01(\x0b\x32\x12.trunkline.v1.Cost\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x98\x02\n\x0e\x41\x63\x63ountService\x12O\n\nGetBalance\x12\x1f.trunkline.v1.GetBalanceRequest\x1a .trunkline.v1.GetBalanceResponse\x12\x64\n\x11ListLedgerEntries\x12&.trunkline.v1.ListLedgerEntriesRequest\x1a\'.trunkline.v1.ListLedgerEntriesResponse\x12O\n\nQueryUsage\x12\x1f.trunkline.v1.QueryUsageRequest\x1a .trunkline.v1.QueryUsageResponseBg\n\x10\x64\x65v.trunkline.v1P\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\x0cTrunkline.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,21 +38,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEROW_GROUPENTRY']._loaded_options = None
   _globals['_USAGEROW_GROUPENTRY']._serialized_options = b'8\001'
   _globals['_GETBALANCEREQUEST']._serialized_start=143
-  _globals['_GETBALANCEREQUEST']._serialized_end=162
-  _globals['_GETBALANCERESPONSE']._serialized_start=165
-  _globals['_GETBALANCERESPONSE']._serialized_end=324
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=326
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=391
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=393
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=489
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=492
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=662
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=664
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=747
-  _globals['_USAGEROW']._serialized_start=750
-  _globals['_USAGEROW']._serialized_end=978
-  _globals['_USAGEROW_GROUPENTRY']._serialized_start=934
-  _globals['_USAGEROW_GROUPENTRY']._serialized_end=978
-  _globals['_ACCOUNTSERVICE']._serialized_start=981
-  _globals['_ACCOUNTSERVICE']._serialized_end=1261
+  _globals['_GETBALANCEREQUEST']._serialized_end=184
+  _globals['_GETBALANCERESPONSE']._serialized_start=187
+  _globals['_GETBALANCERESPONSE']._serialized_end=346
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=348
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=435
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=437
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=533
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=536
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=728
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=730
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=813
+  _globals['_USAGEROW']._serialized_start=816
+  _globals['_USAGEROW']._serialized_end=1044
+  _globals['_USAGEROW_GROUPENTRY']._serialized_start=1000
+  _globals['_USAGEROW_GROUPENTRY']._serialized_end=1044
+  _globals['_ACCOUNTSERVICE']._serialized_start=1047
+  _globals['_ACCOUNTSERVICE']._serialized_end=1327
 # @@protoc_insertion_point(module_scope)
