@@ -13,6 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trunkline.accounts import (
+        nanos_from_usd,
+        usd_from_nanos,
+    )
     from trunkline.async_client import (
         AsyncClient,
     )
@@ -152,17 +156,28 @@ __all__ = [
     "image",
     "json_object",
     "json_schema",
+    "nanos_from_usd",
     "only_tool",
     "system",
     "text",
     "tool_calls",
     "tool_result",
     "turns",
+    "usd_from_nanos",
     "user",
 ]
 
 # In the order in which names are looked for, the lightest first.
-_MODULES = ("messages", "specs", "folding", "errors", "streams", "client", "async_client")
+_MODULES = (
+    "messages",
+    "specs",
+    "folding",
+    "errors",
+    "streams",
+    "accounts",
+    "client",
+    "async_client",
+)
 
 
 def __getattr__(name: str) -> Any:

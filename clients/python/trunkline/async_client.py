@@ -1,17 +1,45 @@
 """The asyncio client: the same calls as the blocking one, awaited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
+from trunkline.accounts import (
+    Adjustment,
+    adjust_credits_request,
+    create_key_request,
+    rotate_key_request,
+    usage_request,
+)
 from trunkline.channels import Metadata, call_metadata, endpoint
 from trunkline.errors import translated
+from trunkline.pages import Page, request_for
 from trunkline.specs import Prompt, SpecOptions, spec_from
 from trunkline.streams import AsyncCompletionStream, raise_if_closed
+from trunkline.v1.account_service_pb2 import (
+    GetBalanceRequest,
+    GetBalanceResponse,
+    ListLedgerEntriesRequest,
+    UsageRow,
+)
+from trunkline.v1.account_service_pb2_grpc import AccountServiceStub
+from trunkline.v1.admin_service_pb2 import (
+    AuditEvent,
+    CreateKeyResponse,
+    Key,
+    ListAuditEventsRequest,
+    ListKeysRequest,
+    RevokeKeyRequest,
+    RotateKeyResponse,
+)
+from trunkline.v1.admin_service_pb2_grpc import AdminServiceStub
 from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest, Model
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trunkline.v1.completion_pb2 import Completion
@@ -24,8 +52,10 @@ from trunkline.v1.completion_service_pb2 import (
 )
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline.v1.ledger_pb2 import LedgerEntry
 
 _Response = TypeVar("_Response")
+_Page = TypeVar("_Page", bound=Page)
 
 
 class AsyncClient:
@@ -67,6 +97,8 @@ class AsyncClient:
         )
         self._completions = CompletionServiceStub(self._channel)
         self._catalog = CatalogServiceStub(self._channel)
+        self._accounts = AccountServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
 
     async def complete(
         self,
@@ -190,19 +222,12 @@ class AsyncClient:
             timeout_s: for each page.
             metadata: further headers of these calls.
         """
-        headers = call_metadata(self._metadata, metadata)
         request = ListModelsRequest(page_size=page_size)
-        while True:
-            page = await _answer(
-                self._catalog.ListModels(
-                    request, timeout=self._timeout_s(timeout_s), metadata=headers
-                )
-            )
-            for model in page.models:
-                yield model
-            if not page.next_page_token:
-                return
-            request = ListModelsRequest(page_size=page_size, page_token=page.next_page_token)
+        call = self._catalog.ListModels
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for model in page.models:
+                    yield model
 
     async def get_model(
         self,
@@ -225,6 +250,243 @@ class AsyncClient:
         )
         return response.model
 
+    async def get_balance(
+        self,
+        organization: str = "",
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> GetBalanceResponse:
+        """What may be spent, and what running requests hold, in nanos.
+
+        Args:
+            organization: empty: the key's own. Another one's is for admin keys.
+        """
+        return await _answer(
+            self._accounts.GetBalance(
+                GetBalanceRequest(organization=organization),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+
+    async def list_ledger_entries(
+        self,
+        organization: str = "",
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[LedgerEntry]:
+        """Every movement of credits, newest first; pages are fetched as they are needed.
+
+        Args:
+            organization: as of `get_balance`.
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+        """
+        request = ListLedgerEntriesRequest(organization=organization, page_size=page_size)
+        call = self._accounts.ListLedgerEntries
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for entry in page.entries:
+                    yield entry
+
+    async def query_usage(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        group_by: Sequence[str] = (),
+        organization: str = "",
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[UsageRow]:
+        """What was used from `start` until before `end`; pages are fetched as they are needed.
+
+        Args:
+            start: with a time zone. None: as far back as the gateway goes.
+            end: with a time zone. None: now.
+            group_by: a row for each combination of "provider", "model", "route", "mode", "key",
+                "end_user", "session", "day" and "label:NAME". Nothing: one row for all.
+            organization: as of `get_balance`.
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+        """
+        request = usage_request(
+            start, end, group_by=group_by, organization=organization, page_size=page_size
+        )
+        call = self._accounts.QueryUsage
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for row in page.rows:
+                    yield row
+
+    async def create_key(
+        self,
+        organization: str = "",
+        *,
+        name: str = "",
+        plan: str = "",
+        scopes: Sequence[str] = (),
+        project: str = "",
+        expire_time: datetime | None = None,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> CreateKeyResponse:
+        """A new key. Its secret is in this response and nowhere else.
+
+        Args:
+            name: for people.
+            plan: one of the gateway's configuration.
+            scopes: of "complete", "read" and "admin"; no more than the caller's own key has.
+            project: within the organisation, for budgets.
+            expire_time: with a time zone. None: never.
+        """
+        request = create_key_request(
+            organization,
+            name=name,
+            plan=plan,
+            scopes=scopes,
+            project=project,
+            expire_time=expire_time,
+        )
+        return await _answer(
+            self._admin.CreateKey(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+
+    async def list_keys(
+        self,
+        organization: str = "",
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[Key]:
+        """Every key, without secrets; pages are fetched as they are needed.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+        """
+        request = ListKeysRequest(organization=organization, page_size=page_size)
+        call = self._admin.ListKeys
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for key in page.keys:
+                    yield key
+
+    async def rotate_key(
+        self,
+        key_id: str,
+        *,
+        overlap: timedelta | None = None,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> RotateKeyResponse:
+        """A new secret for a key. It is in this response and nowhere else.
+
+        Args:
+            key_id: the public part of the key.
+            overlap: how long the former secret still works, at most a day. None: the gateway's
+                default.
+        """
+        request = rotate_key_request(key_id, overlap)
+        return await _answer(
+            self._admin.RotateKey(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+
+    async def revoke_key(
+        self,
+        key_id: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Key:
+        """Ends a key for good; it is refused everywhere within a second.
+
+        Args:
+            key_id: the public part of the key.
+        """
+        response = await _answer(
+            self._admin.RevokeKey(
+                RevokeKeyRequest(key_id=key_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+        return response.key
+
+    async def adjust_credits(
+        self,
+        organization: str,
+        kind: Adjustment,
+        amount_nanos: int,
+        *,
+        description: str = "",
+        idempotency_key: str = "",
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> LedgerEntry:
+        """Puts credits on an account, or takes them off; gives the entry in its ledger.
+
+        Args:
+            kind: "grant", "topup", "refund" or "adjustment".
+            amount_nanos: see `nanos_from_usd`. Negative, as an adjustment may be: taken off.
+            description: for people; it is kept in the ledger.
+            idempotency_key: at most 255 characters; the same call with the same key is done once.
+                Give one where a call is repeated when its outcome is not known.
+        """
+        request = adjust_credits_request(
+            organization,
+            kind,
+            amount_nanos,
+            description=description,
+            idempotency_key=idempotency_key,
+        )
+        response = await _answer(
+            self._admin.AdjustCredits(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+        return response.entry
+
+    async def list_audit_events(
+        self,
+        organization: str = "",
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[AuditEvent]:
+        """What was done to keys, credits and configuration, and by whom.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+        """
+        request = ListAuditEventsRequest(organization=organization, page_size=page_size)
+        call = self._admin.ListAuditEvents
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for event in page.events:
+                    yield event
+
     async def close(self) -> None:
         """Closes the connection and cancels the calls that still run."""
         await self._channel.close()
@@ -242,6 +504,23 @@ class AsyncClient:
 
     def _timeout_s(self, timeout_s: float | None) -> float:
         return self._default_timeout_s if timeout_s is None else timeout_s
+
+    async def _pages(
+        self,
+        call: Callable[..., grpc.aio.UnaryUnaryCall[Any, _Page]],
+        request: Message,
+        timeout_s: float | None,
+        metadata: Metadata | None,
+    ) -> AsyncGenerator[_Page, None]:
+        headers = call_metadata(self._metadata, metadata)
+        while True:
+            page = await _answer(
+                call(request, timeout=self._timeout_s(timeout_s), metadata=headers)
+            )
+            yield page
+            if not page.next_page_token:
+                return
+            request = request_for(request, page.next_page_token)
 
 
 async def _answer(call: grpc.aio.UnaryUnaryCall[Any, _Response]) -> _Response:
