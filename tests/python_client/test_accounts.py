@@ -108,7 +108,7 @@ async def test_a_balance_is_the_gateways_own_message(gateway, client):
     assert gateway.requests == [GetBalanceRequest(), GetBalanceRequest(organization="acme")]
 
 
-LISTINGS = {
+LISTINGS: dict[str, tuple[list[Any], Any, Any]] = {
     "list_ledger_entries": (
         [LedgerEntry(id=name) for name in "abc"],
         lambda items, token: ListLedgerEntriesResponse(entries=items, next_page_token=token),

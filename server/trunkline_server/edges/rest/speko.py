@@ -1,4 +1,4 @@
-"""Speko's API: `/v1/complete` and `/v1/routing/preview`.
+"""Speko's API: `/v1/complete` and `/v1/routing/preview`; what it says of money is in `speko_accounts`.
 
 An answer is always a stream of server-sent events, each with a name and JSON: `meta` for each model turn, `delta`,
 `tool_call`, `server_tool_call`, and at the end `done` or `error`.
@@ -32,6 +32,7 @@ from trunkline_server.edges.rest.http import (
     refusal_of,
     response_headers,
 )
+from trunkline_server.edges.rest.speko_accounts import SpekoAccounts
 from trunkline_server.edges.rest.speko_fields import code_of, in_their_words
 from trunkline_server.edges.rest.speko_request import read_complete, read_preview
 from trunkline_server.edges.status import Refusal
@@ -55,6 +56,7 @@ class SpekoShim:
 
     def __init__(self, channel: Any, *, heartbeat_s: float = DEFAULT_HEARTBEAT_S) -> None:
         self._completions = CompletionServiceStub(channel)
+        self._accounts = SpekoAccounts(channel)
         self._heartbeat_s = heartbeat_s
 
     def find(self, method: str, path: str) -> Callable[[Request], Awaitable[None]] | None:
@@ -63,6 +65,8 @@ class SpekoShim:
             return self._complete if method == "POST" else _wrong_method
         if path == PREVIEW:
             return self._preview if method == "GET" else _wrong_method
+        if handler := self._accounts.find(path):
+            return handler if method == "GET" else _wrong_method
         return None
 
     def error(self, refused: Refusal) -> bytes:
