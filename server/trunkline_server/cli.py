@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 # The spawned model process would otherwise make gRPC print a warning about forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -18,13 +18,19 @@ import trunkline
 from trunkline import Client, TrunklineError
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
+from trunkline_server.commands.accounts import add_account_commands
+from trunkline_server.commands.calling import (
+    COMPLETION_TIMEOUT_S,
+    DEFAULT_TARGET,
+    KEY_VARIABLE,
+    CommandError,
+    new_client,
+    target_arguments,
+)
 from trunkline_server.config import ConfigError, Settings, load
 from trunkline_server.doctor import diagnose
 from trunkline_server.scoring.command import DEFAULT_OUTPUT, ScoreOptions, score
 from trunkline_server.workers import supervise
-
-DEFAULT_TARGET: Final = "127.0.0.1:50051"
-KEY_VARIABLE: Final = "TRUNKLINE_API_KEY"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"trunkline: {problem}", file=sys.stderr)
         return 2
+    except CommandError as error:
+        print(f"trunkline: {error}", file=sys.stderr)
+        return 2
     except TrunklineError as error:
         print(f"trunkline: {error}", file=sys.stderr)
         return 1
@@ -56,8 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND")
+    target = target_arguments()
     _serving(commands)
-    _calling(commands)
+    _calling(commands, target)
+    add_account_commands(commands, target)
     _scoring(commands)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
         metavar="check", required=True
@@ -95,12 +106,7 @@ def _serving(commands: Any) -> None:
     shim.set_defaults(run=_shim)
 
 
-def _calling(commands: Any) -> None:
-    target = argparse.ArgumentParser(add_help=False)
-    target.add_argument(
-        "--target", metavar="HOST:PORT", default=DEFAULT_TARGET, help=f"default: {DEFAULT_TARGET}"
-    )
-    target.add_argument("--tls", action="store_true")
+def _calling(commands: Any, target: argparse.ArgumentParser) -> None:
     chat = commands.add_parser("chat", parents=[target], help="ask and read the answer as it comes")
     chat.add_argument("prompt", nargs="?", help="without one: a conversation, a line at a time")
     chat.add_argument("--model", default="")
@@ -245,7 +251,7 @@ def _run(main: Callable[[], Any]) -> None:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    return Client(arguments.target, api_key=os.environ.get(KEY_VARIABLE) or None, tls=arguments.tls)
+    return new_client(arguments, COMPLETION_TIMEOUT_S)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
