@@ -156,7 +156,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _row(key: Key, now: datetime) -> list[str]:
     return [
-        *(key.id, key.organization, key.project, key.name, key.plan, ",".join(key.scopes)),
+        *(key.id, key.organization, key.project, key.name, key.plan, ", ".join(key.scopes)),
         time_of(key, "create_time"),
         time_of(key, "expire_time", "never"),
         time_of(key, "last_use_time", "never"),

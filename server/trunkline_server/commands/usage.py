@@ -2,16 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
 from trunkline.v1.account_service_pb2 import UsageRow
 from trunkline_server.commands.calling import CommandError, new_client
-from trunkline_server.commands.chart import Bar, print_bars
+from trunkline_server.commands.chart import Bar, print_charts
 from trunkline_server.commands.output import MAX_PAGE, Column, print_messages, print_table
-from trunkline_server.commands.words import NONE, decimals, end, start, usd, visible
+from trunkline_server.commands.words import MIN_DECIMALS, NONE, decimals, end, start, usd
 
 GROUPS: Final = ("provider", "model", "route", "mode", "key", "end_user", "session", "day")
 LABEL: Final = "label:"
@@ -91,6 +91,8 @@ def _usage(arguments: argparse.Namespace) -> int:
         raise CommandError(
             f"more than {MAX_ROWS} groups: ask for less time or less --by, or --json"
         )
+    if not rows:
+        print("nothing was used in this time", file=sys.stderr)
     title = f"{since:%Y-%m-%d %H:%M}Z to {until:%Y-%m-%d %H:%M}Z"
     if arguments.chart is None:
         _print_table(by, rows, title)
@@ -117,7 +119,7 @@ def _range(since: datetime | None, until: datetime | None) -> tuple[datetime, da
 
 
 def _print_table(by: Sequence[str], rows: Sequence[UsageRow], title: str) -> None:
-    digits = max((decimals(row.cost.amount_nanos) for row in [*rows, _total(rows)]), default=2)
+    digits = _digits(row.cost.amount_nanos for row in [*rows, _total(rows)])
     columns = [
         *map(Column, by),
         *(
@@ -174,45 +176,41 @@ def _label(row: UsageRow, by: Sequence[str]) -> str:
     return " / ".join(row.group.get(name, "") or NONE for name in by) or ALL
 
 
-def _text(measure: str, value: int, digits: int) -> str:
-    return f"{usd(value, digits)} USD" if measure == "cost" else str(value)
+def _bars(measure: str, values: Iterable[tuple[str, int]], digits: int) -> list[Bar]:
+    def words(value: int) -> str:
+        return f"{usd(value, digits)} USD" if measure == "cost" else str(value)
+
+    return [Bar(label, value, words(value)) for label, value in values]
 
 
-def _bars(measure: str, values: Sequence[tuple[str, int]]) -> list[Bar]:
-    """With all amounts to the same digit."""
-    digits = max((decimals(value) for _, value in values), default=2) if measure == "cost" else 0
-    return [Bar(label, value, _text(measure, value, digits)) for label, value in values]
+def _digits(values: Iterable[int]) -> int:
+    """With which all of them can be written alike."""
+    return max(map(decimals, values), default=MIN_DECIMALS)
 
 
 def _print_groups(by: Sequence[str], rows: Sequence[UsageRow], measure: str) -> None:
-    values = [(_label(row, by), MEASURES[measure](row)) for row in rows]
-    if DAY in by:
-        values.sort(key=lambda value: value[0])
-    else:
-        values.sort(key=lambda value: (-value[1], value[0]))
-    print_bars(_bars(measure, values[:MAX_BARS]), max((value for _, value in values), default=0))
-    if len(values) > MAX_BARS:
-        print(f"and {len(values) - MAX_BARS} more")
+    """The largest first, or in the order of time."""
+    found = [(_label(row, by), MEASURES[measure](row)) for row in rows]
+    found.sort(key=(lambda pair: pair[0]) if DAY in by else (lambda pair: (-pair[1], pair[0])))
+    shown = found[:MAX_BARS]
+    print_charts({"": _bars(measure, shown, _digits(value for _, value in shown))})
+    if len(found) > MAX_BARS:
+        print(f"and {len(found) - MAX_BARS} more")
 
 
 def _print_days(
     by: Sequence[str], rows: Sequence[UsageRow], measure: str, days: Sequence[str]
 ) -> None:
-    """A chart for each group, all to one scale, and no day left out."""
-    charts: dict[str, dict[str, int]] = {}
+    """A chart for each group, the largest first, with no day left out."""
+    found: dict[str, dict[str, int]] = {} if by else {"": dict.fromkeys(days, 0)}
     for row in rows:
-        values = charts.setdefault(_label(row, by), dict.fromkeys(days, 0))
+        values = found.setdefault(_label(row, by) if by else "", dict.fromkeys(days, 0))
         day = row.group.get(DAY, "")
         values[day] = values.get(day, 0) + MEASURES[measure](row)
-    ranked = sorted(charts.items(), key=lambda chart: (-sum(chart[1].values()), chart[0]))
-    largest = max((value for _, values in ranked for value in values.values()), default=0)
-    if not by:
-        values = ranked[0][1] if ranked else dict.fromkeys(days, 0)
-        print_bars(_bars(measure, sorted(values.items())), largest)
-        return
-    for label, values in ranked[:MAX_CHARTS]:
-        print(visible(label))
-        print_bars(_bars(measure, sorted(values.items())), largest, indent="  ")
+    ranked = sorted(found.items(), key=lambda chart: (-sum(chart[1].values()), chart[0]))
+    shown = {label: sorted(values.items()) for label, values in ranked[:MAX_CHARTS]}
+    digits = _digits(value for values in shown.values() for _, value in values)
+    print_charts({label: _bars(measure, values, digits) for label, values in shown.items()})
     if len(ranked) > MAX_CHARTS:
         print(f"and {len(ranked) - MAX_CHARTS} more")
 
