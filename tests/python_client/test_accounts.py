@@ -208,9 +208,9 @@ async def test_a_key_is_made_with_everything_that_was_said(gateway, client):
 async def test_a_key_that_never_expires_has_no_time(gateway, client):
     gateway.plays([CreateKeyResponse()])
 
-    await asked(client, "create_key")
+    await asked(client, "create_key", "acme")
 
-    assert gateway.requests == [CreateKeyRequest()]
+    assert gateway.requests == [CreateKeyRequest(organization="acme")]
 
 
 async def test_an_overlap_of_nothing_is_not_no_overlap(gateway, client):
@@ -268,10 +268,10 @@ WRONG: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], type[Exception]]] =
     "a debit": ("adjust_credits", ("acme", "debit", 1), {}, ValueError),
     "dollars for nanos": ("adjust_credits", ("acme", "grant", 0.5), {}, TypeError),
     "more nanos than there are": ("adjust_credits", ("acme", "grant", 2**63), {}, ValueError),
-    "one scope as a string": ("create_key", (), {"scopes": "read"}, TypeError),
+    "one scope as a string": ("create_key", ("acme",), {"scopes": "read"}, TypeError),
     "a time of no place": (
         "create_key",
-        (),
+        ("acme",),
         {"expire_time": datetime(2026, 11, 22)},  # noqa: DTZ001 - what is tested
         ValueError,
     ),
@@ -307,7 +307,7 @@ async def test_errors_are_of_the_same_tree(gateway, client, method, code, reason
     gateway.plays([Failure(code, "no", [error_info(reason)])])
 
     with pytest.raises(TrunklineError) as raised:
-        await (listed if method in LISTINGS else asked)(client, method)
+        await (listed if method in LISTINGS else asked)(client, method, "acme")
 
     assert type(raised.value) is error
 
@@ -315,7 +315,7 @@ async def test_errors_are_of_the_same_tree(gateway, client, method, code, reason
 async def test_a_change_is_not_repeated_by_itself(gateway, client):
     gateway.plays([Failure(grpc.StatusCode.UNAVAILABLE)])
 
-    for method, args in {"create_key": (), "adjust_credits": ("acme", "grant", 1)}.items():
+    for method, args in {"create_key": ("acme",), "adjust_credits": ("acme", "grant", 1)}.items():
         with pytest.raises(TrunklineError):
             await asked(client, method, *args)
 

@@ -307,10 +307,10 @@ class AsyncClient:
         """What was used from `start` until before `end`; pages are fetched as they are needed.
 
         Args:
-            start: with a time zone. None: as far back as the gateway goes.
+            start: with a time zone. None: the first of the month in which it ends.
             end: with a time zone. None: now.
             group_by: a row for each combination of "provider", "model", "route", "mode", "key",
-                "end_user", "session", "day" and "label:NAME". Nothing: one row for all.
+                "project", "end_user", "session", "day" and "label:NAME". Nothing: one row for all.
             organization: as of `get_balance`.
             page_size: 0: the gateway's default.
             timeout_s: for each page.
@@ -341,8 +341,8 @@ class AsyncClient:
 
         Args:
             name: for people.
-            plan: one of the gateway's configuration.
-            scopes: of "complete", "read" and "admin"; no more than the caller's own key has.
+            plan: one of the gateway's configuration. Empty: its default.
+            scopes: of "complete", "read" and "admin". Nothing: the first two.
             project: within the organisation, for budgets.
             expire_time: with a time zone. None: never.
         """
@@ -373,6 +373,7 @@ class AsyncClient:
         """Every key, without secrets; pages are fetched as they are needed.
 
         Args:
+            organization: empty: all.
             page_size: 0: the gateway's default.
             timeout_s: for each page.
             metadata: further headers of these calls.
@@ -396,8 +397,7 @@ class AsyncClient:
 
         Args:
             key_id: the public part of the key.
-            overlap: how long the former secret still works, at most a day. None: the gateway's
-                default.
+            overlap: how long the former secret still works, at most a day. None: it no longer does.
         """
         request = rotate_key_request(key_id, overlap)
         return await _answer(
@@ -473,9 +473,10 @@ class AsyncClient:
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
     ) -> AsyncIterator[AuditEvent]:
-        """What was done to keys, credits and configuration, and by whom.
+        """What was done, and by whom, newest first; pages are fetched as they are needed.
 
         Args:
+            organization: empty: all.
             page_size: 0: the gateway's default.
             timeout_s: for each page.
             metadata: further headers of these calls.

@@ -309,10 +309,10 @@ class Client:
         """What was used from `start` until before `end`; pages are fetched as they are needed.
 
         Args:
-            start: with a time zone. None: as far back as the gateway goes.
+            start: with a time zone. None: the first of the month in which it ends.
             end: with a time zone. None: now.
             group_by: a row for each combination of "provider", "model", "route", "mode", "key",
-                "end_user", "session", "day" and "label:NAME". Nothing: one row for all.
+                "project", "end_user", "session", "day" and "label:NAME". Nothing: one row for all.
             organization: as of `get_balance`.
             page_size: 0: the gateway's default.
             timeout_s: for each page.
@@ -327,7 +327,7 @@ class Client:
 
     def create_key(
         self,
-        organization: str = "",
+        organization: str,
         *,
         name: str = "",
         plan: str = "",
@@ -341,8 +341,8 @@ class Client:
 
         Args:
             name: for people.
-            plan: one of the gateway's configuration.
-            scopes: of "complete", "read" and "admin"; no more than the caller's own key has.
+            plan: one of the gateway's configuration. Empty: its default.
+            scopes: of "complete", "read" and "admin". Nothing: the first two.
             project: within the organisation, for budgets.
             expire_time: with a time zone. None: never.
         """
@@ -372,6 +372,7 @@ class Client:
         """Every key, without secrets; pages are fetched as they are needed.
 
         Args:
+            organization: empty: all.
             page_size: 0: the gateway's default.
             timeout_s: for each page.
             metadata: further headers of these calls.
@@ -392,8 +393,7 @@ class Client:
 
         Args:
             key_id: the public part of the key.
-            overlap: how long the former secret still works, at most a day. None: the gateway's
-                default.
+            overlap: how long the former secret still works, at most a day. None: it no longer does.
         """
         request = rotate_key_request(key_id, overlap)
         with translated():
@@ -466,9 +466,10 @@ class Client:
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
     ) -> Iterator[AuditEvent]:
-        """What was done to keys, credits and configuration, and by whom.
+        """What was done, and by whom, newest first; pages are fetched as they are needed.
 
         Args:
+            organization: empty: all.
             page_size: 0: the gateway's default.
             timeout_s: for each page.
             metadata: further headers of these calls.

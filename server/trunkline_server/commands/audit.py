@@ -15,9 +15,10 @@ from trunkline_server.commands.output import (
 )
 from trunkline_server.commands.words import time_of
 
+MAX_DETAILS: Final = 200
 COLUMNS: Final = (
     Column("number", is_number=True),
-    *map(Column, ("time", "action", "actor", "organization", "entity", "request", "reason")),
+    *map(Column, ("time", "action", "actor", "organization", "entity", "request", "details")),
 )
 
 
@@ -25,8 +26,8 @@ def add_audit(commands: Any, parents: list[argparse.ArgumentParser]) -> Any:
     """The parsers; gives the one of the actions, for those that need more than the service's address."""
     audit = commands.add_parser("audit", help="what was done to keys and credits, and by whom")
     actions = audit.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", parents=parents, help="the events of the audit log")
-    listing.add_argument("--organization", default="", metavar="NAME")
+    listing = actions.add_parser("list", parents=parents, help="the audit log, newest first")
+    listing.add_argument("--organization", default="", metavar="NAME", help="default: all")
     add_listing_options(listing)
     listing.set_defaults(run=_list)
     return actions
@@ -47,7 +48,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _row(event: AuditEvent) -> list[str]:
     entity = " ".join(filter(None, (event.entity_type, event.entity_id)))
+    details = event.status_reason or event.metadata_json
+    if len(details) > MAX_DETAILS:
+        details = f"{details[:MAX_DETAILS]}..."
     return [
         *(str(event.sequence), time_of(event, "event_time"), event.action, event.actor),
-        *(event.organization, entity, event.request_id, event.status_reason),
+        *(event.organization, entity, event.request_id, details),
     ]

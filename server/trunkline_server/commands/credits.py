@@ -67,7 +67,7 @@ def add_credits(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
             help="US dollars, as in 12.50; at most 9 digits after the point"
             + ("; -12.50 takes off" if word == "adjust" else ""),
         )
-        _organization(change)
+        change.add_argument("--organization", required=True, metavar="NAME", help="whose")
         change.add_argument("--description", default="", metavar="TEXT", help="kept in the ledger")
         change.add_argument(
             "--idempotency-key", default="", metavar="KEY", help="the same one is done once"
@@ -154,9 +154,8 @@ def _change(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_messages([entry])
         return 0
-    whom = arguments.organization or "the key's own organization"
     print(
-        f"{_kind(entry)} of {usd(entry.amount_nanos)} USD to {visible(whom)}: "
+        f"{_kind(entry)} of {usd(entry.amount_nanos)} USD to {visible(arguments.organization)}: "
         f"the balance is {usd(entry.balance_after_nanos)} USD (entry {visible(entry.id)})"
     )
     return 0

@@ -34,10 +34,12 @@ def add_keys(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     actions = keys.add_subparsers(metavar="ACTION", required=True)
 
     create = actions.add_parser("create", parents=parents, help="make a key; prints its secret")
-    create.add_argument("--organization", default="", metavar="NAME", help="default: the caller's")
+    create.add_argument("--organization", required=True, metavar="NAME", help="who pays")
     create.add_argument("--project", default="", metavar="NAME", help="for budgets")
     create.add_argument("--name", default="", help="for people")
-    create.add_argument("--plan", default="", metavar="NAME", help="one of the configuration")
+    create.add_argument(
+        "--plan", default="", metavar="NAME", help="of the configuration; default: default"
+    )
     create.add_argument(
         "--scope",
         action="append",
@@ -51,7 +53,7 @@ def add_keys(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     create.set_defaults(run=_create)
 
     listing = actions.add_parser("list", parents=parents, help="all keys, without their secrets")
-    listing.add_argument("--organization", default="", metavar="NAME")
+    listing.add_argument("--organization", default="", metavar="NAME", help="default: all")
     listing.add_argument("--json", action="store_true", help="a line of JSON for each")
     listing.set_defaults(run=_list)
 

@@ -13,12 +13,21 @@ from trunkline_server.commands.chart import Bar, print_charts
 from trunkline_server.commands.output import MAX_PAGE, Column, print_messages, print_table
 from trunkline_server.commands.words import MIN_DECIMALS, NONE, decimals, end, start, usd
 
-GROUPS: Final = ("provider", "model", "route", "mode", "key", "end_user", "session", "day")
+GROUPS: Final = (
+    "provider",
+    "model",
+    "route",
+    "mode",
+    "key",
+    "project",
+    "end_user",
+    "session",
+    "day",
+)
 LABEL: Final = "label:"
 DAY: Final = "day"
 ALL: Final = "all"
 MAX_ROWS: Final = 10_000
-MAX_GROUPS: Final = 8
 MAX_BARS: Final = 50
 MAX_CHARTS: Final = 10
 MAX_DAYS: Final = 400
@@ -75,8 +84,6 @@ def _usage(arguments: argparse.Namespace) -> int:
     by = list(dict.fromkeys(arguments.by))
     if arguments.chart == DAY:
         by = [*(name for name in by if name != DAY), DAY]
-    if len(by) > MAX_GROUPS:
-        raise CommandError(f"--by: at most {MAX_GROUPS}")
     if arguments.chart == DAY and (until - since).days >= MAX_DAYS:
         raise CommandError(f"--chart day: at most {MAX_DAYS} days")
     with new_client(arguments) as client:
@@ -138,7 +145,7 @@ def _print_table(by: Sequence[str], rows: Sequence[UsageRow], title: str) -> Non
     if any(not row.HasField("cost") for row in rows):
         print("a cost that is not known is not in the total", file=sys.stderr)
     if any(row.cost.estimated for row in rows):
-        print(f"{ESTIMATED} is estimated", file=sys.stderr)
+        print(f"{ESTIMATED} is estimated, or a price is not known", file=sys.stderr)
 
 
 def _numbers(row: UsageRow, digits: int) -> list[str]:
