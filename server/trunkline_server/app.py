@@ -22,9 +22,10 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
-from trunkline_server.accounts.static_keys import StaticKey, StaticKeys
+from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
+from trunkline_server.completion.bill import Billing
 from trunkline_server.completion.circuits import Circuits
 from trunkline_server.completion.pump import Pump
 from trunkline_server.completion.service import Completions
@@ -40,10 +41,12 @@ from trunkline_server.config import (
     split_address,
 )
 from trunkline_server.core.candidate import Candidate, Price
-from trunkline_server.core.errors import InvalidApiKey, Overloaded, UpstreamError
+from trunkline_server.core.errors import Overloaded, UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
-from trunkline_server.core.pressure import Criticality, Pressure
+from trunkline_server.core.pressure import Pressure
+from trunkline_server.edges.grpc.account import AccountServicer
+from trunkline_server.edges.grpc.admin import AdminServicer
 from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
@@ -120,10 +123,10 @@ class Parts:
     """What a configuration amounts to, before anything listens."""
 
     tools: ToolRegistry
+    accounts: AccountParts
     providers: dict[str, Provider] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
-    keys: list[StaticKey] = field(default_factory=list)
     signers: dict[str, Signer] = field(default_factory=dict)
     local: LocalModel | None = None
     scoring_run: ScoringRun | None = None
@@ -136,7 +139,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
     Raises:
         ConfigError.
     """
-    parts = Parts(_tools(settings, environment))
+    parts = Parts(_tools(settings, environment), build_accounts(settings, environment))
     for provider in _providers(settings, environment):
         _add_provider(parts, provider, settings, environment)
     if settings.local.enabled:
@@ -157,11 +160,6 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
     ]
     _check_routes(settings, parts)
     parts.scoring_run = _scoring_run(settings)
-    for key in settings.keys:
-        value = secret(environment, key.key_env, key.key_file)
-        if not value:
-            raise ConfigError([f"keys: {key.id!r}: the variable {key.key_env} is not set"])
-        parts.keys.append(StaticKey(key.id, value, Criticality[key.criticality.upper()]))
     return parts
 
 
@@ -522,7 +520,7 @@ class Service:
         self.circuits = Circuits(random.random)
         self.telemetry = RequestTelemetry(log)
         self.pump = Pump(self.telemetry)
-        self._callers = StaticKeys(parts.keys)
+        self.accounts = Accounts(parts.accounts, limits.max_in_flight)
         self.catalog = Catalog(parts.candidates, parts.routes)
         self.is_ready = False
         self.grpc_address = ""
@@ -549,7 +547,8 @@ class Service:
         experience = Experience(scores.measured, learns=learns)
         completions = Completions(
             admission=self.admission,
-            callers=self._callers,
+            access=self.accounts.access,
+            billing=self._billing(),
             router=Router(
                 self.catalog,
                 scores,
@@ -568,15 +567,25 @@ class Service:
             tools=self.parts.tools,
             mint_id=mint_id,
         )
-        return methods(
-            {
-                "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
-                "trunkline.v1.CatalogService": CatalogServicer(
-                    self.catalog, self.circuits, completions, calls
-                ),
-            },
-            calls,
-        )
+        servicers: dict[str, object] = {
+            "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
+            "trunkline.v1.CatalogService": CatalogServicer(
+                self.catalog, self.circuits, completions, calls
+            ),
+        }
+        accounts = self.accounts
+        if accounts.storage is not None and accounts.administration is not None:
+            servicers["trunkline.v1.AccountService"] = AccountServicer(
+                accounts.storage, completions, calls, now_us
+            )
+            servicers["trunkline.v1.AdminService"] = AdminServicer(
+                accounts.administration, completions, calls
+            )
+        return methods(servicers, calls)
+
+    def _billing(self) -> Billing | None:
+        books = self.accounts.books
+        return None if books is None else Billing(books, self.accounts.budgets)
 
     def _language_of(self, scores: Scores) -> Callable[[CompletionSpec], str] | None:
         """Its model is only loaded where the language of a request makes a difference."""
@@ -595,6 +604,7 @@ class Service:
         """
         server = self.settings.server
         self._watch.start()
+        await self.accounts.start()
         await asyncio.gather(*(signer.start() for signer in self.parts.signers.values()))
         if server.workers > 1:
             self._report()  # Values of several processes are read from files, so a function would not be asked.
@@ -626,11 +636,11 @@ class Service:
         """Around a request over HTTP that is still to be parsed: refused at once when there is no use in doing so."""
         if not self.admission.is_strained(asyncio.get_running_loop().time()):
             return _WELCOME
+        caller = self.accounts.callers.at_hand(dict(metadata).get("authorization", ""))
+        if caller is None:
+            return _WELCOME  # Unknown, or wrong: that is found out where it is for all.
         try:
-            caller = self._callers.authenticate(dict(metadata).get("authorization", ""))
             return self.admission.expect(caller.criticality)
-        except InvalidApiKey:
-            return _WELCOME  # To be told so by who tells it to all.
         except Overloaded as error:
             TURNED_AWAY.labels(caller.criticality.name.lower()).inc()
             refusal = Refusal(error.reason, error.message, retry_after_s=error.retry_after_s)
@@ -640,7 +650,7 @@ class Service:
         def ready() -> tuple[int, bytes, bytes]:
             return (
                 json_page(200, b'{"ready":true}')
-                if self.is_ready
+                if self.is_ready and self.accounts.is_healthy
                 else json_page(503, b'{"ready":false}')
             )
 
@@ -702,6 +712,7 @@ class Service:
         if self.parts.local is not None:
             await self.parts.local.stop()
         await self.pump.close()
+        await self.accounts.close()
         await self.parts.tools.close()
         await self.transport.__aexit__()
 

@@ -33,6 +33,7 @@ EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+CriticalityName = Literal["batch", "standard", "interactive"]
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
@@ -75,7 +76,53 @@ class KeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     id: Name
     key_env: str = ""
     key_file: str = ""
-    criticality: Literal["batch", "standard", "interactive"] = "standard"
+    organization: str = ""
+    project: str = ""
+    plan: str = "default"
+    scopes: tuple[Literal["complete", "read", "admin"], ...] = ("complete", "read")
+    criticality: CriticalityName | None = None
+
+
+class AccountsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[accounts]`: where keys, credits and usage are kept. Without a database there are none."""
+
+    database_url: str = ""
+    database_url_env: str = ""
+    redis_url: str = ""
+    redis_url_env: str = ""
+    pepper_env: str = ""
+    pepper_file: str = ""
+    environment: Annotated[str, Meta(pattern="^[a-z0-9]{1,16}$")] = "live"
+    progress_dir: str = ""
+
+
+class PlanSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[plans]]`: what keys of a plan may do."""
+
+    id: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    requests_per_second: Annotated[float, Meta(ge=0.02, le=1_000_000)] | None = None
+    burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    tokens_per_minute: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+    concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    routes: list[Name] | None = None
+    modes: list[Name] | None = None
+    max_deadline_s: Annotated[float, Meta(ge=1, le=600)] = 600.0
+    criticality: CriticalityName = "standard"
+    prepaid: bool = False
+    refuse_unknown_price: bool = True
+
+
+class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[budgets]]`: what may be spent in a day or a month. `warn_at`: a share of it, 0 to 1."""
+
+    id: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    organization: Name
+    limit_usd: Annotated[float, Meta(ge=0, le=100_000_000)]
+    period: Literal["day", "month"] = "month"
+    project: str = ""
+    key: str = ""
+    hard: bool = True
+    warn_at: Annotated[float, Meta(gt=0, le=1)] | None = 0.8
 
 
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -210,7 +257,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     limits: LimitsSettings = LimitsSettings()
     local: LocalSettings = LocalSettings()
+    accounts: AccountsSettings = AccountsSettings()
     keys: list[KeySettings] = []
+    plans: list[PlanSettings] = []
+    budgets: list[BudgetSettings] = []
     providers: list[ProviderSettings] | None = None
     models: list[ModelSettings] | None = None
     routes: list[RouteSettings] = []
@@ -363,6 +413,7 @@ _SECTIONS: Final = {
     "LOCAL": LocalSettings,
     "ROUTING": RoutingSettings,
     "SCORING": ScoringSettings,
+    "ACCOUNTS": AccountsSettings,
 }
 
 
@@ -494,7 +545,7 @@ def _server_problems(settings: Settings) -> Iterator[str]:
         except ConfigError as error:
             yield f"server.{field}: {error.problems[0]}"
             continue
-        if not settings.keys and not is_loopback(address):
+        if not settings.keys and not has_accounts(settings) and not is_loopback(address):
             yield (
                 f"server.{field}: {address} is open to other machines, and without [[keys]] everyone may use it; "
                 "add a key or listen on 127.0.0.1"
@@ -504,10 +555,39 @@ def _server_problems(settings: Settings) -> Iterator[str]:
     for file in (server.tls_cert_file, server.tls_key_file, settings.local.model_path):
         if file and not os.path.isfile(file):
             yield f"{file} does not exist"
+    yield from _account_problems(settings)
     yield from _twice("keys", [key.id for key in settings.keys])
     for key in settings.keys:
         if bool(key.key_env) == bool(key.key_file):
             yield f"keys: {key.id!r} needs either key_env or key_file"
+
+
+def has_accounts(settings: Settings) -> bool:
+    """Is there a database of keys and credits?"""
+    return bool(settings.accounts.database_url or settings.accounts.database_url_env)
+
+
+def _account_problems(settings: Settings) -> Iterator[str]:
+    accounts = settings.accounts
+    for name in ("database_url", "redis_url"):
+        url = getattr(accounts, name)
+        if url and getattr(accounts, f"{name}_env"):
+            yield f"accounts has both {name} and {name}_env"
+        if url and urlsplit(url).password:
+            yield f"accounts.{name} holds a password: put it into a variable, and name that by {name}_env"
+    if accounts.pepper_env and accounts.pepper_file:
+        yield "accounts has both pepper_env and pepper_file"
+    if has_accounts(settings) and not (accounts.pepper_env or accounts.pepper_file):
+        yield "accounts needs a pepper_file or a pepper_env; `trunkline init` makes one"
+    if accounts.database_url.startswith("sqlite:") and settings.server.workers > 1:
+        yield "server.workers: with accounts in SQLite only 1; more need PostgreSQL (accounts.database_url_env)"
+    yield from _twice("plans", [plan.id for plan in settings.plans])
+    yield from _twice("budgets", [budget.id for budget in settings.budgets])
+    if settings.budgets and not has_accounts(settings):
+        yield "budgets need [accounts] with a database"
+    for plan in settings.plans:
+        if plan.prepaid and not has_accounts(settings):
+            yield f"plans: {plan.id!r} is prepaid, which needs [accounts] with a database"
 
 
 def _provider_problems(provider: ProviderSettings) -> Iterator[str]:

@@ -8,11 +8,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from trunkline.v1.completion_event_pb2 import CompleteResponse, UsageUpdate
-from trunkline.v1.completion_pb2 import Completion
+from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse, UsageUpdate
+from trunkline.v1.completion_pb2 import Completion, FinishReason, Usage
 from trunkline.v1.completion_service_pb2 import (
     CompleteRequest,
     CompleteUnaryResponse,
@@ -23,6 +23,7 @@ from trunkline.v1.completion_service_pb2 import (
 )
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, UnsupportedPolicy
 from trunkline.v1.message_pb2 import Message, Part, Role
+from trunkline_server.accounts.access import Access, Headers, Pass
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import (
     DEFAULT_MAX_ATTEMPTS,
@@ -31,9 +32,17 @@ from trunkline_server.completion.attempts import (
     Limits,
     Upstream,
 )
+from trunkline_server.completion.bill import (
+    Bill,
+    Billing,
+    fingerprint,
+    output_tokens,
+    prompt_tokens,
+)
 from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.effort import tuned
 from trunkline_server.completion.kept import KeptTurns
+from trunkline_server.completion.replay import forget_messages, replayed
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
 from trunkline_server.core.breaker import State
@@ -44,17 +53,21 @@ from trunkline_server.core.errors import (
     InvalidRequest,
     NotFound,
     NotSupported,
+    RouteNotAllowed,
     ServiceError,
     TrunklineError,
 )
 from trunkline_server.core.fold import Fold
-from trunkline_server.core.ports import Callers, Prompt, RequestRecord, Router, Unencodable
+from trunkline_server.core.plans import Caller, Scope
+from trunkline_server.core.ports import Prompt, RequestRecord, Router, Unencodable
 from trunkline_server.core.tools import ToolContext, Tools
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
 MAX_REQUEST_ID_CHARS: Final = 64
 MAX_STREAM_S: Final = 600.0
 MAX_UNARY_S: Final = 300.0
+AUTO: Final = "auto"
+REPLAYED: Final = ("idempotent-replayed", "true")
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
 
 
@@ -64,18 +77,22 @@ class Call:
 
     Attributes:
         authorization: the header's value, empty where none came.
+        peer: names the address that it comes from.
         timeout_s: what the caller gave it, None for no limit.
         traceparent: for the upstream: the caller's trace, our span.
+        headers: what every response to it says, filled on the way in.
     """
 
     method: str
     request_id: str
     authorization: str = ""
+    peer: Callable[[], str] = str
     timeout_s: float | None = None
     idempotency_key: str = ""
     traceparent: str = ""
     tracestate: str = ""
     trace_id: str = ""
+    headers: Headers = field(default_factory=list)
 
 
 class Completions:
@@ -85,14 +102,16 @@ class Completions:
         self,
         *,
         admission: Admission,
-        callers: Callers,
+        access: Access,
+        billing: Billing | None,
         router: Router,
         upstream: Upstream,
         tools: Tools,
         mint_id: Callable[[], str],
     ) -> None:
         self.admission = admission
-        self._callers = callers
+        self._access = access
+        self._billing = billing
         self._router = router
         self._upstream = upstream
         self._tools = tools
@@ -100,9 +119,9 @@ class Completions:
         self._decisions = Decisions()
         self._mint_id = mint_id
 
-    def authenticate(self, call: Call) -> str:
-        """The caller's key id. Raises: InvalidApiKey."""
-        return self._callers.authenticate(call.authorization).key_id
+    async def enter(self, call: Call, scope: Scope) -> Caller:
+        """Who calls, if they may. Raises: as `Access.enter`."""
+        return await self._access.enter(call.authorization, call.peer, scope, call.headers)
 
     def stream(self, request: CompleteRequest, call: Call) -> AsyncGenerator[Batch, None]:
         """The events of one completion, batch by batch. Close it when leaving early.
@@ -127,13 +146,13 @@ class Completions:
                 pass
         return response
 
-    def preview(self, request: PreviewRouteRequest, call: Call) -> PreviewRouteResponse:
+    async def preview(self, request: PreviewRouteRequest, call: Call) -> PreviewRouteResponse:
         """Who would be asked, best first, and who not and why; or who was, for an earlier request.
 
         Raises:
             RequestError.
         """
-        key_id = self.authenticate(call)
+        key_id = (await self.enter(call, Scope.COMPLETE)).key_id
         if request.request_id:
             return self._review(request, key_id)
         spec = request.spec
@@ -188,15 +207,27 @@ class Completions:
         hops: list[Hop] = []
         turns: Turns | None = None
         report: Report | None = None
+        entered: Pass | None = None
+        bill: Bill | None = None
         try:
             # admit
-            caller = self._callers.authenticate(call.authorization)
+            completion_id = f"cmpl_{self._mint_id()}"
+            size_bytes = spec.ByteSize()
+            entered = await self._access.enter_completion(
+                call.authorization,
+                call.peer,
+                call.headers,
+                prompt_tokens(size_bytes) + output_tokens(spec),
+                completion_id,
+            )
+            caller = entered.caller
             record.key_id = caller.key_id
-            with await self.admission.admit(caller.criticality, spec.ByteSize()) as ticket:
+            with await self.admission.admit(caller.criticality, size_bytes) as ticket:
                 try:
-                    _refuse_idempotency(idempotency_key, call)
+                    key = self._idempotency_key(idempotency_key, call)
                     check_spec(spec)
-                    deadline = _deadline(call, started_s, unary is not None)
+                    _check_plan(spec, caller)
+                    deadline = _deadline(call, started_s, unary is not None, caller)
                     # choose
                     asked = spec
                     spec = self._kept.restored(caller.key_id, asked)
@@ -205,8 +236,28 @@ class Completions:
                     plan = self._router.plan(spec, call.request_id, whole=unary is not None)
                     self._decisions.keep(caller.key_id, call.request_id, plan)
                     record.route = plan.route
+                    if self._billing is not None and caller.organization:
+                        plan = self._billing.payable(caller, plan)
+                        opened = await self._billing.open(
+                            caller=caller,
+                            spec=spec,
+                            plan=plan,
+                            completion_id=completion_id,
+                            request_id=call.request_id,
+                            size_bytes=size_bytes,
+                            idempotency_key=key,
+                            key_fingerprint=fingerprint(asked) if key else b"",
+                        )
+                        if isinstance(opened, Completion):
+                            record.reason = "OK"
+                            call.headers.append(REPLAYED)
+                            if unary is None:
+                                yield replayed(opened, options)
+                            else:
+                                unary.CopyFrom(opened)
+                            return
+                        bill = opened
                     # answer
-                    completion_id = f"cmpl_{self._mint_id()}"
                     report = Report(spec, options, call.request_id, completion_id)
                     if options.HasField("heartbeat_interval"):
                         yield [report.started()]
@@ -215,11 +266,12 @@ class Completions:
                         hops = [new_hop(spec, plan, 0)]
                         answer = hops[0].batches()
                     else:
-                        turns = self._turns(box, plan, deadline, new_hop, call, completion_id)
+                        turns = self._turns(box, plan, deadline, new_hop, call, completion_id, bill)
                         hops = turns.hops
                         answer = turns.batches()
                     buffers_calls = options.buffer_tool_arguments
-                    folds = unary is not None or options.include_final_messages
+                    keeps = bill is not None and bill.has_key
+                    folds = unary is not None or options.include_final_messages or keeps
                     fold = Fold() if folds else None
                     async with aclosing(answer) as batches:
                         async for batch in batches:
@@ -230,6 +282,8 @@ class Completions:
                                 fold.add(batch)
                             if is_opening:
                                 report.begin(plan, hops)
+                                if bill is not None:
+                                    bill.begins(hops[-1].served.candidate)
                                 if record.time_to_first_token_s is None:
                                     record.time_to_first_token_s = clock() - started_s
                                 if unary is None:
@@ -238,12 +292,23 @@ class Completions:
                                 batch = [e for e in batch if not e.HasField("tool_call_delta")]
                             if unary is None and batch:
                                 yield batch
+                            if bill is None or not bill.is_outgrown(hops[-1]):
+                                continue
+                            if not await bill.extend():
+                                ended = _end_for_lack_of_credits(hops[-1], turns)
+                                if unary is None:
+                                    yield ended
+                                break
                     # settle
                     last = CompleteResponse()
                     completion = last.completed.completion if unary is None else unary
                     report.fill(completion, hops, turns, fold, clock() - started_s)
                     if turns is not None:
                         self._kept.keep(caller.key_id, asked, turns.open_calls, turns.transcript)
+                    if bill is not None:
+                        await bill.settle(report.used(hops), hops, completion)
+                        if keeps and not options.include_final_messages and unary is None:
+                            forget_messages(completion)
                     record.reason = "OK"
                     if options.include_usage_updates:
                         update = UsageUpdate(usage=report.usage)
@@ -267,7 +332,28 @@ class Completions:
         finally:
             if report is not None:
                 _note(record, hops, report)
+            if bill is not None:
+                bill.settle_later(
+                    report.used(hops) if report is not None else Usage(), hops, record.reason
+                )
+            if entered is not None:
+                entered.leave(record.input_tokens + record.output_tokens if hops else 0)
             self._upstream.telemetry.record(record, clock())
+
+    def _idempotency_key(self, key: str, call: Call) -> str:
+        """The request's key; empty where it has none."""
+        header = call.idempotency_key
+        if key and header and key != header:
+            raise InvalidRequest("idempotency_key", "differs from the idempotency-key header")
+        key = key or header
+        if len(key) > MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
+            raise InvalidRequest(
+                "idempotency_key", f"at most {MAX_IDEMPOTENCY_KEY_CHARS} printable characters"
+            )
+        if key and self._billing is None:
+            # Ignoring it would be a broken promise: the caller counts on being charged once.
+            raise NotSupported("idempotency keys need [accounts]", field="idempotency_key")
+        return key
 
     def _hops(
         self,
@@ -296,7 +382,11 @@ class Completions:
         new_hop: Callable[[CompletionSpec, Plan, int], Hop],
         call: Call,
         completion_id: str,
+        bill: Bill | None,
     ) -> Turns:
+        async def is_paid_for(hop: Hop, spec: CompletionSpec) -> bool:
+            return bill is None or await bill.next_hop(hop, spec.ByteSize())
+
         context = ToolContext(completion_id, call.request_id, box.spec.session_id)
         return Turns(
             box=box,
@@ -305,6 +395,7 @@ class Completions:
             deadline=deadline,
             new_hop=new_hop,
             context=context,
+            is_paid_for=is_paid_for,
         )
 
 
@@ -326,21 +417,30 @@ _UNARY: Final = StreamOptions()
 _ANY_MESSAGE: Final = Message(role=Role.ROLE_USER, parts=[Part(text="?")])
 
 
-def _refuse_idempotency(key: str, call: Call) -> None:
-    if key and call.idempotency_key and key != call.idempotency_key:
-        raise InvalidRequest("idempotency_key", "differs from the idempotency-key header")
-    if (
-        len(key) > MAX_IDEMPOTENCY_KEY_CHARS
-        or len(call.idempotency_key) > MAX_IDEMPOTENCY_KEY_CHARS
-    ):
-        raise InvalidRequest("idempotency_key", f"at most {MAX_IDEMPOTENCY_KEY_CHARS} characters")
-    if key or call.idempotency_key:
-        # Ignoring it would be a broken promise: the caller counts on being charged once.
-        raise NotSupported("idempotency keys are not served yet", field="idempotency_key")
+def _end_for_lack_of_credits(hop: Hop, turns: Turns | None) -> Batch:
+    """Nothing more is read. The caller is told why by how the choices end."""
+    finishes = [f.choice_index for f in hop.served.facts.finishes]
+    ended = ChoiceFinished(
+        choice_index=0, finish_reason=FinishReason.FINISH_REASON_INSUFFICIENT_CREDITS
+    )
+    if turns is not None:
+        turns.finish = ended
+    elif 0 not in finishes:
+        hop.served.facts.finishes.append(ended)
+    return [CompleteResponse(choice_finished=ended)]
 
 
-def _deadline(call: Call, now_s: float, whole: bool) -> Deadline:
-    limit_s = MAX_UNARY_S if whole else MAX_STREAM_S
+def _check_plan(spec: CompletionSpec, caller: Caller) -> None:
+    """Does the caller's plan have what is asked for by name?"""
+    plan = caller.plan
+    if plan.routes is not None and (spec.model or AUTO) not in plan.routes:
+        raise RouteNotAllowed(f"the plan {plan.id!r} does not have this model or route")
+    if plan.modes is not None and (spec.mode or AUTO) not in plan.modes:
+        raise RouteNotAllowed(f"the plan {plan.id!r} does not have this mode", field="spec.mode")
+
+
+def _deadline(call: Call, now_s: float, whole: bool, caller: Caller) -> Deadline:
+    limit_s = min(MAX_UNARY_S if whole else MAX_STREAM_S, caller.plan.max_deadline_s)
     if call.timeout_s is not None:
         if call.timeout_s <= 0:
             raise DeadlineExceeded

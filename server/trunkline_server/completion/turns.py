@@ -8,7 +8,7 @@ The caller sees all text, its own tools' calls, and that a tool of the gateway r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -64,6 +64,7 @@ SUCCEEDED: Final = ServerToolState.SERVER_TOOL_STATE_SUCCEEDED
 FAILED: Final = ServerToolState.SERVER_TOOL_STATE_FAILED
 TOOL_CALLS: Final = FinishReason.FINISH_REASON_TOOL_CALLS
 HOP_LIMIT: Final = FinishReason.FINISH_REASON_HOP_LIMIT
+INSUFFICIENT_CREDITS: Final = FinishReason.FINISH_REASON_INSUFFICIENT_CREDITS
 MALFORMED: Final = FinishReason.FINISH_REASON_MALFORMED_TOOL_CALL
 _UNLIMITED: Final = (FinishReason.FINISH_REASON_STOP, TOOL_CALLS, MALFORMED)
 # A call that is no JSON is told to the model as any that does not fit.
@@ -158,6 +159,7 @@ class Turns:
 
     Args:
         new_hop: makes the hop of a number, for a spec and a plan.
+        is_paid_for: may a further hop be asked with this spec, after the last one?
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Turns:
         deadline: Deadline,
         new_hop: Callable[[CompletionSpec, Plan, int], Hop],
         context: ToolContext,
+        is_paid_for: Callable[[Hop, CompletionSpec], Awaitable[bool]] | None,
     ) -> None:
         self.hops: list[Hop] = []
         self.calls: list[ServerToolCall] = []
@@ -186,6 +189,7 @@ class Turns:
         self._plan = plan
         self._deadline = deadline
         self._new_hop = new_hop
+        self._is_paid_for = is_paid_for
         self._context = context
         self._results: dict[str, str] = {}
         self._results_chars = 0
@@ -208,9 +212,14 @@ class Turns:
         options = self._box.spec.tool_options
         max_hops = options.max_hops if options.HasField("max_hops") else DEFAULT_MAX_HOPS
         is_last = False  # No tool may be called in this turn: it has to be the answer.
+        finished = ChoiceFinished()
         while True:
             number = len(self.hops)
-            hop = self._new_hop(self._spec(is_last=is_last), self._plan_of_hop(), number)
+            spec = self._spec(is_last=is_last)
+            if number and self._is_paid_for and not await self._is_paid_for(self.hops[-1], spec):
+                finished.finish_reason = INSUFFICIENT_CREDITS
+                break
+            hop = self._new_hop(spec, self._plan_of_hop(), number)
             self.hops.append(hop)
             window = _Window(self._theirs, self._first_part)
             fold = Fold()

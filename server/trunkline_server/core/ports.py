@@ -9,7 +9,6 @@ from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import UpstreamError
-from trunkline_server.core.pressure import Criticality
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +138,6 @@ class Experience(Protocol):
 
     def gave_up(self, candidate: Candidate, now_s: float, *, whole: bool, waited_s: float) -> None:
         """Its answer had not begun when the caller left, or when another one's came."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and how much their requests matter when not all can be served."""
-
-    key_id: str = "anonymous"
-    criticality: Criticality = Criticality.STANDARD
-
-
-class Callers(Protocol):
-    """Knows who may ask."""
-
-    def authenticate(self, authorization: str) -> Caller:
-        """The caller that an Authorization value stands for; empty where none was sent.
-
-        Raises:
-            InvalidApiKey.
-        """
         ...
 
 

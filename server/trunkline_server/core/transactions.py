@@ -6,8 +6,8 @@ written once, run alike on every backend, and can be stopped between any two sta
 
 Two rules make it cheap to commit many transactions at once:
 
-- A refusal comes before the first write. A transaction that raises after it has written makes its backend undo the
-  whole group and run its members one by one.
+- A refusal comes before the first write; a statement that found no row to change is none. A transaction that raises
+  after it has written makes its backend undo the whole group and run its members one by one.
 - A transaction may be run again from its beginning, so it reads nothing but its arguments and its rows. Clocks, ids and
   randomness come in as arguments.
 

@@ -15,6 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from trunkline_server.core.errors import (
     AllProvidersFailed,
+    BudgetExhausted,
+    InsufficientCredits,
     InvalidRequest,
     ServiceError,
     TrunklineError,
@@ -26,6 +28,11 @@ MAX_METADATA_CHARS: Final = 128
 # Trailers carry it as base64, and the message twice. Together they stay under 4 KiB: from 8 KiB on clients lose them.
 MAX_STATUS_BYTES: Final = 2_500
 NEVER_RETRY_MS: Final = -1
+_FINAL: Final = (AllProvidersFailed, BudgetExhausted, InsufficientCredits)
+LIMIT_HEADERS: Final = (
+    "ratelimit",
+    "x-ratelimit-",
+)  # What every response says of the caller's limits.
 
 Code = grpc.StatusCode
 
@@ -114,7 +121,12 @@ REASONS_BY_CODE: Final[Mapping[grpc.StatusCode, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as a caller sees it, whichever way it came. `is_repeatable`: as of `ServiceError`."""
+    """An error as a caller sees it, whichever way it came.
+
+    Attributes:
+        is_repeatable: as of `ServiceError`.
+        headers: what the response says of the caller's limits.
+    """
 
     reason: str
     message: str
@@ -122,6 +134,7 @@ class Refusal:
     field: str | None = None
     retry_after_s: float | None = None
     is_repeatable: bool = True
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def status(self) -> Status:
@@ -180,10 +193,10 @@ def trailers(
 ) -> tuple[tuple[str, str | bytes], ...]:
     """The trailing metadata that goes with a status."""
     found: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if isinstance(error, AllProvidersFailed) or not _is_repeatable(error):
+    if isinstance(error, _FINAL) or not _is_repeatable(error):
         # We have retried already; callers doing it too would multiply the load on what is down, or effects of tools.
         found.append(("grpc-retry-pushback-ms", str(NEVER_RETRY_MS)))
-    elif isinstance(error, ServiceError) and error.retry_after_s is not None:
+    elif isinstance(error, TrunklineError) and error.retry_after_s is not None:
         found.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_s * 1000))))
     return tuple(found)
 
@@ -217,4 +230,9 @@ def refusal(code: grpc.StatusCode, details: str, metadata: Mapping[str, str | by
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
     message = status.message or (details if reason != "INTERNAL_ERROR" else "internal error")
-    return Refusal(reason, message, request_id, field, retry_after_s, is_repeatable)
+    limits = tuple(
+        (name, value)
+        for name, value in metadata.items()
+        if name.startswith(LIMIT_HEADERS) and isinstance(value, str)
+    )
+    return Refusal(reason, message, request_id, field, retry_after_s, is_repeatable, limits)

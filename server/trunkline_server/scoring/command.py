@@ -8,7 +8,7 @@ import statistics
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from trunkline import AsyncClient
-from trunkline_server.accounts.static_keys import StaticKey
+from trunkline_server.accounts.callers import StaticKey
 from trunkline_server.app import build, running
 from trunkline_server.config import ConfigError, ServerSettings, Settings, load
 from trunkline_server.routing.scoring_run import REGION, ScoringRun
@@ -133,7 +133,7 @@ async def _own_gateway(
             ["no model is enabled: set a provider's key, or install the extra `local`"]
         )
     key = secrets.token_urlsafe(32)
-    parts.keys = [StaticKey("score", key)]
+    parts.accounts = replace(parts.accounts, keys=(StaticKey("score", key),))
     async with running(own, parts, structlog.get_logger()) as service:
         try:
             async with AsyncClient(service.grpc_address, api_key=key, options=ASK_ONCE) as client:

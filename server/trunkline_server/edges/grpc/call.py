@@ -1,9 +1,11 @@
 """What every call has beside its message: who calls, its ids, its deadline; and how it fails."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, NoReturn, Protocol
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -27,6 +29,8 @@ class Context(Protocol):
     def invocation_metadata(self) -> Metadata | None: ...
 
     def time_remaining(self) -> float | None: ...
+
+    def peer(self) -> str: ...
 
     async def send_initial_metadata(self, initial_metadata: Metadata) -> None: ...
 
@@ -55,9 +59,10 @@ class Calls:
         trace = NO_TRACE
         if traceparent := metadata.get("traceparent"):
             trace = child_of(traceparent, metadata.get("tracestate", ""), self._mint_span_id())
-        return Call(
+        call = Call(
             method=method,
             request_id=request_id,
+            peer=lambda: address_of(context.peer()),
             authorization=metadata.get("authorization", ""),
             timeout_s=_timeout_s(context, metadata),
             idempotency_key=metadata.get("idempotency-key", ""),
@@ -65,6 +70,34 @@ class Calls:
             tracestate=trace.tracestate,
             trace_id=trace.trace_id,
         )
+        note = getattr(context, "note_headers", None)
+        if (
+            note is not None
+        ):  # The local channel's: its callers may have to answer before there is content.
+            note(call.headers)
+        return call
+
+
+def address_of(peer: str) -> str:
+    """The host of a peer as gRPC names it: `ipv4:HOST:PORT`, `ipv6:[HOST]:PORT` or `unix:PATH`."""
+    kind, _, rest = peer.partition(":")
+    if kind == "ipv4":
+        return rest.rpartition(":")[0]
+    if kind == "ipv6":
+        host = unquote(rest).rpartition(":")[0]
+        return _network(host.strip("[]").partition("%")[0])
+    return kind or "unknown"
+
+
+def _network(host: str) -> str:
+    """Who has one address of IPv6 has 2**64 of them, so they count as one."""
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return "unknown"
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 MAX_TIMEOUT_S: Final = 86_400.0
@@ -82,11 +115,11 @@ class abort_on_error:
     Without this grpc.aio would answer UNKNOWN with the exception's own text, secrets included.
     """
 
-    __slots__ = ("_context", "_request_id")
+    __slots__ = ("_call", "_context")
 
-    def __init__(self, context: Context, request_id: str) -> None:
+    def __init__(self, context: Context, call: Call) -> None:
         self._context = context
-        self._request_id = request_id
+        self._call = call
 
     async def __aenter__(self) -> None:
         return None
@@ -102,15 +135,36 @@ class abort_on_error:
         if isinstance(error, grpc.aio.AbortError | grpc.aio.AioRpcError):
             return  # The call has its status already.
         if not isinstance(error, TrunklineError):
-            log.error("bug", request_id=self._request_id, exc_info=_without_values(error))
-        await abort(self._context, error, self._request_id)
+            log.error("bug", request_id=self._call.request_id, exc_info=_without_values(error))
+        await abort(self._context, error, self._call)
 
 
-async def abort(context: Context, error: BaseException, request_id: str) -> NoReturn:
+class answer_unary(abort_on_error):
+    """The same for a unary call: what is answered has the headers that every response has."""
+
+    __slots__ = ()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self._context.send_initial_metadata(head(self._call))
+        await super().__aexit__(kind, error, trace)
+
+
+def head(call: Call) -> list[tuple[str, str]]:
+    """The metadata that every response has."""
+    return [("x-request-id", call.request_id), *call.headers]
+
+
+async def abort(context: Context, error: BaseException, call: Call) -> NoReturn:
     """End the call with the error's status."""
-    status = status_message(error, request_id)
+    status = status_message(error, call.request_id)
     row = _CODES[status.code]
-    await context.abort(row, status.message, trailers(status, error))
+    await context.abort(row, status.message, (*trailers(status, error), *call.headers))
 
 
 def _without_values(error: BaseException) -> BaseException:

@@ -17,7 +17,8 @@ from trunkline.v1.catalog_service_pb2 import (
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import InvalidRequest, ModelNotFound
-from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error
+from trunkline_server.core.plans import Scope
+from trunkline_server.edges.grpc.call import Calls, Context, answer_unary
 
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
@@ -65,8 +66,8 @@ class CatalogServicer:
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
         """In the order of the configuration, routes last."""
         call = self._calls.read("ListModels", context)
-        async with abort_on_error(context, call.request_id):
-            self._completions.authenticate(call)
+        async with answer_unary(context, call):
+            await self._completions.enter(call, Scope.COMPLETE)
             if request.page_size < 0:
                 raise InvalidRequest("page_size", "0 or more")
             start = _start(request.page_token)
@@ -79,8 +80,8 @@ class CatalogServicer:
     async def GetModel(self, request: GetModelRequest, context: Context) -> GetModelResponse:
         """By id, alias, `provider/model` or route."""
         call = self._calls.read("GetModel", context)
-        async with abort_on_error(context, call.request_id):
-            self._completions.authenticate(call)
+        async with answer_unary(context, call):
+            await self._completions.enter(call, Scope.COMPLETE)
             name = request.model_id
             for route in self._models.named_routes:
                 if route.id == name:

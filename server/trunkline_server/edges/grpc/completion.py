@@ -13,7 +13,13 @@ from trunkline.v1.completion_service_pb2 import (
     PreviewRouteResponse,
 )
 from trunkline_server.completion.service import Call, Completions
-from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error
+from trunkline_server.edges.grpc.call import (
+    Calls,
+    Context,
+    abort_on_error,
+    answer_unary,
+    head,
+)
 from trunkline_server.edges.grpc.pacing import Batch, check, needs_pacing, paced
 from trunkline_server.edges.status import status_message
 
@@ -34,7 +40,7 @@ class CompletionServicer:
     ) -> AsyncGenerator[Batch, None]:
         """Whole batches: the gRPC server merges and numbers them, the local channel hands them over as they are."""
         call = self._calls.read(STREAM, context)
-        async with abort_on_error(context, call.request_id):
+        async with abort_on_error(context, call):
             check(request.stream_options)
             events = self._completions.stream(request, call)
             if needs_pacing(request.stream_options):
@@ -64,7 +70,7 @@ class CompletionServicer:
     ) -> CompleteUnaryResponse:
         """The folded answer."""
         call = self._calls.read(UNARY, context)
-        async with abort_on_error(context, call.request_id):
+        async with abort_on_error(context, call):
             response = await self._completions.unary(request.spec, request.idempotency_key, call)
             await context.send_initial_metadata(_route_metadata(call, response.completion.route))
             return response
@@ -74,20 +80,20 @@ class CompletionServicer:
     ) -> PreviewRouteResponse:
         """The routing decision alone."""
         call = self._calls.read(PREVIEW, context)
-        async with abort_on_error(context, call.request_id):
-            return self._completions.preview(request, call)
+        async with answer_unary(context, call):
+            return await self._completions.preview(request, call)
 
 
 def _head(call: Call, batch: Batch) -> list[tuple[str, str]]:
     for response in batch:
         if response.HasField("route_selected"):
             return _route_metadata(call, response.route_selected.route)
-    return [("x-request-id", call.request_id)]
+    return head(call)
 
 
 def _route_metadata(call: Call, route: Route) -> list[tuple[str, str]]:
     metadata = [
-        ("x-request-id", call.request_id),
+        *head(call),
         ("trunkline-provider", route.provider),
         ("trunkline-model", route.model.encode("ascii", "replace").decode()),
         ("trunkline-failover-count", str(route.total_failover_count)),

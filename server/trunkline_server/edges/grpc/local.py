@@ -7,7 +7,7 @@ both ways, status, timeout and cancel. A call runs in its caller's own task, so 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 from grpc.aio import AioRpcError
@@ -15,6 +15,7 @@ from grpc.aio import Metadata as AioMetadata
 
 from trunkline_server.edges.grpc.methods import Method
 
+PEER: Final = "trunkline-peer"  # Only here: of a call over the network the connection tells.
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -39,7 +40,7 @@ class LocalChannel:
 class LocalContext:
     """The context that a servicer sees."""
 
-    __slots__ = ("_deadline_s", "_metadata", "initial")
+    __slots__ = ("_deadline_s", "_metadata", "_noted", "initial")
 
     def __init__(self, metadata: Metadata, timeout_s: float | None) -> None:
         self._metadata = metadata
@@ -47,6 +48,20 @@ class LocalContext:
             None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         )
         self.initial: Metadata = ()
+        self._noted: Metadata = ()
+
+    def note_headers(self, headers: Metadata) -> None:
+        """What the response will say, whatever it is. Filled by the servicer as it becomes known."""
+        self._noted = headers
+
+    @property
+    def known(self) -> Metadata:
+        """The initial metadata as far as it is known."""
+        return self.initial or self._noted
+
+    def peer(self) -> str:
+        """As the caller names the address that it serves."""
+        return next((str(value) for key, value in self._metadata if key == PEER), "")
 
     def invocation_metadata(self) -> Metadata:
         """As the caller sent it."""
@@ -145,3 +160,7 @@ class LocalStreamCall:
     async def initial_metadata(self) -> Metadata:
         """What the servicer sent, once the first batch has come."""
         return self._context.initial
+
+    def known_metadata(self) -> Metadata:
+        """What is known of it before."""
+        return self._context.known

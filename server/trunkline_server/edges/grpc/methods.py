@@ -66,7 +66,7 @@ def methods(servicers: Mapping[str, object], calls: Calls) -> dict[str, Method]:
 def _unserved(path: str, method: MethodDescriptor, calls: Calls) -> Callable[[Any, Context], Any]:
     async def unary(request: Any, context: Context) -> None:
         call = calls.read(method.name, context)
-        await abort(context, NotSupported(f"{path} is not served yet"), call.request_id)
+        await abort(context, NotSupported(f"{path} is not served yet"), call)
 
     async def stream(request: Any, context: Context) -> Any:
         await unary(request, context)

@@ -105,7 +105,7 @@ async def _parsed(method: Method, calls: Calls, data: bytes, context: Context) -
     try:
         return parse(method.request_type, data)
     except TrunklineError as error:
-        await abort(context, error, calls.read(method.path, context).request_id)
+        await abort(context, error, calls.read(method.path, context))
 
 
 class _Unknown(grpc.GenericRpcHandler):
@@ -119,7 +119,7 @@ class _Unknown(grpc.GenericRpcHandler):
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         async def refuse(_: Any, context: Any) -> None:
             call = self._calls.read("unknown", context)
-            await abort(context, NotSupported("no such method"), call.request_id)
+            await abort(context, NotSupported("no such method"), call)
 
         # A stream on both sides fits whatever the caller believes the method to be.
         return grpc.stream_stream_rpc_method_handler(refuse, None, None)

@@ -104,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self.peer = ""  # The client's address, as gRPC names one.
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[tuple[Request, bool, bool]] = deque()
         self._waiting_bytes = 0
@@ -133,6 +134,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.peer = _peer_of(transport)
         if len(self._connections.open) >= self._connections.max_connections:
             self._transport.abort()
             return
@@ -414,3 +416,11 @@ class Connection(asyncio.Protocol):
         """Close now, whatever is buffered."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    if not isinstance(name, tuple):
+        return "unix:"
+    host, port = name[:2]
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from trunkline_server.core.validation import MAX_REQUEST_BYTES
-from trunkline_server.edges.status import Refusal, refusal
+from trunkline_server.edges.status import LIMIT_HEADERS, Refusal, refusal
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -24,6 +24,7 @@ FORWARDED: Final[Mapping[bytes, str]] = {
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
 }
+PASSED_ON: Final = ("trunkline-", *LIMIT_HEADERS, "idempotent-replayed")
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}\Z")
 
 
@@ -53,6 +54,11 @@ class Exchange(Protocol):
     @property
     def is_slow(self) -> bool:
         """Is more buffered than the client takes?"""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """The client's address, as gRPC names one."""
         ...
 
     async def drain(self) -> None:
@@ -109,7 +115,7 @@ def read_headers(request: Request) -> list[tuple[str, str]]:
     Raises:
         Refused.
     """
-    metadata = [("x-request-id", request.request_id)]
+    metadata = [("x-request-id", request.request_id), ("trunkline-peer", request.exchange.peer)]
     for name, value in request.headers:
         if name in FORWARDED:
             text = value.decode("latin-1").strip()
@@ -148,11 +154,18 @@ class EventStream:
         self._written_at_s = self._loop.time()
         self._timer = self._loop.call_later(heartbeat_s, self._wake)
         self._head: Headers = []
+        self._known: Callable[[], Headers] | None = None
         self.is_open = False
 
     def set_head(self, headers: Headers) -> None:
         """What the head will say; before the first write."""
         self._head = headers
+
+    def set_known(self, call: Any) -> None:
+        """For a head that has to go out before the call has any metadata: what it knows by then."""
+        known = getattr(call, "known_metadata", None)
+        if known is not None:
+            self._known = lambda: response_headers(known())
 
     @property
     def is_slow(self) -> bool:
@@ -196,6 +209,8 @@ class EventStream:
         if now_s - self._written_at_s >= self._heartbeat_s - 0.01:
             self._written_at_s = now_s
             if not self.is_open:
+                if not self._head and self._known is not None:
+                    self._head = self._known()
                 self._open()
             self._exchange.write(b": hb\n\n")
         self._timer = self._loop.call_at(self._written_at_s + self._heartbeat_s, self._wake)
@@ -209,7 +224,7 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 def error_headers(refused: Refusal) -> Headers:
     """Headers that go with an error."""
-    headers: Headers = []
+    headers: Headers = [(name.encode(), value.encode()) for name, value in refused.headers]
     if refused.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(refused.retry_after_s))))
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(refused.retry_after_s * 1000))))
@@ -224,7 +239,7 @@ def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
     return [
         (name.encode("ascii"), value.encode("ascii", "replace"))
         for name, value in metadata
-        if isinstance(value, str) and name.startswith(("trunkline-", "ratelimit-"))
+        if isinstance(value, str) and name.startswith(PASSED_ON)
     ]
 
 

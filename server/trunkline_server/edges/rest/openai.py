@@ -93,6 +93,7 @@ class OpenAIShim:
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
+            stream.set_known(call)
             chunks = _Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
@@ -124,14 +125,16 @@ class OpenAIShim:
             token = page.next_page_token
             if not token:
                 break
-        request.respond(
-            200, encode({"object": "list", "data": [_model(model) for model in models]})
-        )
+        headers = response_headers(await call.initial_metadata())
+        listed = {"object": "list", "data": [_model(model) for model in models]}
+        request.respond(200, encode(listed), headers)
 
     async def _get(self, request: Request) -> None:
         name = request.path.removeprefix(f"{MODELS}/")
         call = self._catalog.GetModel(GetModelRequest(model_id=name), metadata=request.metadata)
-        request.respond(200, encode(_model((await call).model)))
+        model = (await call).model
+        headers = response_headers(await call.initial_metadata())
+        request.respond(200, encode(_model(model)), headers)
 
 
 async def _wrong_method(request: Request) -> None:

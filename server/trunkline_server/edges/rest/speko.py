@@ -81,6 +81,7 @@ class SpekoShim:
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
+            stream.set_known(call)
             events = _Events()
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
@@ -105,10 +106,12 @@ class SpekoShim:
     async def _preview(self, request: Request) -> None:
         preview = read_preview(request.query)
         try:
-            found = await self._completions.PreviewRoute(preview, metadata=request.metadata)
+            call = self._completions.PreviewRoute(preview, metadata=request.metadata)
+            found = await call
         except grpc.aio.AioRpcError as error:
             raise Refused(in_their_words(refusal_of(error), preview.spec)) from error
-        request.respond(200, encode(preview_object(found)))
+        headers = response_headers(await call.initial_metadata())
+        request.respond(200, encode(preview_object(found)), headers)
 
 
 async def _wrong_method(request: Request) -> None:

@@ -54,7 +54,10 @@ CREATE TABLE requests (
     key_id TEXT NOT NULL,
     state SMALLINT NOT NULL,
     owner TEXT NOT NULL,
+    is_prepaid SMALLINT NOT NULL,
     held BIGINT NOT NULL,
+    reserved BIGINT NOT NULL,
+    budgets TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     input_price BIGINT,
     output_price BIGINT,
@@ -74,11 +77,17 @@ CREATE TABLE requests (
     route TEXT NOT NULL,
     mode TEXT NOT NULL,
     end_user TEXT NOT NULL,
-    session TEXT NOT NULL,
-    labels TEXT NOT NULL
+    session TEXT NOT NULL
 );
 CREATE INDEX requests_open ON requests (owner) WHERE state = 0;
 CREATE INDEX requests_by_organization ON requests (organization, created_at);
+
+CREATE TABLE request_labels (
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (id, name)
+);
 
 CREATE TABLE entries (
     organization TEXT NOT NULL,
@@ -88,7 +97,7 @@ CREATE TABLE entries (
     amount BIGINT NOT NULL,
     balance_after BIGINT NOT NULL,
     request_id TEXT NOT NULL,
-    operation_id TEXT NOT NULL UNIQUE,
+    operation_id TEXT UNIQUE,
     description TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     PRIMARY KEY (organization, number)

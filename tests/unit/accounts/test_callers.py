@@ -2,11 +2,16 @@
 
 import pytest
 
-from trunkline_server.accounts.static_keys import MAX_AUTHORIZATION_CHARS, StaticKey, StaticKeys
+from trunkline_server.accounts.callers import MAX_AUTHORIZATION_CHARS, Callers, StaticKey
 from trunkline_server.core.errors import InvalidApiKey
-from trunkline_server.core.ports import Caller
 
-KEYS = StaticKeys([StaticKey("shop", "sk-shop-secret"), StaticKey("desk", "sk-desk-secret")])
+
+
+def callers(*keys: StaticKey) -> Callers:
+    return Callers(static=keys, plans={}, storage=None, pepper=b"", now_us=lambda: 0)
+
+
+KEYS = callers(StaticKey("shop", "sk-shop-secret"), StaticKey("desk", "sk-desk-secret"))
 
 
 @pytest.mark.parametrize(
@@ -18,8 +23,8 @@ KEYS = StaticKeys([StaticKey("shop", "sk-shop-secret"), StaticKey("desk", "sk-de
         ("BEARER  sk-shop-secret ", "shop"),
     ],
 )
-def test_a_good_key_is_known_by_its_id(authorization, key_id):
-    assert KEYS.authenticate(authorization) == Caller(key_id)
+async def test_a_good_key_is_known_by_its_id(authorization, key_id):
+    assert (await KEYS.authenticate(authorization)).key_id == key_id
 
 
 @pytest.mark.parametrize(
@@ -38,16 +43,16 @@ def test_a_good_key_is_known_by_its_id(authorization, key_id):
         "Bearer " + "x" * MAX_AUTHORIZATION_CHARS,
     ],
 )
-def test_any_other_is_refused(authorization):
+async def test_any_other_is_refused(authorization):
     with pytest.raises(InvalidApiKey) as caught:
-        KEYS.authenticate(authorization)
+        await KEYS.authenticate(authorization)
 
     assert str(caught.value) == "missing or unknown API key"
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer anything", "nonsense"])
-def test_without_keys_everyone_is_anonymous(authorization):
-    assert StaticKeys([]).authenticate(authorization) == Caller("anonymous")
+async def test_without_keys_everyone_is_anonymous(authorization):
+    assert (await callers().authenticate(authorization)).key_id == "anonymous"
 
 
 def test_a_key_does_not_show_its_secret():

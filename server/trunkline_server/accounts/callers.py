@@ -1,0 +1,222 @@
+"""Who a key belongs to, from memory.
+
+Keys in the database are remembered once they were used. What is remembered counts for as long as the database said,
+less than `STALE_S` ago, that no key has changed since; it is asked so every `POLL_S`, by one query for all keys. So a
+key that was revoked anywhere is refused everywhere within a second, and a request with a known key waits for nothing.
+
+While the database is away nothing is known after that second. Then callers are told to come back, never that their key
+is wrong.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from trunkline_server.accounts import keys
+from trunkline_server.accounts.keys import Key
+from trunkline_server.core.errors import InvalidApiKey, StorageUnavailable
+from trunkline_server.core.plans import ANONYMOUS, DEFAULT, USER_SCOPES, Caller, Plan, Scope
+from trunkline_server.core.pressure import Criticality
+from trunkline_server.core.transactions import Storage
+
+POLL_S: Final = 0.25
+STALE_S: Final = (
+    0.9  # Less than the second that is promised, by what a poll may take to be noticed.
+)
+MAX_REMEMBERED: Final = 50_000
+MAX_AUTHORIZATION_CHARS: Final = 4096
+TOUCH_S: Final = 30.0  # When a key was last used is written this often.
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class StaticKey:
+    """A key of the configuration. The secret is shown nowhere."""
+
+    id: str
+    secret: str = field(repr=False)
+    criticality: Criticality | None = None
+    organization: str = ""
+    project: str = ""
+    plan: str = ""
+    scopes: frozenset[Scope] = USER_SCOPES
+
+
+class Callers:
+    """All who may ask: static keys, those of a database if there is one, and everyone where there is neither.
+
+    Args:
+        now_us: microseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        *,
+        static: Sequence[StaticKey],
+        plans: Mapping[str, Plan],
+        storage: Storage | None,
+        pepper: bytes,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._plans = plans
+        self._storage = storage
+        self._pepper = pepper
+        self._now_us = now_us
+        # Found by hash, so that the time it takes tells nothing about how much of a guess was right.
+        self._static = {
+            _digest(key.secret): (self._static_caller(key), _digest(key.secret)) for key in static
+        }
+        self._anonymous = self._caller(ANONYMOUS, "", "", ANONYMOUS, USER_SCOPES)
+        self._is_open = not static and storage is None
+        self._generation = -1
+        self._fresh_until_s = -1.0
+        self._known: dict[bytes, tuple[Key, Caller] | None] = {}
+        self._used: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to ask the database for changes."""
+        if self._storage is not None:
+            self._task = asyncio.get_running_loop().create_task(self._watch(self._storage))
+
+    async def close(self) -> None:
+        """Stop, and write when keys were last used."""
+        task, self._task = self._task, None
+        if task is not None and self._storage is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            with suppress(StorageUnavailable):
+                await self._touch(self._storage)
+
+    def at_hand(self, authorization: str) -> Caller | None:
+        """The caller, if that is known without asking the database; None also for a wrong key."""
+        if self._is_open:
+            return self._anonymous
+        digest = _token_digest(authorization)
+        found = None if digest is None else self._static.get(digest)
+        if found is not None:
+            return found[0]
+        known = None if digest is None else self._known.get(digest)
+        return known[1] if known is not None else None
+
+    async def authenticate(self, authorization: str) -> Caller:
+        """The caller that an Authorization value stands for; empty where none was sent.
+
+        Raises:
+            InvalidApiKey, StorageUnavailable.
+        """
+        if self._is_open:
+            return self._anonymous
+        digest = _token_digest(authorization)
+        if digest is None:
+            raise InvalidApiKey
+        static = self._static.get(digest)
+        if static is not None and hmac.compare_digest(static[1], digest):
+            return static[0]
+        if self._storage is None:
+            raise InvalidApiKey
+        if digest in self._known and asyncio.get_running_loop().time() < self._fresh_until_s:
+            known = self._known[digest]
+        else:
+            known = await self._look_up(self._storage, authorization, digest)
+        if known is None:
+            raise InvalidApiKey
+        key, caller = known
+        now_us = self._now_us()
+        if not key.is_alive(now_us):
+            raise InvalidApiKey
+        self._used[key.id] = now_us
+        return caller
+
+    async def _look_up(
+        self, storage: Storage, authorization: str, digest: bytes
+    ) -> tuple[Key, Caller] | None:
+        token = keys.read_token(authorization.partition(" ")[2].strip())
+        if token is None:
+            return None  # Noise costs nothing to tell again.
+        started_s = asyncio.get_running_loop().time()
+        generation, key = await storage.read(lambda: keys.find(token.id))
+        self._hear(generation, started_s)
+        # The same work for an id that is not there.
+        secret_hash = keys.secret_hash(self._pepper, token.secret)
+        known = None
+        if key is not None and key.accepts(secret_hash, self._now_us()):
+            caller = self._caller(key.id, key.organization, key.project, key.plan, key.scopes)
+            known = (key, caller)
+        overlaps = key is not None and key.former_until_us is not None
+        if generation == self._generation and not overlaps:  # An overlap ends without a change.
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            self._known[digest] = known
+        return known
+
+    def _hear(self, generation: int, started_s: float) -> None:
+        """The database has said, no earlier than `started_s`, how many changes there were."""
+        if generation > self._generation:
+            self._generation = generation
+            self._known.clear()
+        if generation == self._generation:
+            self._fresh_until_s = max(self._fresh_until_s, started_s + STALE_S)
+
+    async def _watch(self, storage: Storage) -> None:
+        clock = asyncio.get_running_loop().time
+        is_away = False
+        touched_s = clock()
+        while True:
+            started_s = clock()
+            try:
+                self._hear(await storage.read(keys.generation), started_s)
+                if started_s - touched_s >= TOUCH_S:
+                    touched_s = started_s
+                    await self._touch(storage)
+                if is_away:
+                    log.info("keys_known_again")
+                is_away = False
+            except StorageUnavailable:
+                if not is_away:
+                    log.warning("keys_unknown")
+                is_away = True
+            await asyncio.sleep(max(0.0, started_s + POLL_S - clock()))
+
+    async def _touch(self, storage: Storage) -> None:
+        used, self._used = self._used, {}
+        if used:
+            await storage.write(lambda: keys.touch(used))
+
+    def _static_caller(self, key: StaticKey) -> Caller:
+        organization = key.organization or key.id
+        caller = self._caller(key.id, organization, key.project, key.plan, key.scopes)
+        if key.criticality is None:
+            return caller
+        return Caller(
+            caller.key_id,
+            caller.organization,
+            caller.project,
+            caller.plan,
+            caller.scopes,
+            key.criticality,
+        )
+
+    def _caller(
+        self, key_id: str, organization: str, project: str, plan: str, scopes: frozenset[Scope]
+    ) -> Caller:
+        found = self._plans.get(plan) or self._plans.get(DEFAULT) or Plan(plan or DEFAULT)
+        return Caller(key_id, organization, project, found, scopes, found.criticality)
+
+
+def _token_digest(authorization: str) -> bytes | None:
+    scheme, _, secret = authorization.partition(" ")
+    if scheme.lower() != "bearer" or len(authorization) > MAX_AUTHORIZATION_CHARS:
+        return None
+    return _digest(secret.strip())
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

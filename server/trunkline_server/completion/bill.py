@@ -1,0 +1,296 @@
+"""What one completion costs, from what it may cost at most to what it did.
+
+A bill is opened when the plan is known and before anything is sent. While the answer comes, the bill notes how far it
+is, and holds more when an answer without a limit of its own outgrows what was foreseen. In the end it is settled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from trunkline.v1.completion_pb2 import Completion, Usage
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline_server.accounts.audit import AuditRecord
+from trunkline_server.accounts.books import Books, Tab
+from trunkline_server.accounts.budgets import Budgets
+from trunkline_server.accounts.idempotency import KEPT_US, MAX_RESPONSE_BYTES, Claim, Replay
+from trunkline_server.accounts.ledger import MAX_NANOS, Hold, Outcome, Payer
+from trunkline_server.completion.attempts import Hop
+from trunkline_server.core.candidate import Candidate, Plan
+from trunkline_server.core.errors import NoEligibleProvider
+from trunkline_server.core.plans import Caller
+from trunkline_server.core.pricing import TOKENS_PER_PRICE
+from trunkline_server.core.usage import CHARS_PER_TOKEN
+
+BYTES_PER_TOKEN: Final = (
+    3  # Fewer than any tokeniser needs on average, so that a hold is rarely too small.
+)
+PROMPT_SPARE_TOKENS: Final = 64
+BLOCK_TOKENS: Final = 4_096  # Held at a time for an answer without a limit.
+EXTEND_AT: Final = 0.8
+MAX_ID_CHARS: Final = 256
+SALT_BYTES: Final = 16
+
+
+def prompt_tokens(size_bytes: int) -> int:
+    """An upper estimate, from the size of the whole request."""
+    return size_bytes // BYTES_PER_TOKEN + PROMPT_SPARE_TOKENS
+
+
+def output_tokens(spec: CompletionSpec) -> int:
+    """What an answer may have at most, or the first block of one that has no limit."""
+    sampling = spec.sampling
+    limit = sampling.max_output_tokens if sampling.HasField("max_output_tokens") else BLOCK_TOKENS
+    return int(limit) * max(1, int(sampling.candidate_count))
+
+
+def fingerprint(spec: CompletionSpec) -> bytes:
+    """The same for the same request, and for no other one."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
+
+
+class Bill:
+    """Of one completion."""
+
+    __slots__ = (
+        "_base_chars",
+        "_books",
+        "_caller",
+        "_chars",
+        "_key",
+        "_limit_chars",
+        "_spec",
+        "_step",
+        "_tab",
+    )
+
+    def __init__(
+        self, books: Books, tab: Tab, caller: Caller, spec: CompletionSpec, key: str, step: int
+    ) -> None:
+        self._books = books
+        self._tab = tab
+        self._caller = caller
+        self._spec = spec
+        self._key = key
+        self._step = step  # Nanos of one more block.
+        self._base_chars = 0
+        self._chars = 0
+        is_open = not spec.sampling.HasField("max_output_tokens")
+        self._limit_chars = EXTEND_AT * BLOCK_TOKENS * CHARS_PER_TOKEN if is_open else float("inf")
+
+    @property
+    def has_key(self) -> bool:
+        """Is the answer to be kept for an idempotency key?"""
+        return bool(self._key)
+
+    def begins(self, candidate: Candidate) -> None:
+        """Somebody has begun to answer."""
+        price = candidate.price
+        self._books.progress.answers(
+            self._tab.slot,
+            self._tab.hold.id,
+            candidate.provider,
+            candidate.id,
+            (price.input_nanos, price.output_nanos, price.cached_input_nanos),
+        )
+
+    def is_outgrown(self, hop: Hop) -> bool:
+        """Note how far the answer is. Has it nearly used up what is held?"""
+        attempt = hop.served
+        chars = attempt.answer.output_chars if attempt.answer is not None else attempt.output_chars
+        chars += self._base_chars
+        self._chars = chars
+        self._books.progress.count(self._tab.slot, 0, 0, chars)
+        return chars >= self._limit_chars
+
+    async def extend(self) -> bool:
+        """Hold as many more blocks as it takes. False: there are no credits for them."""
+        block_chars = BLOCK_TOKENS * CHARS_PER_TOKEN
+        blocks = int((self._chars - self._limit_chars) // block_chars) + 1
+        self._limit_chars += blocks * block_chars
+        return not self._step or await self._tab.extend(blocks * self._step)
+
+    async def next_hop(self, hop: Hop, size_bytes: int) -> bool:
+        """Hold what a further model turn may cost, before it is asked. False: there are no credits for it."""
+        self._base_chars += hop.served.output_chars
+        amount = _worst(hop.plan.candidates, prompt_tokens(size_bytes), output_tokens(self._spec))
+        return not amount or await self._tab.extend(amount)
+
+    async def settle(self, usage: Usage, hops: Sequence[Hop], completion: Completion) -> None:
+        """The answer is whole."""
+        response = None
+        if self._key:
+            data = completion.SerializeToString()
+            response = data if len(data) <= MAX_RESPONSE_BYTES else None
+        await self._tab.settle(self._outcome(usage, hops, "OK", response), self._audit("OK"))
+
+    def settle_later(self, usage: Usage, hops: Sequence[Hop], reason: str) -> None:
+        """It ended in another way. Does nothing for a bill that is settled."""
+        if self._tab.is_ended:
+            return
+        if not any(hop.attempts or hop.shown for hop in hops):
+            self._tab.void_later(reason)
+        else:
+            outcome = self._outcome(usage, hops, reason, None)
+            self._tab.settle_later(outcome, self._audit(reason))
+
+    def _outcome(
+        self, usage: Usage, hops: Sequence[Hop], reason: str, response: bytes | None
+    ) -> Outcome:
+        served = next((hop.served for hop in reversed(hops) if hop.shown), None)
+        hold = self._tab.hold
+        if served is None:
+            cost: int | None = 0
+        else:
+            cost = usage.cost.amount_nanos if usage.HasField("cost") else None
+        return Outcome(
+            self._books.now_us(),
+            cost if cost is None else min(cost, MAX_NANOS),
+            reason,
+            served.candidate.provider if served else "",
+            served.candidate.id if served else "",
+            hold.route,
+            hold.mode,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_input_tokens,
+            usage.estimated,
+            response=response,
+            idempotency_key=self._key,
+        )
+
+    def _audit(self, reason: str) -> AuditRecord | None:
+        """Requests that carry metadata are written to the audit log."""
+        hold, spec = self._tab.hold, self._spec
+        if not spec.metadata_json:
+            return None
+        return AuditRecord(
+            self._books.now_us(),
+            "completion.created",
+            self._caller.key_id,
+            hold.payer.organization,
+            "completion",
+            hold.id,
+            hold.request_id,
+            json.dumps({"reason": reason}, separators=(",", ":")),
+            spec.metadata_json,
+            os.urandom(SALT_BYTES),
+        )
+
+
+class Billing:
+    """Opens bills."""
+
+    def __init__(self, books: Books, budgets: Budgets) -> None:
+        self._books = books
+        self._budgets = budgets
+
+    def payable(self, caller: Caller, plan: Plan) -> Plan:
+        """Without the candidates whose price is unknown, where the caller's plan wants to know it.
+
+        Raises:
+            NoEligibleProvider.
+        """
+        terms = caller.plan
+        if not (terms.is_prepaid and terms.refuses_unknown_price):
+            return plan
+        known = tuple(c for c in plan.candidates if _is_priced(c))
+        if len(known) == len(plan.candidates):
+            return plan
+        if not known:
+            raise NoEligibleProvider("no price is known for any model that could answer")
+        return Plan(
+            plan.requested_model,
+            plan.route,
+            plan.resolved_mode,
+            known,
+            plan.excluded,
+            plan.demoted,
+            plan.decision,
+            plan.pinned,
+            plan.recovery,
+            plan.hedges,
+        )
+
+    async def open(
+        self,
+        *,
+        caller: Caller,
+        spec: CompletionSpec,
+        plan: Plan,
+        completion_id: str,
+        request_id: str,
+        size_bytes: int,
+        idempotency_key: str,
+        key_fingerprint: bytes,
+    ) -> Bill | Completion:
+        """Hold what the request may cost. A `Completion`: the answer that its idempotency key has already.
+
+        Raises:
+            InsufficientCredits, BudgetExhausted, IdempotencyConflict, RequestInProgress, StorageUnavailable.
+        """
+        now_us = self._books.now_us()
+        candidates = plan.candidates
+        first = candidates[0]
+        tokens = prompt_tokens(size_bytes)
+        organization = caller.organization
+        hold = Hold(
+            completion_id,
+            request_id,
+            Payer(organization, caller.project, caller.key_id),
+            self._books.owner,
+            min(MAX_NANOS, _worst(candidates, tokens, output_tokens(spec))),
+            now_us,
+            caller.plan.is_prepaid,
+            self._budgets.claims(organization, caller.project, caller.key_id, now_us),
+            tokens,
+            first.price.input_nanos,
+            first.price.output_nanos,
+            first.price.cached_input_nanos,
+            first.provider,
+            first.id,
+            plan.route,
+            plan.resolved_mode,
+            _storable(spec.end_user_id),
+            _storable(spec.session_id),
+            _labels(spec),
+        )
+        claim = None
+        if idempotency_key:
+            claim = Claim(idempotency_key, key_fingerprint, now_us + KEPT_US)
+        opened = await self._books.open(hold, claim)
+        if isinstance(opened, Replay):
+            return Completion.FromString(opened.response)
+        step = _worst(candidates, 0, BLOCK_TOKENS)
+        return Bill(self._books, opened, caller, spec, idempotency_key, step)
+
+
+def _is_priced(candidate: Candidate) -> bool:
+    price = candidate.price
+    return price.input_nanos is not None and price.output_nanos is not None
+
+
+def _worst(candidates: Sequence[Candidate], input_tokens: int, output_tokens: int) -> int:
+    """What the dearest of them would cost, in nanos; those of unknown price aside."""
+    worst = 0
+    for candidate in candidates:
+        price = candidate.price
+        if price.input_nanos is not None and price.output_nanos is not None:
+            cost = input_tokens * price.input_nanos + output_tokens * price.output_nanos
+            if cost > worst:
+                worst = cost
+    return -(-worst // TOKENS_PER_PRICE)
+
+
+def _storable(text: str) -> str:
+    """Databases do not take a NUL in a text."""
+    return text.replace("\0", "")[:MAX_ID_CHARS]
+
+
+def _labels(spec: CompletionSpec) -> tuple[tuple[str, str], ...]:
+    if not spec.labels:
+        return ()
+    labels = {_storable(name): _storable(value) for name, value in spec.labels.items()}
+    return tuple(sorted(labels.items()))
