@@ -9,7 +9,6 @@ import pytest
 import uvloop
 
 from tests.support.postgres import Postgres, missing, running_postgres
-from trunkline_server.core.transactions import Storage
 from trunkline_server.storage.postgres import PostgresStorage
 from trunkline_server.storage.sqlite import SqliteStorage
 from trunkline_server.storage.upgrade import sqlite_path, upgrade
@@ -51,9 +50,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Storage]:
+async def opened(url: str) -> AsyncIterator[PostgresStorage | SqliteStorage]:
     """The backend that the URL names."""
     path = sqlite_path(url)
+    storage: PostgresStorage | SqliteStorage
     storage = PostgresStorage(url) if path is None else SqliteStorage(path)
     await storage.start()
     try:
@@ -63,6 +63,6 @@ async def opened(url: str) -> AsyncIterator[Storage]:
 
 
 @pytest.fixture
-async def storage(url: str) -> AsyncIterator[Storage]:
+async def storage(url: str) -> AsyncIterator[PostgresStorage | SqliteStorage]:
     async with opened(url) as started:
         yield started

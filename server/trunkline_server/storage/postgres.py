@@ -27,7 +27,7 @@ from trunkline_server.core.transactions import MakeTransaction, T
 from trunkline_server.storage.postgres_group import RETRY_AFTER_S, Group, Job
 
 MAX_GROUP: Final = 128  # Transactions that share a commit.
-MAX_WAITING: Final = 4096  # Of a lane, each.
+MAX_WAITING: Final = 4096  # Reads and writes, each: those that were not answered yet.
 CONFLICT_PAUSE_S: Final = 0.02
 NO_CONNECTION_S: Final = (
     0.25  # Who waits that long for a connection where there is none is refused, and who comes then.
@@ -224,8 +224,10 @@ class _Lane:
 
     async def run(self, make: MakeTransaction[T]) -> T:
         """One transaction."""
-        if self._refuses or self._is_closing or len(self._waiting) >= MAX_WAITING:
+        if self._refuses or self._is_closing or len(self._unanswered) >= MAX_WAITING:
             raise StorageUnavailable(retry_after_s=RETRY_AFTER_S)
+        if len(self._waiting) >= 2 * MAX_WAITING:  # Half of them at least are not wanted any more.
+            self._waiting = deque(waiting for waiting in self._waiting if waiting.is_wanted)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         job = Job(make, future)
