@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from spekoai import (  # type: ignore[import-not-found]  # In an environment of its own: .venv-speko.
@@ -28,6 +29,7 @@ PARAMETERS: Final = {
     "properties": {"city": {"type": "string"}},
     "required": ["city"],
 }
+MAX_PAGES: Final = 10
 TOOLS: Final = [{"name": "get_weather", "description": "Finds it.", "parameters": PARAMETERS}]
 
 
@@ -51,6 +53,15 @@ class Waiting:
             return text
         finally:
             stream.close()
+
+    def balance(self) -> Any:
+        return self._client.credits.get_balance()
+
+    def ledger(self, **asked: Any) -> Any:
+        return self._client.credits.get_ledger(**asked)
+
+    def usage(self, **asked: Any) -> Any:
+        return self._client.usage.get(**asked)
 
 
 class Awaiting:
@@ -85,6 +96,15 @@ class Awaiting:
 
         return self._loop.run_until_complete(take())
 
+    def balance(self) -> Any:
+        return self._loop.run_until_complete(self._client.credits.get_balance())
+
+    def ledger(self, **asked: Any) -> Any:
+        return self._loop.run_until_complete(self._client.credits.get_ledger(**asked))
+
+    def usage(self, **asked: Any) -> Any:
+        return self._loop.run_until_complete(self._client.usage.get(**asked))
+
 
 CLIENTS: Final[Mapping[str, Callable[[str, str], Waiting | Awaiting]]] = {
     "sync": Waiting,
@@ -113,11 +133,7 @@ class Cases:
         }
 
     def _refused(self, case: str, **more: Any) -> Any:
-        try:
-            self._client.complete(**self._asked(case, **more))
-        except SpekoApiError as error:
-            return failed(error)
-        return "no error"
+        return refusal(lambda: self._client.complete(**self._asked(case, **more)))
 
     def complete(self) -> Any:
         return whole(self._client.complete(**self._asked("plain")))
@@ -280,12 +296,53 @@ class Cases:
         source = {"kind": "webhook", "url": self._webhook, "secret_ref": "nope"}
         return self._refused("plain", tools=[{**TOOLS[0], "source": source}])
 
+    def balance(self) -> Any:
+        return whole(self._client.balance())
+
+    def ledger(self) -> Any:
+        """All pages, of one entry each."""
+        pages = [self._client.ledger(limit=1)]
+        while pages[-1].next_cursor is not None and len(pages) < MAX_PAGES:
+            pages.append(self._client.ledger(limit=1, cursor=pages[-1].next_cursor))
+        return [[whole(entry) for entry in page.entries] for page in pages]
+
+    def whole_ledger(self) -> Any:
+        page = self._client.ledger()
+        return [[entry.id for entry in page.entries], page.next_cursor]
+
+    def usage(self) -> Any:
+        """Of this month, of the last 24 hours, and of a time before all."""
+        now = datetime.now(UTC)
+        yesterday = now - timedelta(hours=24)
+        return [
+            whole(self._client.usage()),
+            whole(self._client.usage(from_date=yesterday.isoformat(), to_date=now.isoformat())),
+            whole(self._client.usage(from_date="2020-01-01", to_date="2020-01-31")),
+        ]
+
+    def wrong_questions(self) -> Any:
+        return [
+            refusal(lambda: self._client.ledger(limit=0)),
+            refusal(lambda: self._client.ledger(cursor="none of yours")),
+            refusal(lambda: self._client.usage(from_date="yesterday")),
+            refusal(lambda: self._client.usage(from_date="2020-01-02", to_date="2020-01-01")),
+        ]
+
 
 def whole(value: Any) -> Any:
     """What the SDK read, without what it made up."""
     return value.model_dump(exclude_unset=True) | (
         {"type": value.type} if hasattr(value, "type") else {}
     )
+
+
+def refusal(call: Callable[[], Any]) -> Any:
+    """The error that a call ends with."""
+    try:
+        call()
+    except SpekoApiError as error:
+        return failed(error)
+    return "no error"
 
 
 def failed(error: Any) -> dict[str, Any]:

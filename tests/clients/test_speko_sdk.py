@@ -5,6 +5,7 @@ The SDK brings a whole telephone along, so it has an environment of its own; `dr
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,8 +15,13 @@ import pytest_asyncio
 
 from tests.clients.gateway import EDGES, HERE, LIMIT_S, ROOT, need, run, shim
 from tests.clients.script import ANSWERS, LINE_ENDS, TOOL_CALLS, piece, stream
+from tests.support.accounts import desk, new_sqlite
 from tests.support.service import model, provider, service
 from tests.support.upstream import Exchange, Step, Upstream, finish, upstream, whole
+from trunkline import user
+from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
+from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -246,12 +252,14 @@ def expected(caller: str) -> Mapping[str, Any]:
 CASES: Final = tuple(expected(""))
 
 
-async def drive(speko: Speko) -> Mapping[str, Mapping[str, Any]]:
+async def drive(
+    key: str, webhook: str, urls: Mapping[str, str], cases: Sequence[str]
+) -> Mapping[str, Mapping[str, Any]]:
     """The SDK's results, by client and edge. One process for all: it takes a second to start."""
     python = need(ROOT / ".venv-speko/bin/python", "make setup-clients")
-    edges = ",".join(f"{edge}={url}" for edge, url in speko.urls.items())
+    edges = ",".join(f"{edge}={url}" for edge, url in urls.items())
     program = [python, "-W", "error", str(HERE / "drive_speko.py")]
-    code, out, err = await run(*program, KEY, f"{speko.webhook.url}/weather", edges, *CASES)
+    code, out, err = await run(*program, key, webhook, edges, *cases)
     assert code == 0, err.decode()
     found: Mapping[str, Mapping[str, Any]] = json.loads(out)
     return found
@@ -260,7 +268,7 @@ async def drive(speko: Speko) -> Mapping[str, Mapping[str, Any]]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def driven(speko: Speko) -> Mapping[str, Mapping[str, Any]]:
     """What all callers found."""
-    return await drive(speko)
+    return await drive(KEY, f"{speko.webhook.url}/weather", speko.urls, CASES)
 
 
 @pytest.fixture(params=CALLERS)
@@ -356,3 +364,94 @@ async def test_a_mixed_turn_goes_on_with_the_results_of_both_tools(speko, result
     assert [m["role"] for m in first] == ["user"]
     assert told["c1"] == "rain"
     assert "21" in told["c2"]
+
+
+# Accounts
+
+ACCOUNT_CASES: Final = ("balance", "ledger", "whole_ledger", "usage", "wrong_questions")
+GRANT_NANOS: Final = 5_000_000_000
+TIME: Final = re.compile(r"2\d{3}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def spent(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, Any]]:
+    """What all callers find of an organisation that was given 5 dollars, and asked once."""
+    url = new_sqlite(tmp_path_factory.mktemp("accounts"))
+    async with (
+        upstream(lambda exchange: ANSWERS["plain"](bool(exchange.json.get("stream")))) as asked,
+        desk(url, asked.url) as running,
+        shim(running.service.grpc_address) as shim_url,
+    ):
+        await running.grant(GRANT_NANOS)
+        key = await running.new_key(plan="prepaid")
+        spec = CompletionSpec(model="m", messages=[user("Say hello.")])
+        await CompletionServiceStub(running.channel).CompleteUnary(
+            CompleteUnaryRequest(spec=spec), metadata=key
+        )
+        urls = {"local": f"http://{running.service.http_address}", "shim": shim_url}
+        secret = key[0][1].removeprefix("Bearer ")
+        return await drive(secret, "", urls, ACCOUNT_CASES)
+
+
+@pytest.fixture
+def account(spent: Mapping[str, Mapping[str, Any]], caller: str) -> Mapping[str, Any]:
+    """Of one caller."""
+    return spent[caller]
+
+
+async def test_a_balance_is_what_is_left(account):
+    balance = account["balance"]
+
+    assert TIME.fullmatch(balance.pop("updated_at"))
+    # 9 tokens at 1 dollar a million, and 4 at 2.
+    assert balance == {"balance_usd": 4.999983, "currency": "USD"}
+
+
+async def test_a_ledger_is_read_page_by_page(account):
+    (debit,), (grant,) = account["ledger"]
+
+    assert all(TIME.fullmatch(entry.pop("created_at")) for entry in (debit, grant))
+    unknown = {"metric": None, "provider": None, "session_id": None}
+    assert debit == {"id": "acme-2", "kind": "debit", "amount_micro_usd": "-17", **unknown}
+    assert grant == {"id": "acme-1", "kind": "grant", "amount_micro_usd": "5000000", **unknown}
+    assert account["whole_ledger"] == [["acme-2", "acme-1"], None]
+
+
+async def test_usage_is_summed_up_by_provider(account):
+    this_month, yesterday, before = account["usage"]
+
+    row = {
+        "provider": "a",
+        "metric": "tokens",
+        "key_source": "MANAGED",
+        "charge_kind": "add_on",
+        "quantity": 13,
+        "cost": 0.000017,
+    }
+    summary = {
+        "total_sessions": 1,
+        "total_minutes": 0,
+        "total_cost": 0.000017,
+        "minutes_cost": 0,
+        "minutes_billed_seconds": 0,
+        "add_on_cost": 0.000017,
+        "breakdown": [row],
+        "balance_usd": 4.999983,
+        "currency": "USD",
+    }
+    assert this_month == yesterday == summary
+    nothing = {"total_sessions": 0, "total_cost": 0, "add_on_cost": 0, "breakdown": []}
+    assert before == {**summary, **nothing}
+
+
+async def test_what_can_not_be_asked_is_named(account):
+    date = "must be an ISO 8601 date, or a date and a time"
+    assert account["wrong_questions"] == [
+        failed(400, "VALIDATION_ERROR", text)
+        for text in (
+            "limit: must be a whole number, 1 to 1000",
+            "cursor: is none of ours",
+            f"from: {date}",
+            "to: must be after from",
+        )
+    ]

@@ -22,6 +22,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.python_client.scripted import Failure, error_info
 from tests.python_client.scripted_accounts import AccountGateway
+from tests.support.accounts import ROOT_KEY, desk, new_sqlite
+from tests.support.upstream import hello, upstream
 from trunkline.v1.account_service_pb2 import (
     GetBalanceRequest,
     GetBalanceResponse,
@@ -206,7 +208,7 @@ def test_a_secret_that_can_not_be_written_is_told_to_be_lost(gateway, run, monke
         ([], 3600, "works for another 1h"),
         (["--overlap", "90m"], 5400, "works for another 90m"),
         (["--overlap", "24h"], 86_400, "works for another 1d"),
-        (["--overlap", "0"], 0, "is refused"),
+        (["--overlap", "0"], 0, "is refused within a second"),
     ],
 )
 def test_a_rotation_says_what_becomes_of_the_former_secret(gateway, run, given, overlap_s, told):
@@ -808,3 +810,79 @@ async def test_a_terminal_shows_a_table_and_bars(gateway, tmp_path):
     bars = [line.count("█") for line in chart.splitlines()]
     assert bars[0] > 50
     assert abs(bars[0] - 2 * bars[1]) <= 1
+
+
+# Through the whole service
+
+
+async def test_an_operator_opens_an_account_and_a_caller_spends_it(monkeypatch, capsys, tmp_path):
+    async with (
+        upstream(hello) as scripted,
+        desk(new_sqlite(tmp_path), scripted.url) as running,
+    ):
+
+        async def run(key: str, command: str) -> Ended:
+            monkeypatch.setenv("TRUNKLINE_API_KEY", key)
+            words = [*command.split(), "--target", running.service.grpc_address]
+            code = await asyncio.to_thread(main, words)
+            found = capsys.readouterr()
+            return Ended(code, found.out, found.err)
+
+        async def root(command: str) -> Ended:
+            return await run(ROOT_KEY, command)
+
+        made = await root("keys create --organization acme --plan prepaid --name shop --quiet")
+        secret = made.out.strip()
+        twice = [
+            await root("credits grant 1.000100001 --organization acme --idempotency-key once")
+            for _ in range(2)
+        ]
+        asked = await run(secret, "chat --model m hi")
+        shown = await run(secret, "credits show")
+        ledger = await run(secret, "credits ledger")
+        usage = await run(secret, "usage --by model --by day --json")
+        others = await run(secret, "credits show --organization operators")
+        forbidden = await run(secret, "keys list")
+        rotated = await root(f"keys rotate {secret} --overlap 0 --quiet")
+        async with asyncio.timeout(LIMIT_S):
+            while (former := await run(secret, "credits show")).code == 0:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+        revoked = await root(f"keys revoke {secret.split('_')[2]}")
+        listed = await root("keys list --organization acme --json")
+        audit = await root("audit list --organization acme --json")
+
+    assert (made.code, made.err) == (0, "")
+    told = "grant of 1.000100001 USD to acme: the balance is 1.000100001 USD (entry acme-1)\n"
+    assert twice == [Ended(0, told, ""), Ended(0, told, "")]
+    assert (asked.code, asked.out) == (0, "Hello")
+    # 9 tokens at 1 dollar a million, and 4 at 2.
+    assert "available     1.000083001 USD\n" in shown.out
+    assert [line.split()[2:5] for line in ledger.out.splitlines()[1:]] == [
+        ["debit", "-0.000017000", "1.000083001"],
+        ["grant", "1.000100001", "1.000100001"],
+    ]
+    (row,) = map(json.loads, usage.out.splitlines())
+    assert (row["group"]["model"], row["requests"], row["output_tokens"]) == ("m", "1", "4")
+    assert row["cost"]["amount_nanos"] == "17000"
+    assert others == Ended(1, "", others.err)
+    assert others.err.startswith("trunkline: NOT_FOUND: no such organization")
+    assert forbidden.code == 1
+    assert forbidden.err.startswith("trunkline: PERMISSION_DENIED: ")
+    assert rotated.code == revoked.code == 0
+    assert rotated.out.strip() != secret
+    assert (former.code, former.err.split(": ")[1]) == (1, "INVALID_API_KEY")
+    assert revoked.out.endswith(
+        "(shop) of acme is revoked: it is refused everywhere within a second\n"
+    )
+    assert [json.loads(line)["revoke_time"] is not None for line in listed.out.splitlines()] == [
+        True
+    ]
+    actions = [json.loads(line)["action"] for line in audit.out.splitlines()]
+    assert [action for action in actions if not action.startswith("completion.")] == [
+        "key.revoked",
+        "key.rotated",
+        "credits.adjusted",
+        "key.created",
+    ]
+    everything = [made, *twice, asked, shown, ledger, usage, others, forbidden, former, revoked]
+    assert sum(found.out.count(secret) + found.err.count(secret) for found in everything) == 1

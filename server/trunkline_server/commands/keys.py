@@ -109,7 +109,8 @@ def _rotate(arguments: argparse.Namespace) -> int:
     advice = "if the former secret stops working, rotate once more"
     with new_client(arguments) as client, changing(advice):
         rotated = client.rotate_key(arguments.key_id, overlap=arguments.overlap)
-    former = f"works for another {span(arguments.overlap)}" if arguments.overlap else "is refused"
+    overlap = arguments.overlap
+    former = f"works for another {span(overlap)}" if overlap else "is refused within a second"
     told = f"{_named(rotated.key)} has a new secret; the former one {former}"
     return _hand_over(arguments, rotated, told)
 
