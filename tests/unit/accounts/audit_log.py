@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from trunkline_server.accounts.audit import AuditRecord, append, canonical_json, erase
 from trunkline_server.accounts.audit_checkpoints import (
-    CheckpointFile,
     CheckpointSigner,
+)
+from trunkline_server.accounts.audit_file import (
+    CheckpointFile,
     keep_checkpoint,
 )
 from trunkline_server.core.transactions import MakeTransaction, Statement, T, Transaction

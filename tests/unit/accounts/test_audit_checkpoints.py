@@ -27,17 +27,21 @@ from trunkline_server.accounts.audit_checkpoints import (
     MAX_ORIGIN_CHARS,
     ChainBroken,
     Checkpoint,
-    CheckpointFile,
     CheckpointSigner,
     CheckpointVerifier,
+    is_due,
+    key_id_of,
+    make_checkpoint,
+)
+from trunkline_server.accounts.audit_file import (
+    CheckpointFile,
+    keep_checkpoint,
+)
+from trunkline_server.accounts.audit_keys import (
     UnusableKey,
     create_key,
-    is_due,
-    keep_checkpoint,
-    key_id_of,
     load_public_key,
     load_signer,
-    make_checkpoint,
 )
 
 STRANGER = CheckpointSigner(Ed25519PrivateKey.from_private_bytes(bytes(32)))

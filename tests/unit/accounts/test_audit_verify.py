@@ -18,19 +18,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.unit.accounts.audit_log import KEY, SIGNER, START_US, Database, fill, record, sequences
 from trunkline_server.accounts.audit import ERASED, GENESIS
+from trunkline_server.accounts.audit_chain import MAX_FINDINGS
 from trunkline_server.accounts.audit_checkpoints import (
     Checkpoint,
-    CheckpointFile,
     CheckpointSigner,
     CheckpointVerifier,
     make_checkpoint,
 )
+from trunkline_server.accounts.audit_file import CheckpointFile, keep_checkpoint
+from trunkline_server.accounts.audit_keys import UnusableKey, create_key, load_signer
 from trunkline_server.accounts.audit_verify import (
-    MAX_FINDINGS,
     PAGE_ROWS,
     AuditReport,
     verify,
     verify_between,
+    verify_with,
 )
 from trunkline_server.core.transactions import MakeTransaction, T
 
@@ -121,6 +123,29 @@ async def test_a_log_that_nobody_touched_is_intact(log):
     assert report.is_intact
     assert contents > log.entries // 5
     assert erased > log.entries // 100
+
+
+async def test_keys_and_checkpoints_may_be_given_as_files(tmp_path):
+    private, public = tmp_path / "audit.key", tmp_path / "audit.pub"
+    create_key(private, public)
+    create_key(tmp_path / "other.key", tmp_path / "other.pub")
+    database, path = Database(), tmp_path / "checkpoints.jsonl"
+    database.append(*map(record, range(5)))
+    await keep_checkpoint(
+        database, load_signer(private, "here"), START_US, CheckpointFile(path, "here")
+    )
+
+    report = await verify_with(database, [tmp_path / "other.pub", public], path, "here")
+    stranger = await verify_with(database, [tmp_path / "other.pub"], None, "here")
+
+    assert (report.problems, report.signed, report.filed) == (0, 5, 5)
+    assert [finding.text for finding in stranger.findings] == [
+        "its checkpoint is signed with a key that was not given"
+    ]
+    with pytest.raises(UnusableKey):
+        await verify_with(database, [private])
+    with pytest.raises(FileNotFoundError):
+        await verify_with(database, [public], tmp_path / "no file")
 
 
 async def test_an_empty_log_is_intact(tmp_path):
