@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
@@ -20,7 +21,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.python_client.scripted import Failure, error_info
+from tests.python_client.scripted import Failure, Hold, error_info
 from tests.python_client.scripted_accounts import AccountGateway
 from tests.support.accounts import ROOT_KEY, desk, new_sqlite
 from tests.support.upstream import hello, upstream
@@ -200,6 +201,17 @@ def test_a_secret_that_can_not_be_written_is_told_to_be_lost(gateway, run, monke
         "trunkline: the secret could not be written (No space left on device) and is lost: "
         "rotate or revoke kkkkkkkkkkkk\n",
     )
+
+
+@pytest.mark.parametrize("command", ["keys create --organization acme", "keys rotate k"])
+def test_a_secret_that_nobody_could_read_is_not_made(gateway, run, monkeypatch, command):
+    with monkeypatch.context() as context:
+        context.setattr(sys, "stdout", None)
+        found = run(command)
+
+    closed = "trunkline: standard output is closed, and the secret would be lost\n"
+    assert found == Ended(2, "", closed)
+    assert not gateway.calls
 
 
 @pytest.mark.parametrize(
@@ -409,6 +421,25 @@ def test_a_change_of_which_nobody_knows_can_be_given_again(gateway, run):
     first, second = gateway.requests
     assert first == second
     assert first.idempotency_key == key
+
+
+async def test_a_change_that_is_interrupted_can_be_given_again(gateway, tmp_path):
+    gateway.plays([Hold()])
+    arguments = ("credits", "grant", "5", "--organization", "acme", "--target", gateway.target)
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trunkline_server", *arguments, "--idempotency-key", "once"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await asyncio.to_thread(gateway.is_called.wait, LIMIT_S)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(LIMIT_S):
+        out, err = await process.communicate()
+
+    assert (process.returncode, out) == (130, b"")
+    assert err.decode().endswith("give the same command again with --idempotency-key once\n")
 
 
 def test_a_change_that_was_refused_was_not_made(gateway, run):
@@ -750,6 +781,19 @@ def test_others_words_do_not_steer_the_terminal(gateway, run):
     for found in (table, chart):
         assert "a\ufffd[2Jb\ufffdc" in found.out
         assert "\x1b" not in found.out
+
+
+def test_a_name_that_can_not_be_shown_does_not_stop_a_listing(gateway, run, monkeypatch):
+    gateway.plays([ListKeysResponse(keys=[Key(id="k", name="Zoë 東京")])])
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+
+    with monkeypatch.context() as context:
+        context.setattr(sys, "stdout", narrow)
+        found = run("keys list")
+
+    narrow.seek(0)
+    assert found.code == 0
+    assert "Zoë ??" in narrow.read()
 
 
 # On a terminal

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trunkline_server.commands.output import GAP, is_terminal
+from trunkline_server.commands.output import GAP, draws_blocks
 from trunkline_server.commands.words import NONE, visible
 
 PLAIN_WIDTH: Final = 80
@@ -34,7 +34,7 @@ class Bar:
 
 def print_charts(charts: Mapping[str, Sequence[Bar]]) -> None:
     """Charts by title, all to one scale. An empty title is not printed."""
-    plain = not is_terminal()
+    plain = not draws_blocks()
     columns = PLAIN_WIDTH if plain else shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
     bars = [bar for chart in charts.values() for bar in chart]
     indent = INDENT if any(charts) else ""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from trunkline.v1.admin_service_pb2 import CreateKeyResponse, Key, RotateKeyResponse
 from trunkline_server.commands.calling import CommandError, changing, new_client
-from trunkline_server.commands.output import Column, print_messages, print_table
+from trunkline_server.commands.output import Column, is_open, print_messages, print_table
 from trunkline_server.commands.words import duration, expiry, key_id, span, time_of, visible
 
 SCOPES: Final = ("complete", "read", "admin")
@@ -87,6 +87,7 @@ def _create(arguments: argparse.Namespace) -> int:
         expires = now + expires
     if expires is not None and expires <= now:
         raise CommandError("--expires: this is over already")
+    _require_output()
     advice = "see `trunkline keys list`, and revoke the key that nobody has"
     with new_client(arguments) as client, changing(advice):
         made = client.create_key(
@@ -106,6 +107,7 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
+    _require_output()
     advice = "if the former secret stops working, rotate once more"
     with new_client(arguments) as client, changing(advice):
         rotated = client.rotate_key(arguments.key_id, overlap=arguments.overlap)
@@ -113,6 +115,11 @@ def _rotate(arguments: argparse.Namespace) -> int:
     former = f"works for another {span(overlap)}" if overlap else "is refused within a second"
     told = f"{_named(rotated.key)} has a new secret; the former one {former}"
     return _hand_over(arguments, rotated, told)
+
+
+def _require_output() -> None:
+    if not is_open():
+        raise CommandError("standard output is closed, and the secret would be lost")
 
 
 def _hand_over(

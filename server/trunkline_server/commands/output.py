@@ -46,9 +46,19 @@ def limit(text: str) -> int:
     return int(text)
 
 
+def is_open() -> bool:
+    """Is there a standard output? Without one Python prints nothing, and says nothing of it."""
+    return getattr(sys, "stdout", None) is not None
+
+
 def is_terminal() -> bool:
     """Does somebody look at standard output?"""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return is_open() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def draws_blocks() -> bool:
+    """Can it show more than letters?"""
+    return is_terminal() and sys.stdout.encoding.lower().startswith("utf")
 
 
 def print_messages(messages: Iterable[Message]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -113,5 +114,7 @@ def span(time: timedelta) -> str:
 
 
 def visible(text: str) -> str:
-    """Names, labels and descriptions are others' words: nothing in them may steer the terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    """Names, labels and descriptions are others' words: nothing in them may steer the terminal, or stop us there."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return shown.encode(encoding, "replace").decode(encoding)
