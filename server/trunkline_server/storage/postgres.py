@@ -76,6 +76,7 @@ class _Kind:
 _COMMON: Final = {
     "application_name": "trunkline",
     "idle_in_transaction_session_timeout": str(round(IDLE_IN_TRANSACTION_S * 1000)),
+    "tcp_keepalives_idle": "30",  # Seconds: firewalls forget connections on which nothing moves.
 }
 _WRITES: Final = _Kind(
     name="write",
@@ -273,8 +274,7 @@ class _Lane:
         self._waiting.clear()
         for job in self._unanswered:
             job.refuse()
-        for connection in self._connections:
-            await _disconnect(connection)
+        await asyncio.gather(*map(_disconnect, self._connections))
         self._connections.clear()
 
     # Connections
@@ -282,7 +282,7 @@ class _Lane:
     async def _keep_up(self) -> None:
         """Have one connection, and run what waits, for ever."""
         while True:
-            connection = await self._connector.connect(self._kind, self._trouble)
+            connection = await self._connector.connect(self._kind, self._not_connected)
             self._connections.add(connection)
             self._connection_made()
             try:
@@ -321,6 +321,10 @@ class _Lane:
             self._refusal = None
         self.connected.set()
         self._works()
+
+    def _not_connected(self, reason: str) -> None:
+        if not self._connections:
+            self._trouble(reason)
 
     def _connection_lost(self) -> None:
         if not self._connections:

@@ -266,6 +266,8 @@ class Group:
     def _verdict(self, error: Exception) -> _Verdict:
         if self._connection.is_closed() or isinstance(error, asyncpg.InternalClientError):
             return _Verdict.LOST
+        if isinstance(error, asyncpg.InvalidCachedStatementError):
+            return _Verdict.CONFLICT  # The schema was upgraded; the driver has forgotten it now.
         code = _code(error)
         if code == READ_ONLY and self._is_read_only:
             return _Verdict.WRONG
