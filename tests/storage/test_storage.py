@@ -490,6 +490,24 @@ async def test_a_cut_connection_costs_nobody_anything(postgres, pg_url):
             assert len(await notes(storage)) == n + 1
 
 
+async def test_what_was_not_committed_when_its_connection_was_cut_is_run_again(pg_url):
+    async with opened(pg_url) as storage:
+        await account(storage)
+        other = await asyncpg.connect(pg_url)
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("UPDATE accounts SET entries = 10 WHERE organization = 'acme'")
+        writing = asyncio.gather(*(storage.write(spend(name)) for name in "abc"))
+        while not (await fetch(pg_url, f"{COUNT} AND wait_event_type = 'Lock'"))[0][0]:
+            await asyncio.sleep(0.01)
+        await fetch(pg_url, CUT)
+        await transaction.commit()
+        await other.close()
+
+        assert await writing == [11, 12, 13]
+        assert await notes(storage) == {"a": 11, "b": 12, "c": 13}
+
+
 async def test_connections_that_are_cut_while_they_work_lose_nothing(postgres, pg_url):
     answered: dict[str, int] = {}
     async with opened(pg_url) as storage:
@@ -602,9 +620,9 @@ async def test_servers_that_lock_rows_in_any_order_are_never_stopped_as_a_deadlo
             await account(one_server, name)
         await asyncio.gather(
             *(
-                server.write(spend_both(f"{who}{n}", names[n % 8], names[(n * 5 + 3) % 8]))
+                server.write(spend_both(f"{n} {order}", order[n % 8], order[(n + 1) % 8]))
                 for n in range(200)
-                for who, server in enumerate((one_server, other_server))
+                for server, order in ((one_server, names), (other_server, names[::-1]))
             )
         )
         (total,) = await one_server.read(one("SELECT sum(entries) FROM accounts"))
