@@ -9,11 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from trunkline_server.accounts import keys
 from trunkline_server.accounts.access import Access
-from trunkline_server.accounts.administration import Administration
+from trunkline_server.accounts.administration import Administration, NewKey
+from trunkline_server.accounts.alerts import Alerts
+from trunkline_server.accounts.audit_checkpoints import CheckpointSigner
+from trunkline_server.accounts.audit_keys import UnusableKey, create_key, load_signer
+from trunkline_server.accounts.audit_seal import AuditSeal
+from trunkline_server.accounts.audit_verify import AuditReport, verify_with
 from trunkline_server.accounts.books import Books
 from trunkline_server.accounts.budgets import Budget, Budgets
 from trunkline_server.accounts.callers import Callers, StaticKey
+from trunkline_server.accounts.keys import Key
 from trunkline_server.config import (
     AccountsSettings,
     ConfigError,
@@ -22,19 +29,24 @@ from trunkline_server.config import (
     Settings,
     secret,
 )
+from trunkline_server.core.errors import TrunklineError
 from trunkline_server.core.limits import Limiter
-from trunkline_server.core.plans import ANONYMOUS, DEFAULT, Plan, Scope
+from trunkline_server.core.plans import ANONYMOUS, DEFAULT, Caller, Plan, Scope
 from trunkline_server.core.pressure import Criticality
 from trunkline_server.core.progress import Progressed
 from trunkline_server.storage import progress
 from trunkline_server.storage.memory_limits import MemoryLimits
 from trunkline_server.storage.postgres import PostgresStorage
 from trunkline_server.storage.progress import Progress
+from trunkline_server.storage.redis_limits import RedisLimits
 from trunkline_server.storage.sqlite import SqliteStorage, UnusableDatabase
-from trunkline_server.storage.upgrade import UpgradeError, check, sqlite_path
+from trunkline_server.storage.upgrade import UpgradeError, check, sqlite_path, upgrade
+from trunkline_server.tools.alert import AlertSender
+from trunkline_server.tools.exchange import EgressError
 
 NANOS: Final = 1_000_000_000
 MIN_PEPPER_CHARS: Final = 32
+MAX_LOOKED_AT: Final = 10_000
 # No limit that anyone meets, so that every response can name one.
 AMPLE_PER_SECOND: Final = 100_000
 
@@ -46,6 +58,7 @@ class Secrets:
     database_url: str = field(default="", repr=False)
     redis_url: str = field(default="", repr=False)
     pepper: bytes = field(default=b"", repr=False)
+    alert: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class AccountParts:
     plans: Mapping[str, Plan]
     keys: tuple[StaticKey, ...]
     budgets: tuple[Budget, ...]
+    workers: int = 1
 
 
 def build_accounts(settings: Settings, environment: Mapping[str, str]) -> AccountParts:
@@ -67,7 +81,7 @@ def build_accounts(settings: Settings, environment: Mapping[str, str]) -> Accoun
     """
     plans = {name: Plan(name, AMPLE_PER_SECOND, AMPLE_PER_SECOND) for name in (ANONYMOUS, DEFAULT)}
     plans |= {plan.id: _plan(plan) for plan in settings.plans}
-    keys = tuple(_static_key(key, environment, plans) for key in settings.keys)
+    static = tuple(_static_key(key, environment, plans) for key in settings.keys)
     budgets = tuple(
         Budget(
             budget.id,
@@ -82,7 +96,12 @@ def build_accounts(settings: Settings, environment: Mapping[str, str]) -> Accoun
         for budget in settings.budgets
     )
     return AccountParts(
-        settings.accounts, _secrets(settings.accounts, environment), plans, keys, budgets
+        settings.accounts,
+        _secrets(settings.accounts, environment),
+        plans,
+        static,
+        budgets,
+        settings.server.workers,
     )
 
 
@@ -93,6 +112,11 @@ def _secrets(accounts: AccountsSettings, environment: Mapping[str, str]) -> Secr
     redis_url = accounts.redis_url or secret(environment, accounts.redis_url_env, "")
     if accounts.redis_url_env and not redis_url:
         raise ConfigError([f"accounts: the variable {accounts.redis_url_env} is not set"])
+    if redis_url:
+        try:
+            RedisLimits(redis_url, MemoryLimits(monotonic_us), 1)
+        except ValueError as error:
+            raise ConfigError([f"accounts.redis_url: {error}"]) from error
     if not url:
         return Secrets(redis_url=redis_url)
     try:
@@ -104,7 +128,15 @@ def _secrets(accounts: AccountsSettings, environment: Mapping[str, str]) -> Secr
         source = accounts.pepper_file or accounts.pepper_env or "pepper_file"
         problem = f"accounts: {source} needs a secret of {MIN_PEPPER_CHARS} characters or more"
         raise ConfigError([f"{problem}; `trunkline init` makes one"])
-    return Secrets(url, redis_url, pepper.encode())
+    alert = secret(environment, accounts.alert_secret_env, accounts.alert_secret_file)
+    if accounts.alert_url:
+        try:
+            AlertSender(accounts.alert_url, alert)
+        except ValueError as error:
+            raise ConfigError([f"accounts: the secret of alert_url {error}"]) from error
+        except EgressError as error:
+            raise ConfigError([f"accounts.alert_url: {error.reason}"]) from error
+    return Secrets(url, redis_url, pepper.encode(), alert)
 
 
 def _plan(plan: PlanSettings) -> Plan:
@@ -143,6 +175,11 @@ def _static_key(
     )
 
 
+def monotonic_us() -> int:
+    """A clock in microseconds that is never set."""
+    return time.monotonic_ns() // 1_000
+
+
 def now_us() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1_000
@@ -160,7 +197,10 @@ class Accounts:
             self.storage = SqliteStorage(path)
         elif url:
             self.storage = PostgresStorage(url)
-        self.limiter: Limiter = MemoryLimits(lambda: time.monotonic_ns() // 1_000)
+        self.limiter: Limiter = MemoryLimits(monotonic_us)
+        if parts.secrets.redis_url:
+            share = parts.workers * parts.settings.replicas
+            self.limiter = RedisLimits(parts.secrets.redis_url, MemoryLimits(monotonic_us), share)
         self.callers = Callers(
             static=parts.keys,
             plans=parts.plans,
@@ -174,6 +214,8 @@ class Accounts:
         self.administration: Administration | None = None
         self._progress: Progress | None = None
         self._left_behind: list[Path] = []
+        self._alerts: Alerts | None = None
+        self._seal: AuditSeal | None = None
         if self.storage is not None:
             self._open_books(self.storage, path, max_in_flight)
 
@@ -203,6 +245,13 @@ class Accounts:
             random=secrets.randbelow,
             now_us=now_us,
         )
+        settings = self._parts.settings
+        if settings.alert_url:
+            sender = AlertSender(settings.alert_url, self._parts.secrets.alert)
+            self._alerts = Alerts(storage, sender.send, now_us)
+        if settings.audit_key_file:
+            file = Path(settings.audit_checkpoint_file) if settings.audit_checkpoint_file else None
+            self._seal = AuditSeal(storage, _signer(settings.audit_key_file), file, now_us)
 
     @property
     def is_healthy(self) -> bool:
@@ -226,18 +275,98 @@ class Accounts:
         for file in self._left_behind:
             file.unlink(missing_ok=True)
         self.callers.start()
+        for keeper in (self._alerts, self._seal):
+            if keeper is not None:
+                keeper.start()
 
     async def close(self) -> None:
         """Settle, and close the database."""
+        if self._alerts is not None:
+            await self._alerts.close()
         await self.access.close()
         await self.callers.close()
         is_settled = True
         if self.books is not None:
             is_settled = await self.books.close()
+        if self._seal is not None:
+            await self._seal.close()
         if self.storage is not None:
             await self.storage.close()
         if self._progress is not None:
             self._progress.close(keeps=not is_settled)
+
+
+def upgrade_database(parts: AccountParts) -> list[str]:
+    """Bring the database to the schema of this program. Returns the steps that were missing.
+
+    Raises:
+        ConfigError.
+    """
+    if not parts.secrets.database_url:
+        raise ConfigError(["accounts: no database_url is configured; `trunkline init` makes one"])
+    try:
+        return upgrade(parts.secrets.database_url)
+    except UpgradeError as error:
+        raise ConfigError([f"accounts: {error}"]) from error
+
+
+def make_audit_key(parts: AccountParts) -> str:
+    """The keys that sign the audit log, where they are configured and not there yet. Returns the private one's file.
+
+    Raises:
+        ConfigError.
+    """
+    settings = parts.settings
+    private, public = settings.audit_key_file, settings.audit_public_key_files
+    if not private or not public or Path(private).exists():
+        return ""
+    try:
+        create_key(Path(private), Path(public[-1]))
+    except OSError as error:
+        raise ConfigError(
+            [f"accounts.audit_key_file: {private}: {type(error).__name__}"]
+        ) from error
+    return private
+
+
+async def first_admin_key(parts: AccountParts, organization: str, *, is_another: bool) -> str:
+    """Make an administrator's key, without a server: for `trunkline init`.
+
+    Args:
+        is_another: although there is one already.
+
+    Raises:
+        ConfigError.
+    """
+    accounts = Accounts(parts, 1)
+    storage, administration = accounts.storage, accounts.administration
+    assert storage is not None
+    assert administration is not None
+    try:
+        await storage.start()
+        known = [
+            key
+            for key in await storage.read(lambda: keys.page("", "", MAX_LOOKED_AT))
+            if _is_admin(key)
+        ]
+        if known and not is_another:
+            raise ConfigError(
+                [f"accounts: {known[0].id} is an admin key already; --another makes another one"]
+            )
+        actor = Caller("init", organization, scopes=frozenset({Scope.ADMIN}))
+        new = NewKey(organization, "", "first admin key", DEFAULT, (Scope.ADMIN.value,), None)
+        _, token = await administration.create_key(new, actor, "")
+        return str(token)
+    except UnusableDatabase as error:
+        raise ConfigError([f"accounts: {error}"]) from error
+    except TrunklineError as error:
+        raise ConfigError([f"accounts: {error.message}"]) from error
+    finally:
+        await storage.close()
+
+
+def _is_admin(key: Key) -> bool:
+    return Scope.ADMIN in key.scopes and key.is_alive(now_us())
 
 
 def check_database(parts: AccountParts) -> None:
@@ -252,6 +381,40 @@ def check_database(parts: AccountParts) -> None:
         check(parts.secrets.database_url)
     except UpgradeError as error:
         raise ConfigError([f"accounts: {error}"]) from error
+
+
+def _signer(file: str) -> CheckpointSigner:
+    try:
+        return load_signer(Path(file))
+    except (UnusableKey, OSError) as error:
+        raise ConfigError([f"accounts.audit_key_file: {file}: {type(error).__name__}"]) from error
+
+
+async def verify_audit(parts: AccountParts) -> AuditReport:
+    """Check the audit log, without a server: for `trunkline audit verify`.
+
+    Raises:
+        ConfigError.
+    """
+    settings = parts.settings
+    url = parts.secrets.database_url
+    if not url or not settings.audit_public_key_files:
+        raise ConfigError(
+            ["accounts: a database_url and audit_public_key_files are needed to verify"]
+        )
+    path = sqlite_path(url)
+    storage = SqliteStorage(path, only_reads=True) if path is not None else PostgresStorage(url)
+    public_keys = [Path(file) for file in settings.audit_public_key_files]
+    file = Path(settings.audit_checkpoint_file) if settings.audit_checkpoint_file else None
+    try:
+        await storage.start()
+        return await verify_with(storage, public_keys, file)
+    except (UnusableDatabase, UnusableKey, OSError) as error:
+        raise ConfigError([f"accounts: {error}"]) from error
+    except TrunklineError as error:
+        raise ConfigError([f"accounts: {error.message}"]) from error
+    finally:
+        await storage.close()
 
 
 def _progress_directory(settings: AccountsSettings, path: Path | None) -> Path:

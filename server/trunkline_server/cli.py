@@ -18,6 +18,14 @@ import trunkline
 from trunkline import Client, TrunklineError
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
+from trunkline_server.app_accounts import (
+    build_accounts,
+    check_database,
+    first_admin_key,
+    make_audit_key,
+    upgrade_database,
+    verify_audit,
+)
 from trunkline_server.commands.accounts import add_account_commands
 from trunkline_server.commands.calling import (
     COMPLETION_TIMEOUT_S,
@@ -27,8 +35,9 @@ from trunkline_server.commands.calling import (
     new_client,
     target_arguments,
 )
-from trunkline_server.config import ConfigError, Settings, load
+from trunkline_server.config import ConfigError, Settings, has_accounts, load
 from trunkline_server.doctor import diagnose
+from trunkline_server.initialise import require_accounts, write_configuration, write_pepper
 from trunkline_server.scoring.command import DEFAULT_OUTPUT, ScoreOptions, score
 from trunkline_server.workers import supervise
 
@@ -68,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     target = target_arguments()
     _serving(commands)
     _calling(commands, target)
-    add_account_commands(commands, target)
+    audit = add_account_commands(commands, target)
+    verify = audit.add_parser(
+        "verify", help="check the log in the database against its hashes and signed checkpoints"
+    )
+    verify.add_argument("--config", metavar="FILE")
+    verify.set_defaults(run=_audit_verify)
     _scoring(commands)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
         metavar="check", required=True
@@ -95,6 +109,19 @@ def _serving(commands: Any) -> None:
     server.add_argument("--workers", type=int, metavar="N", help="processes that share both ports")
     server.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     server.set_defaults(run=_serve)
+    init = commands.add_parser(
+        "init", help="set up accounts, and print the first admin key: once, and alone on stdout"
+    )
+    init.add_argument("--config", metavar="FILE")
+    init.add_argument("--organization", default="operators", help="that the key belongs to")
+    init.add_argument("--another", action="store_true", help="although there is an admin key")
+    init.set_defaults(run=_init)
+    database = commands.add_parser("db", help="the database of accounts").add_subparsers(
+        metavar="upgrade", required=True
+    )
+    upgrade = database.add_parser("upgrade", help="bring it to the schema of this version")
+    upgrade.add_argument("--config", metavar="FILE")
+    upgrade.set_defaults(run=_db_upgrade)
     shim = commands.add_parser("shim", help="run the REST edge alone, against a remote service")
     shim.add_argument(
         "--target", required=True, metavar="HOST:PORT", help="the service's gRPC address"
@@ -171,6 +198,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     started_s = time.monotonic()
     settings, source = _settings(arguments)
     parts = build(settings, os.environ)
+    if not arguments.worker:
+        check_database(parts.accounts)
     if not parts.candidates:
         raise ConfigError(
             [
@@ -190,6 +219,46 @@ def _serve(arguments: argparse.Namespace) -> int:
             _announce(service.grpc_address, service.http_address, parts, source, started_s)
 
     _run(lambda: serve(settings, parts, announce, watches_parent=arguments.worker))
+    return 0
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    settings, source = load(arguments.config, os.environ, {})
+    if not has_accounts(settings):
+        named = write_configuration(source)
+        if not source:
+            print(f"made {named}", file=sys.stderr)
+            settings, source = load(named, os.environ, {})
+    require_accounts(settings, source or "the environment")
+    if made := write_pepper(settings):
+        print(f"made {made}: keep it secret, and keep it: without it no key works", file=sys.stderr)
+    parts = build_accounts(settings, os.environ)
+    if made := make_audit_key(parts):
+        print(
+            f"made {made}: it signs the audit log; keep it off the database's disk", file=sys.stderr
+        )
+    for revision in upgrade_database(parts):
+        print(f"database: applied {revision}", file=sys.stderr)
+    key = asyncio.run(first_admin_key(parts, arguments.organization, is_another=arguments.another))
+    print("the first admin key, which is not shown again:", file=sys.stderr)
+    print(key, flush=True)
+    print(f"use it: export {KEY_VARIABLE}=..., then trunkline serve, and", file=sys.stderr)
+    print("  trunkline keys create --organization acme --name checkout", file=sys.stderr)
+    return 0
+
+
+def _audit_verify(arguments: argparse.Namespace) -> int:
+    settings, _ = load(arguments.config, os.environ, {})
+    report = asyncio.run(verify_audit(build_accounts(settings, os.environ)))
+    for line in report.lines():
+        print(line)
+    return 0 if report.is_intact else 1
+
+
+def _db_upgrade(arguments: argparse.Namespace) -> int:
+    settings, _ = load(arguments.config, os.environ, {})
+    applied = upgrade_database(build_accounts(settings, os.environ))
+    print("\n".join(f"applied {revision}" for revision in applied) or "up to date")
     return 0
 
 

@@ -94,6 +94,13 @@ class AccountsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     pepper_file: str = ""
     environment: Annotated[str, Meta(pattern="^[a-z0-9]{1,16}$")] = "live"
     progress_dir: str = ""
+    replicas: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    audit_key_file: str = ""
+    audit_public_key_files: list[str] = []
+    audit_checkpoint_file: str = ""
+    alert_url: str = ""
+    alert_secret_env: str = ""
+    alert_secret_file: str = ""
 
 
 class PlanSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -577,6 +584,8 @@ def _account_problems(settings: Settings) -> Iterator[str]:
             yield f"accounts.{name} holds a password: put it into a variable, and name that by {name}_env"
     if accounts.pepper_env and accounts.pepper_file:
         yield "accounts has both pepper_env and pepper_file"
+    if bool(accounts.alert_url) != bool(accounts.alert_secret_env or accounts.alert_secret_file):
+        yield "accounts: alert_url goes together with alert_secret_env or alert_secret_file"
     if has_accounts(settings) and not (accounts.pepper_env or accounts.pepper_file):
         yield "accounts needs a pepper_file or a pepper_env; `trunkline init` makes one"
     if accounts.database_url.startswith("sqlite:") and settings.server.workers > 1:

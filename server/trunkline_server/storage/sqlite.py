@@ -60,8 +60,10 @@ class _Job:
 class SqliteStorage:
     """The `Storage` port over one file. `start` before use, `close` after; both from the event loop's thread."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, only_reads: bool = False) -> None:
+        """`only_reads`: beside a server that may be running; nothing can be written then."""
         self._path = str(path)
+        self._only_reads = only_reads
         self._waiting: deque[_Job] = deque()
         self._group: list[_Job] = []
         self._is_scheduled = False
@@ -88,10 +90,14 @@ class SqliteStorage:
             raise UnusableDatabase(
                 f"SQLite {apsw.sqlite_lib_version()} can corrupt a database in WAL mode; 3.51.3 or newer is needed"
             )
-        self._lock = _lock(self._path)
+        if not self._only_reads:
+            self._lock = _lock(self._path)
         loop = asyncio.get_running_loop()
         try:
-            self._writer_db = await loop.run_in_executor(self._committer, _open, self._path, False)
+            if not self._only_reads:
+                self._writer_db = await loop.run_in_executor(
+                    self._committer, _open, self._path, False
+                )
             self._reader_db = await loop.run_in_executor(self._reader, _open, self._path, True)
         except apsw.Error as error:
             await self.close()
