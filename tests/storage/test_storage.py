@@ -490,22 +490,118 @@ async def test_a_cut_connection_costs_nobody_anything(postgres, pg_url):
             assert len(await notes(storage)) == n + 1
 
 
+@asynccontextmanager
+async def row_held(url: str) -> AsyncIterator[None]:
+    """Another program holds acme's row, and has entered ten on it when the block is left."""
+    other = await asyncpg.connect(url)
+    try:
+        async with other.transaction():
+            await other.execute("UPDATE accounts SET entries = 10 WHERE organization = 'acme'")
+            yield
+    finally:
+        await other.close()
+
+
+async def wait_for_lock(url: str) -> None:
+    """Until a connection of ours waits for a row."""
+    for _ in range(200):
+        if (await fetch(url, f"{COUNT} AND wait_event_type = 'Lock'"))[0][0]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
 async def test_what_was_not_committed_when_its_connection_was_cut_is_run_again(pg_url):
     async with opened(pg_url) as storage:
         await account(storage)
-        other = await asyncpg.connect(pg_url)
-        transaction = other.transaction()
-        await transaction.start()
-        await other.execute("UPDATE accounts SET entries = 10 WHERE organization = 'acme'")
-        writing = asyncio.gather(*(storage.write(spend(name)) for name in "abc"))
-        while not (await fetch(pg_url, f"{COUNT} AND wait_event_type = 'Lock'"))[0][0]:
-            await asyncio.sleep(0.01)
-        await fetch(pg_url, CUT)
-        await transaction.commit()
-        await other.close()
+        async with row_held(pg_url):
+            writing = asyncio.gather(*(storage.write(spend(name)) for name in "abc"))
+            await wait_for_lock(pg_url)
+            await fetch(pg_url, CUT)
 
         assert await writing == [11, 12, 13]
         assert await notes(storage) == {"a": 11, "b": 12, "c": 13}
+
+
+async def test_what_was_begun_happens_although_its_caller_is_cancelled(pg_url):
+    async with opened(pg_url) as storage:
+        await account(storage)
+        async with row_held(pg_url):
+            makes = [spend("first"), spend("left"), spend_and_fail("failed"), spend("last")]
+            first, left, failed, last = [asyncio.ensure_future(storage.write(m)) for m in makes]
+            await wait_for_lock(pg_url)
+            left.cancel()
+
+        assert await asyncio.gather(first, last) == [11, 13]
+        with pytest.raises(InsufficientCredits):
+            await failed
+        assert left.cancelled()
+        assert await notes(storage) == {"first": 11, "left": 12, "last": 13}
+
+
+@asynccontextmanager
+async def cutting_at_commit(
+    port: int, *, is_passed_on: bool
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A port that leads to the other. Who commits over it hears nothing more, whether the server heard of it or not.
+
+    Yields the port, and the commits seen.
+    """
+    commits: list[bytes] = []
+
+    async def pipe(reader: asyncio.StreamReader, *writers: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if b"COMMIT" in data:
+                commits.append(data)
+                if is_passed_on:
+                    writers[0].write(data)
+                    await asyncio.sleep(0.1)
+                break
+            if not writers[0].is_closing():
+                writers[0].write(data)
+        for writer in writers:
+            writer.close()
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(
+            pipe(reader, there_writer, writer), pipe_back(there_reader, writer, there_writer)
+        )
+
+    async def pipe_back(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other: asyncio.StreamWriter
+    ) -> None:
+        while data := await reader.read(65536):
+            if commits or writer.is_closing():
+                break
+            writer.write(data)
+        writer.close()
+        if not commits:
+            other.close()
+
+    async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], commits
+
+
+@pytest.mark.parametrize("is_passed_on", [True, False], ids=["committed", "not committed"])
+async def test_a_commit_of_which_nothing_is_heard_is_not_run_again(postgres, pg_url, is_passed_on):
+    async with opened(pg_url) as direct:
+        await account(direct)
+        async with cutting_at_commit(postgres.port, is_passed_on=is_passed_on) as (port, commits):
+            url = pg_url.replace(f":{postgres.port}/", f":{port}/") + "?sslmode=disable"
+            async with opened(url) as storage:
+                outcomes = [
+                    outcome
+                    for outcome, _ in await asyncio.gather(
+                        *(timed(storage.write(spend(name))) for name in "abc")
+                    )
+                ]
+                await asyncio.sleep(0.2)
+        found = await notes(direct)
+
+    assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
+    assert len(commits) == 1
+    assert found == ({"a": 1, "b": 2, "c": 3} if is_passed_on else {})
 
 
 async def test_connections_that_are_cut_while_they_work_lose_nothing(postgres, pg_url):
