@@ -283,6 +283,15 @@ def test_keys_are_listed_in_columns(gateway, run):
     assert [request.organization for request in gateway.requests] == ["acme", "acme"]
 
 
+def test_more_keys_than_a_table_takes_are_not_hidden(gateway, run):
+    gateway.plays([ListKeysResponse(keys=[KEY] * 1000, next_page_token="more")])
+
+    found = run("keys list")
+
+    assert found.out.count("\n") == 1 + 10_000
+    assert found.err == "and more than these 10000: see --organization, or --json\n"
+
+
 # Credits
 
 

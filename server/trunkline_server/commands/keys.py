@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from trunkline.v1.admin_service_pb2 import CreateKeyResponse, Key, RotateKeyResponse
 from trunkline_server.commands.calling import CommandError, changing, new_client
-from trunkline_server.commands.output import Column, is_open, print_messages, print_table
+from trunkline_server.commands.output import (
+    MAX_PAGE,
+    Column,
+    is_open,
+    print_messages,
+    print_table,
+)
 from trunkline_server.commands.words import duration, expiry, key_id, span, time_of, visible
 
 SCOPES: Final = ("complete", "read", "admin")
@@ -154,13 +160,15 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     with new_client(arguments) as client:
-        found = client.list_keys(arguments.organization)
+        found = client.list_keys(arguments.organization, page_size=MAX_PAGE)
         if arguments.json:
             print_messages(found)
             return 0
-        keys = list(islice(found, MAX_LISTED))
+        keys = list(islice(found, MAX_LISTED + 1))
     now = datetime.now(UTC)
-    print_table(COLUMNS, [_row(key, now) for key in keys])
+    print_table(COLUMNS, [_row(key, now) for key in keys[:MAX_LISTED]])
+    if len(keys) > MAX_LISTED:
+        print(f"and more than these {MAX_LISTED}: see --organization, or --json", file=sys.stderr)
     return 0
 
 
