@@ -38,6 +38,7 @@ CLOSE_S: Final = 5.0
 MICROS: Final = 1_000_000
 GROUP: Final = 128  # Settlements that are written together.
 MAX_OPEN_S: Final = 900.0  # No request runs as long.
+EVER_US: Final = 2**63 - 1  # A clock that was set back keeps nobody's credits.
 ABANDONED: Final = "ABANDONED"
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -263,7 +264,7 @@ class Books:
         progress = self._left_behind.pop(owner, None)
         while True:
             found = await self._storage.read(
-                lambda: ledger.requests_of(owner, RECOVERED_AT_ONCE, self.now_us() + MICROS)
+                lambda: ledger.requests_of(owner, RECOVERED_AT_ONCE, EVER_US)
             )
             for request in found:
                 # Where it is known how far all had come, one that is not among them had not begun.
