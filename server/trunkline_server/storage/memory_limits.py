@@ -18,7 +18,6 @@ MAX_SHARED: Final = (
 )
 MAX_LEASES: Final = 65_536
 SWEEP: Final = 4  # Looked at for each that is new, so full ones go faster than new ones come.
-RETRY_US: Final = gcra.US_PER_S  # When there was no room for a bucket.
 
 
 class MemoryLimits:
@@ -189,6 +188,10 @@ class MemoryLimits:
         bucket = self._shared.get(kind)
         if bucket is None:
             bucket = _Bucket(limit.rate, now_us)
+            if len(self._shared) >= MAX_SHARED:
+                full = [key for key, other in self._shared.items() if other.is_full_at(now_us)]
+                for key in full:
+                    del self._shared[key]
             if len(self._shared) < MAX_SHARED:
                 self._shared[kind] = bucket
             else:
@@ -205,8 +208,6 @@ class MemoryLimits:
                 to_sweep.append(other)
         if len(buckets) >= self._max_buckets:
             return None
-        if self._shared:
-            self._shared.clear()
         bucket = buckets[name] = _Bucket(limit.rate, now_us)
         to_sweep.append(name)
         return bucket

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from trunkline_server.core import gcra
 from trunkline_server.core.limits import MAX_PROCESSES, Demand, Limit, Verdict, verdict_of
 from trunkline_server.storage.memory_limits import MAX_BUCKETS, MemoryLimits, lease_time_us
-from trunkline_server.storage.redis_scripts import RedisAway, RedisScripts, Script
+from trunkline_server.storage.redis_scripts import OPERATION_S, RedisAway, RedisScripts, Script
 
 MAX_KNOWN: Final = 1_024  # Limits whose share and arguments are kept.
 ANY_NUMBER: Final = 1_000_000_000
@@ -205,7 +205,7 @@ return 1
 
 
 class RedisLimits:
-    """Fills `core.limits.Limiter`. Nothing takes longer than `redis_scripts.OPERATION_S`, whatever Redis does."""
+    """Fills `core.limits.Limiter`. Nothing takes longer than `operation_s`, whatever Redis does."""
 
     def __init__(
         self,
@@ -214,6 +214,7 @@ class RedisLimits:
         share: int,
         *,
         clock_us: Callable[[], int] | None = None,
+        operation_s: float = OPERATION_S,
     ) -> None:
         """Connects when it is first used, from inside an event loop.
 
@@ -221,13 +222,16 @@ class RedisLimits:
             local: what grants this process's share while Redis is away. Nobody else's.
             share: how many processes there are, so that each may grant one part in so many.
             clock_us: None, the server's. A test brings its own.
+            operation_s: the longest that anybody waits for Redis.
 
         Raises:
             ValueError: the address is none, or `share` is not between 1 and `MAX_PROCESSES`.
         """
         if not 1 <= share <= MAX_PROCESSES:
             raise ValueError(f"there are 1 to {MAX_PROCESSES} processes")
-        self._scripts = RedisScripts(url, PROBE, f"{BUCKET_PREFIX}{{probe}}")
+        self._scripts = RedisScripts(
+            url, PROBE, f"{BUCKET_PREFIX}{{probe}}", operation_s=operation_s
+        )
         self._local = local
         self._share = share
         self._clock_us = clock_us
@@ -299,19 +303,18 @@ class RedisLimits:
             ValueError: as for `lease`.
         """
         lease_us = lease_time_us(holder, seconds)
-        if not await self._local.renew(bucket, holder, seconds):
-            return False
         keys = [lease_key(bucket)]
         try:
             is_held = await self._scripts.run(RENEW, keys, [self._instant(), holder, lease_us])
-            if not is_held and self._local.holds(bucket, holder):
+            is_held_here = await self._local.renew(bucket, holder, seconds)
+            if is_held_here and not is_held:
                 # It was given while Redis was away, or Redis forgot it. It runs, so it counts, whatever the limit.
                 await self._scripts.run(
                     LEASE, keys, [self._instant(), holder, lease_us, ANY_NUMBER]
                 )
         except RedisAway:
-            pass
-        return True
+            return await self._local.renew(bucket, holder, seconds)
+        return is_held_here or bool(is_held)
 
     async def release(self, bucket: str, holder: str) -> None:
         """Give a lease back. One that Redis can't be told of expires there."""

@@ -16,7 +16,8 @@ from hashlib import sha1
 from typing import Any, Final
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -25,6 +26,7 @@ from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -39,7 +41,6 @@ MAX_PROBE_S: Final = 2.0
 STEADY_S: Final = 10.0  # Away again before that: probes don't start from the shortest pause.
 MAX_BATCH: Final = 128
 MAX_WAITING: Final = 4_096  # Calls beyond are told that Redis is away.
-MAX_CONNECTIONS: Final = 2  # One for the calls, one for the probe.
 CLOSE_S: Final = 1.0
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -72,16 +73,17 @@ class _Call:
 class RedisScripts:
     """One Redis, as one process uses it."""
 
-    def __init__(self, url: str, probe: Script, probe_key: str) -> None:
+    def __init__(
+        self, url: str, probe: Script, probe_key: str, *, operation_s: float = OPERATION_S
+    ) -> None:
         """`probe`: a harmless script with one key and no arguments, that does what the others do.
 
         Raises:
             ValueError: the address is none. The message does not quote it.
         """
         try:
-            self._client = Redis.from_url(
+            pool = ConnectionPool.from_url(
                 url,
-                max_connections=MAX_CONNECTIONS,
                 protocol=2,  # Known to every server and proxy.
                 socket_connect_timeout=CONNECT_S,
                 socket_timeout=None,  # All of a call has one limit, ours.
@@ -93,7 +95,10 @@ class RedisScripts:
             raise ValueError(
                 "not the address of a Redis: redis://, rediss:// or unix:// is needed"
             ) from None
+        # One connection, and not a pool: who uses it takes turns, and a pool's book-keeping costs more than a call.
+        self._connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
         self._probe_script, self._probe_key = probe, probe_key
+        self._operation_s = operation_s
         self._waiting: deque[_Call] = deque()
         self._has_calls = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -132,7 +137,7 @@ class RedisScripts:
         self._fail(self._waiting)
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self._client.aclose()
+                await self._connection.disconnect()
         except (TimeoutError, RedisError, OSError):
             pass  # It is gone, one way or the other.
 
@@ -141,7 +146,9 @@ class RedisScripts:
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append(_Call(script, keys, arguments, loop.time() + OPERATION_S, answer))
+        self._waiting.append(
+            _Call(script, keys, arguments, loop.time() + self._operation_s, answer)
+        )
         self._has_calls.set()
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
@@ -190,19 +197,41 @@ class RedisScripts:
                 timer.cancel()
 
     async def _evaluate(self, calls: Sequence[_Call]) -> list[Any]:
-        answers = await self._pipeline([("EVALSHA", call.script.sha, call) for call in calls])
+        answers = await self._pipeline(
+            [
+                ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)
+                for call in calls
+            ]
+        )
         unknown = [index for index, a in enumerate(answers) if isinstance(a, NoScriptError)]
         if unknown:  # EVAL and not SCRIPT LOAD, which managed services often forbid.
-            texts = [("EVAL", calls[index].script.text, calls[index]) for index in unknown]
-            for index, answer in zip(unknown, await self._pipeline(texts), strict=True):
+            again = [
+                ("EVAL", call.script.text, len(call.keys), *call.keys, *call.arguments)
+                for call in (calls[index] for index in unknown)
+            ]
+            for index, answer in zip(unknown, await self._pipeline(again), strict=True):
                 answers[index] = answer
         return answers
 
-    async def _pipeline(self, commands: Sequence[tuple[str, str, _Call]]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for name, script, call in commands:
-                pipeline.execute_command(name, script, len(call.keys), *call.keys, *call.arguments)
-            return await pipeline.execute(raise_on_error=False)
+    async def _pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        connection = self._connection
+        answers: list[Any] = []
+        try:
+            if connection.is_connected and await connection.can_read():
+                await connection.disconnect(nowait=True)  # It was closed while nobody used it.
+            if not connection.is_connected:
+                await connection.connect()  # type: ignore[no-untyped-call]
+            packed = connection.pack_commands(commands)
+            await connection.send_packed_command(packed, check_health=False)
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            await connection.disconnect(nowait=True)  # Answers may be left on it.
+            raise
+        return answers
 
     def _fail(self, calls: deque[_Call]) -> None:
         for call in calls:
@@ -225,7 +254,7 @@ class RedisScripts:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._pause_s * (0.75 + random.random() / 2))
-            if await self._answers(CONNECT_S) and await self._answers(OPERATION_S):
+            if await self._answers(CONNECT_S) and await self._answers(self._operation_s):
                 break
             self._pause_s = min(2 * self._pause_s, MAX_PROBE_S)
         self._prober = None
