@@ -2,7 +2,8 @@
 
 A key is claimed in the transaction that holds the credits, and ends in the one that settles them. While its request
 runs, others with it are told to wait. An answer is kept for a day and replayed; a request that failed may be run again
-under its key.
+under its key. So may one whose process is gone: a recovery, which knows nothing of keys, ends the request, and a key
+runs for no longer than its request is open.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from trunkline_server.core.transactions import Statement, Transaction
 KEPT_US: Final = 24 * 3600 * 1_000_000
 MAX_RESPONSE_BYTES: Final = 1024 * 1024  # A larger answer is not kept: its key may be run again.
 SWEEP: Final = 1_000
+OPEN: Final = 0  # A request that has not ended: `ledger.State`.
 
 
 class KeyState(IntEnum):
@@ -42,14 +44,15 @@ class Replay:
 
 
 _FIND: Final = (
-    "SELECT fingerprint, state, response, expires_at FROM idempotency"
-    " WHERE organization = $1 AND key = $2"
+    "SELECT k.fingerprint, k.state, k.response, k.expires_at, r.state FROM idempotency k"
+    " LEFT JOIN requests r ON r.id = k.id WHERE k.organization = $1 AND k.key = $2"
 )
 _CLAIM: Final = (
     "INSERT INTO idempotency (organization, key, fingerprint, state, id, expires_at)"
     " VALUES ($1, $2, $3, 0, $4, $5) ON CONFLICT (organization, key) DO UPDATE"
     " SET fingerprint = $3, state = 0, id = $4, response = NULL, expires_at = $5"
-    " WHERE idempotency.state = 2 OR idempotency.expires_at <= $6 RETURNING id"
+    " WHERE idempotency.state = 2 OR idempotency.expires_at <= $6 OR (idempotency.state = 0 AND NOT EXISTS"
+    " (SELECT 1 FROM requests r WHERE r.id = idempotency.id AND r.state = 0)) RETURNING id"
 )
 _END: Final = (
     "UPDATE idempotency SET state = $4, response = $5, expires_at = $6"
@@ -66,10 +69,10 @@ def seen_before(claim: Claim, organization: str, now_us: int) -> Transaction[Rep
     rows = yield Statement(_FIND, (organization, claim.key))
     if not rows or rows[0][3] <= now_us:
         return None
-    fingerprint, state, response, _ = rows[0]
+    fingerprint, state, response, _, request_state = rows[0]
     if bytes(fingerprint) != claim.fingerprint:
         raise IdempotencyConflict
-    if state == KeyState.RUNNING:
+    if state == KeyState.RUNNING and request_state == OPEN:
         raise RequestInProgress
     return Replay(bytes(response)) if state == KeyState.ANSWERED else None
 
