@@ -103,11 +103,12 @@ class AuditRecord:
             self.entity_id,
             self.request_id,
         )
+        joined = "".join(names)
         if not 0 <= self.at_us <= MAX_AT_US:
             raise ValueError("audit: the time is out of range")
-        if max(map(len, names)) > MAX_FIELD_CHARS:
+        if len(joined) > MAX_FIELD_CHARS and max(map(len, names)) > MAX_FIELD_CHARS:
             raise ValueError(f"audit: a name has more than {MAX_FIELD_CHARS} characters")
-        if not _is_storable("".join(names), MAX_FIELD_CHARS * len(names) * 4):
+        if not _is_storable(joined, MAX_FIELD_CHARS * len(names) * 4):
             raise ValueError("audit: a name is no text")
         if not _is_storable(self.details, MAX_DETAILS_BYTES):
             raise ValueError(f"audit: the details are no text of {MAX_DETAILS_BYTES} bytes")
@@ -170,7 +171,9 @@ def entry_hash(
     "".join(texts)  # Bytes, which the encoder would take for their base64, are a TypeError here.
     entry = (at_us, *texts, None if commitment is None else commitment.hex())
     link = _CHAIN.copy()
-    link.update(sequence.to_bytes(8, "big") + previous + _encode(entry))
+    link.update(sequence.to_bytes(8, "big"))
+    link.update(previous)
+    link.update(_encode(entry))
     return link.digest()
 
 
@@ -318,7 +321,11 @@ def _insert_sql(table: str, rows: int, width: int) -> str:
 
 def _is_storable(text: str, max_bytes: int) -> bool:
     """PostgreSQL holds no NUL; UTF-8 has no lone surrogates."""
+    if "\0" in text:
+        return False
+    if text.isascii():
+        return len(text) <= max_bytes
     try:
-        return "\0" not in text and len(text.encode()) <= max_bytes
+        return len(text.encode()) <= max_bytes
     except UnicodeEncodeError:
         return False

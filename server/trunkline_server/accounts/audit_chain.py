@@ -65,6 +65,7 @@ class Chain:
         """The next rows: the columns of an entry, then sequence, salt and content of its private row, or None."""
         add = self._findings.add
         sequence, digest = self.sequence, self.digest
+        self.entries += len(rows)
         for row in rows:
             (
                 number,
@@ -101,7 +102,6 @@ class Chain:
             if computed != stored or computed is None:
                 add(number, "the entry does not have its hash")
             sequence, digest = number, stored
-            self.entries += 1
             if private is not None:
                 self._check_private(number, commitment, salt, content)
             elif commitment is not None:

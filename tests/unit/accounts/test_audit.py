@@ -47,14 +47,28 @@ def database():
 
 @given(ENTRY)
 def test_the_hash_is_the_documented_one(entry):
-    sequence, previous, at_us, texts, commitment = entry
+    encoded, expected = documented(*entry)
+
+    assert entry_hash(*entry) == expected
+    # What can be read back is not the encoding of anything else.
+    at_us, *texts, commitment = json.loads(encoded)
+    assert (at_us, tuple(texts)) == entry[2:4]
+    assert commitment == (entry[4].hex() if entry[4] is not None else None)
+
+
+def documented(sequence, previous, at_us, texts, commitment):
+    """The entry and its hash, as somebody else would compute them, who has read the documentation only."""
     fields = [at_us, *texts, commitment.hex() if commitment is not None else None]
     encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     head = b"trunkline-audit-v1\0" + sequence.to_bytes(8, "big") + previous
+    return encoded, hashlib.sha256(head + encoded).digest()
 
-    assert entry_hash(*entry) == hashlib.sha256(head + encoded).digest()
-    # What can be read back is not the encoding of anything else.
-    assert json.loads(encoded) == fields
+
+def test_every_character_is_encoded_as_documented():
+    all_of_them = "".join(chr(n) for n in range(0x110000) if not 0xD800 <= n < 0xE000)
+    entry: Any = (1, GENESIS, 0, (all_of_them, *"abcdef"), None)
+
+    assert entry_hash(*entry) == documented(*entry)[1]
 
 
 @given(TEXTS, st.integers(0, 6), st.integers(0, 20))
