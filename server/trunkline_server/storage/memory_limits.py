@@ -13,9 +13,7 @@ from trunkline_server.core import gcra
 from trunkline_server.core.limits import MAX_LEASE_S, Demand, Limit, Verdict, verdict_of
 
 MAX_BUCKETS: Final = 65_536
-MAX_SHARED: Final = (
-    1_024  # Kinds of newcomers, times limits. Beyond them whoever is new is refused.
-)
+MAX_SHARED: Final = 1_024  # Kinds of newcomers, times limits. Beyond them, newcomers are refused.
 MAX_LEASES: Final = 65_536
 SWEEP: Final = 4  # Looked at for each that is new, so full ones go faster than new ones come.
 

@@ -397,6 +397,8 @@ class RedisLimits:
 
     def _learn(self, bucket: str, limit: Limit, level: int) -> None:
         """Redis has told where the bucket stands. A share of it is full after the same time."""
+        if self._scripts.is_away:
+            return  # Since then. What was granted here meanwhile must not be forgotten.
         share = self._known_of(limit).share
         self._local.set_level(bucket, share, _same_time(level, limit.rate, share.rate))
         self._granted.discard(bucket)

@@ -40,7 +40,7 @@ PROBE_S: Final = 0.25
 MAX_PROBE_S: Final = 2.0
 STEADY_S: Final = 10.0  # Away again before that: probes don't start from the shortest pause.
 MAX_BATCH: Final = 128
-MAX_WAITING: Final = 4_096  # Calls beyond are told that Redis is away.
+MAX_WAITING: Final = 4_096  # If more wait, Redis is away as well.
 CLOSE_S: Final = 1.0
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -56,6 +56,10 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class _TooManyWait(Exception):
+    """Calls come faster than Redis answers."""
 
 
 Argument = int | str
@@ -118,7 +122,9 @@ class RedisScripts:
         Raises:
             RedisAway.
         """
-        if self.is_away or len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
+            self._lose(_TooManyWait())
+        if self.is_away:
             raise RedisAway
         return await self._put(script, keys, arguments)
 
@@ -197,18 +203,15 @@ class RedisScripts:
                 timer.cancel()
 
     async def _evaluate(self, calls: Sequence[_Call]) -> list[Any]:
-        answers = await self._pipeline(
-            [
-                ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)
-                for call in calls
-            ]
-        )
+        answers = await self._pipeline([_command(call) for call in calls])
         unknown = [index for index, a in enumerate(answers) if isinstance(a, NoScriptError)]
         if unknown:  # EVAL and not SCRIPT LOAD, which managed services often forbid.
-            again = [
-                ("EVAL", call.script.text, len(call.keys), *call.keys, *call.arguments)
-                for call in (calls[index] for index in unknown)
-            ]
+            sent: set[str] = set()
+            again = []
+            for index in unknown:
+                script = calls[index].script
+                again.append(_command(calls[index], is_known=script.sha in sent))
+                sent.add(script.sha)
             for index, answer in zip(unknown, await self._pipeline(again), strict=True):
                 answers[index] = answer
         return answers
@@ -273,19 +276,25 @@ class RedisScripts:
         return not isinstance(answers[0], Exception)
 
 
+def _command(call: _Call, *, is_known: bool = True) -> tuple[Argument, ...]:
+    name, script = ("EVALSHA", call.script.sha) if is_known else ("EVAL", call.script.text)
+    return (name, script, len(call.keys), *call.keys, *call.arguments)
+
+
 def _expire(loop: asyncio.AbstractEventLoop, scope: asyncio.Timeout, until_s: float) -> None:
     """End what takes too long. Where we are late ourselves, the answer may be there already, and only unread."""
     now_s = loop.time()
     scope.reschedule(now_s + GRACE_S if now_s - until_s > LATE_S else until_s)
 
 
-REASONS: Final = {
+REASONS: Final[dict[type[Exception], str]] = {
     TimeoutError: "timeout",
     RedisTimeout: "timeout",
     LostConnection: "connection",
     AuthenticationError: "credentials",
     AuthorizationError: "credentials",
     NoPermissionError: "scripts_not_permitted",
+    _TooManyWait: "too_many_wait",
 }
 
 
