@@ -88,7 +88,7 @@ class Administration:
             name=new.name,
             plan=new.plan,
             scopes=scopes,
-            secret_hash=keys.secret_hash(self._pepper, token.secret),
+            secret_hash=keys.secret_hash(self._pepper, token),
             former_hash=None,
             former_until_us=None,
             created_us=now_us,
@@ -108,7 +108,7 @@ class Administration:
         if not 0 <= overlap_us <= MAX_OVERLAP_US:
             raise InvalidRequest("overlap", "0 s to a day")
         token = keys.mint(self._environment, self._random, key_id)
-        secret_hash = keys.secret_hash(self._pepper, token.secret)
+        secret_hash = keys.secret_hash(self._pepper, token)
         _, known = await self.storage.read(lambda: keys.find(key_id))
         organization = known.organization if known is not None else ""
         details = {"overlap_s": overlap_us // 1_000_000}

@@ -14,12 +14,13 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
 from trunkline_server.accounts import keys
-from trunkline_server.accounts.keys import Key
+from trunkline_server.accounts.keys import MAX_TOUCHED, Key
 from trunkline_server.core.errors import InvalidApiKey, StorageUnavailable
 from trunkline_server.core.plans import ANONYMOUS, DEFAULT, USER_SCOPES, Caller, Plan, Scope
 from trunkline_server.core.pressure import Criticality
@@ -30,6 +31,7 @@ STALE_S: Final = (
     0.9  # Less than the second that is promised, by what a poll may take to be noticed.
 )
 MAX_REMEMBERED: Final = 50_000
+MAX_REFUSED: Final = 10_000  # Of wrong keys; beside the good ones, which guesses can't push out.
 MAX_AUTHORIZATION_CHARS: Final = 4096
 TOUCH_S: Final = 30.0  # When a key was last used is written this often.
 
@@ -47,6 +49,18 @@ class StaticKey:
     project: str = ""
     plan: str = ""
     scopes: frozenset[Scope] = USER_SCOPES
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A key as it was found. `until_us`: what was sent is its former secret, and counts for so long."""
+
+    key: Key
+    caller: Caller
+    until_us: int | None
+
+    def is_good(self, now_us: int) -> bool:
+        return self.key.is_alive(now_us) and (self.until_us is None or now_us < self.until_us)
 
 
 class Callers:
@@ -77,7 +91,9 @@ class Callers:
         self._is_open = not static and storage is None
         self._generation = -1
         self._fresh_until_s = -1.0
-        self._known: dict[bytes, tuple[Key, Caller] | None] = {}
+        # By the hash of all that was sent.
+        self._known: dict[bytes, _Known] = {}
+        self._refused: set[bytes] = set()
         self._used: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -104,7 +120,7 @@ class Callers:
         if found is not None:
             return found[0]
         known = None if digest is None else self._known.get(digest)
-        return known[1] if known is not None else None
+        return known.caller if known is not None else None
 
     async def authenticate(self, authorization: str) -> Caller:
         """The caller that an Authorization value stands for; empty where none was sent.
@@ -122,46 +138,51 @@ class Callers:
             return static[0]
         if self._storage is None:
             raise InvalidApiKey
-        if digest in self._known and asyncio.get_running_loop().time() < self._fresh_until_s:
-            known = self._known[digest]
-        else:
+        known = self._known.get(digest)
+        is_fresh = asyncio.get_running_loop().time() < self._fresh_until_s
+        if not is_fresh or (known is None and digest not in self._refused):
             known = await self._look_up(self._storage, authorization, digest)
-        if known is None:
-            raise InvalidApiKey
-        key, caller = known
         now_us = self._now_us()
-        if not key.is_alive(now_us):
+        if known is None or not known.is_good(now_us):
             raise InvalidApiKey
-        self._used[key.id] = now_us
-        return caller
+        self._used[known.key.id] = now_us
+        return known.caller
 
-    async def _look_up(
-        self, storage: Storage, authorization: str, digest: bytes
-    ) -> tuple[Key, Caller] | None:
-        token = keys.read_token(authorization.partition(" ")[2].strip())
+    async def _look_up(self, storage: Storage, authorization: str, digest: bytes) -> _Known | None:
+        token = keys.read_token(_secret(authorization))
         if token is None:
             return None  # Noise costs nothing to tell again.
         started_s = asyncio.get_running_loop().time()
         generation, key = await storage.read(lambda: keys.find(token.id))
         self._hear(generation, started_s)
+        secret_hash = keys.secret_hash(self._pepper, token)
         # The same work for an id that is not there.
-        secret_hash = keys.secret_hash(self._pepper, token.secret)
+        is_accepted = (key or keys.NOBODY).accepts(secret_hash, self._now_us())
         known = None
-        if key is not None and key.accepts(secret_hash, self._now_us()):
+        if key is not None and is_accepted:
             caller = self._caller(key.id, key.organization, key.project, key.plan, key.scopes)
-            known = (key, caller)
-        overlaps = key is not None and key.former_until_us is not None
-        if generation == self._generation and not overlaps:  # An overlap ends without a change.
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known.clear()
-            self._known[digest] = known
+            until_us = None if key.is_current(secret_hash) else key.former_until_us
+            known = _Known(key, caller, until_us)
+        if generation == self._generation:
+            self._remember(digest, known)
         return known
+
+    def _remember(self, digest: bytes, known: _Known | None) -> None:
+        if known is None:
+            if len(self._refused) >= MAX_REFUSED:
+                self._refused.clear()
+            self._refused.add(digest)
+            return
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        self._known[digest] = known
 
     def _hear(self, generation: int, started_s: float) -> None:
         """The database has said, no earlier than `started_s`, how many changes there were."""
         if generation > self._generation:
             self._generation = generation
             self._known.clear()
+            self._refused.clear()
         if generation == self._generation:
             self._fresh_until_s = max(self._fresh_until_s, started_s + STALE_S)
 
@@ -186,9 +207,10 @@ class Callers:
             await asyncio.sleep(max(0.0, started_s + POLL_S - clock()))
 
     async def _touch(self, storage: Storage) -> None:
-        used, self._used = self._used, {}
-        if used:
-            await storage.write(lambda: keys.touch(used))
+        used, self._used = sorted(self._used.items()), {}
+        for start in range(0, len(used), MAX_TOUCHED):
+            some = used[start : start + MAX_TOUCHED]
+            await storage.write(partial(keys.touch, some))
 
     def _static_caller(self, key: StaticKey) -> Caller:
         organization = key.organization or key.id
@@ -212,11 +234,16 @@ class Callers:
 
 
 def _token_digest(authorization: str) -> bytes | None:
-    scheme, _, secret = authorization.partition(" ")
+    scheme, _, _ = authorization.partition(" ")
     if scheme.lower() != "bearer" or len(authorization) > MAX_AUTHORIZATION_CHARS:
         return None
-    return _digest(secret.strip())
+    return _digest(_secret(authorization))
+
+
+def _secret(authorization: str) -> str:
+    """What follows the scheme, without the blanks that HTTP allows around it. What Unicode calls blank is none here."""
+    return authorization.partition(" ")[2].strip(" \t")
 
 
 def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

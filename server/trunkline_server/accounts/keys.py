@@ -1,15 +1,16 @@
 """Keys that are kept in the database: made, rotated, revoked, and never shown again.
 
 A key reads `gw_<environment>_<id>_<secret>_<check>`, the last three in base 62. The id is public and finds the row;
-the secret has 256 bits, so what is kept is its keyed hash (HMAC-SHA256 with a pepper that is not in the database); the
-check is a CRC-32 of all before it, so that a key that was mistyped, and noise, never reach the database, and scanners
-for leaked secrets know a real one.
+the secret has 256 bits, so what is kept is a keyed hash (HMAC-SHA256 with a pepper that is not in the database), of all
+that comes before the check: nothing in a key can be another and the key still be good. The check is a CRC-32 of the
+same, so that a key that was mistyped, and noise, never reach the database, and scanners for leaked secrets know a real
+one.
 """
 
 import hmac
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -28,6 +29,8 @@ MAX_KEYS: Final = 10_000  # Of one organisation, revoked ones included.
 TOKEN: Final = re.compile(
     r"gw_([a-z0-9]{1,16})_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})_([0-9A-Za-z]{6})\Z"
 )
+NO_HASH: Final = bytes(sha256().digest_size)  # Of no key.
+MAX_TOUCHED: Final = 1_000  # In one transaction.
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,24 @@ class Key:
         """May it be used?"""
         return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
 
+    def is_rotating(self, now_us: int) -> bool:
+        """Does the secret before still count?"""
+        return self.former_until_us is not None and now_us < self.former_until_us
+
     def accepts(self, digest: bytes, now_us: int) -> bool:
-        """Is this its secret's keyed hash, or that of the one before, while that still counts?"""
-        is_current = hmac.compare_digest(self.secret_hash, digest)
-        former = self.former_hash or bytes(len(digest))
+        """Is this its keyed hash, or the one of before, while that still counts? The same work whatever comes of it."""
+        is_current = self.is_current(digest)
+        former = self.former_hash or NO_HASH
         is_former = hmac.compare_digest(former, digest)
-        overlaps = self.former_until_us is not None and now_us < self.former_until_us
-        return is_current or (is_former and overlaps)
+        return is_current or (is_former and self.is_rotating(now_us))
+
+    def is_current(self, digest: bytes) -> bool:
+        """Is this the keyed hash of its latest secret?"""
+        return hmac.compare_digest(self.secret_hash, digest)
+
+
+# To compare with where there is no key, so that it takes as long.
+NOBODY: Final = Key("", "", "", "", "", frozenset(), NO_HASH, None, None, 0, None, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +83,13 @@ class Token:
     id: str
     secret: str
 
+    @property
+    def head(self) -> str:
+        """All that comes before the check."""
+        return f"gw_{self.environment}_{self.id}_{self.secret}"
+
     def __str__(self) -> str:
-        head = f"gw_{self.environment}_{self.id}_{self.secret}"
-        return f"{head}_{_check(head)}"
+        return f"{self.head}_{_check(self.head)}"
 
     def __repr__(self) -> str:
         return f"Token({self.id})"
@@ -101,9 +119,9 @@ def read_token(text: str) -> Token | None:
     return Token(match[1], match[2], match[3])
 
 
-def secret_hash(pepper: bytes, secret: str) -> bytes:
-    """What is kept of a secret."""
-    return hmac.digest(pepper, secret.encode(), sha256)
+def secret_hash(pepper: bytes, token: Token) -> bytes:
+    """What is kept of a key."""
+    return hmac.digest(pepper, token.head.encode(), sha256)
 
 
 def _check(head: str) -> str:
@@ -226,7 +244,11 @@ def page(organization: str, after: str, count: int) -> Transaction[list[Key]]:
     return [_key(row) for row in rows]
 
 
-def touch(used: dict[str, int]) -> Transaction[None]:
-    """Note when keys were last used, by id. Not a change that anyone has to hear of."""
-    for id_, at_us in used.items():
-        yield Statement("UPDATE keys SET last_used_at = $2 WHERE id = $1", (id_, at_us))
+def touch(used: Sequence[tuple[str, int]]) -> Transaction[None]:
+    """Note when keys were last used, by id: no change that anyone has to hear of. Another process may know better."""
+    for id_, at_us in used:
+        yield Statement(
+            "UPDATE keys SET last_used_at = $2 WHERE id = $1"
+            " AND (last_used_at IS NULL OR last_used_at < $2)",
+            (id_, at_us),
+        )
