@@ -252,7 +252,7 @@ class Billing:
             first.provider,
             first.id,
             plan.route,
-            plan.resolved_mode,
+            _storable(plan.resolved_mode),
             _storable(spec.end_user_id),
             _storable(spec.session_id),
             _labels(spec),

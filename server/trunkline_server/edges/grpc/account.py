@@ -29,6 +29,7 @@ from trunkline_server.edges.grpc.pages import page_size_of, start_of
 CURRENCY: Final = "USD"
 LAST: Final = 2**62  # Above the number of any entry.
 MICROS: Final = 1_000_000
+MAX_FILTER_CHARS: Final = 256
 
 
 class AccountServicer:
@@ -86,6 +87,8 @@ class AccountServicer:
             organization = _organization(request.organization, caller)
             names = list(request.group_by)
             usage.check_groups(names)
+            for i, name in enumerate(names):
+                check_filter(f"group_by[{i}]", name)
             start_us, end_us = self._span(request)
             size = page_size_of(request.page_size)
             offset = start_of(request.page_token)
@@ -119,7 +122,14 @@ class AccountServicer:
 def _organization(named: str, caller: Caller) -> str:
     if named and named != caller.organization and Scope.ADMIN not in caller.scopes:
         raise NotFound("no such organization")
+    check_filter("organization", named)
     return named or caller.organization
+
+
+def check_filter(field: str, value: str) -> None:
+    """May this be looked for? PostgreSQL takes no NUL in a text. Raises: InvalidRequest."""
+    if len(value) > MAX_FILTER_CHARS or "\0" in value:
+        raise InvalidRequest(field, f"at most {MAX_FILTER_CHARS} characters, and no NUL")
 
 
 def entry_message(entry: Entry) -> LedgerEntry:

@@ -25,7 +25,13 @@ from trunkline_server.accounts.keys import Key
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.plans import Scope
-from trunkline_server.edges.grpc.account import MICROS, entry_message, micros_of, timestamp
+from trunkline_server.edges.grpc.account import (
+    MICROS,
+    check_filter,
+    entry_message,
+    micros_of,
+    timestamp,
+)
 from trunkline_server.edges.grpc.call import Calls, Context, answer_unary
 from trunkline_server.edges.grpc.pages import MAX_TOKEN_CHARS, page_size_of
 
@@ -66,9 +72,14 @@ class AdminServicer:
         call = self._calls.read("ListKeys", context)
         async with answer_unary(context, call):
             await self._completions.enter(call, Scope.ADMIN)
+            check_filter("organization", request.organization)
             size = page_size_of(request.page_size)
             after = request.page_token
-            if len(after) > MAX_TOKEN_CHARS or (after and not after.isalnum()):
+            if (
+                len(after) > MAX_TOKEN_CHARS
+                or not after.isascii()
+                or (after and not after.isalnum())
+            ):
                 raise InvalidRequest("page_token", "is none of ours")
             found = await self._administration.storage.read(
                 lambda: keys.page(request.organization, after, size + 1)
@@ -125,6 +136,7 @@ class AdminServicer:
         call = self._calls.read("ListAuditEvents", context)
         async with answer_unary(context, call):
             await self._completions.enter(call, Scope.ADMIN)
+            check_filter("organization", request.organization)
             page = await self._administration.storage.read(
                 lambda: audit.page(
                     request.organization or None,
