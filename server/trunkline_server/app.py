@@ -530,6 +530,7 @@ class Service:
         self._grpc, self._health = new_server(
             self._methods, self._calls, shares_port=settings.server.workers > 1
         )
+        self.rest: RestApp | None = None
         self._http: HttpServer | None = None
         self._hurry = asyncio.Event()
         self._reporter: asyncio.TimerHandle | None = None
@@ -616,8 +617,8 @@ class Service:
         await set_health(self._health, True)
         openai = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
         speko = SpekoShim(self.channel, heartbeat_s=server.heartbeat_s)
-        rest = RestApp([openai, speko], self._pages(), arrival=self._arrival)
-        self._http, self.http_address = await _start_http(rest, server)
+        self.rest = RestApp([openai, speko], self._pages(), arrival=self._arrival)
+        self._http, self.http_address = await _start_http(self.rest, server)
         if self.parts.local is not None and self.settings.local.preload:
             try:
                 await self.parts.local.start()

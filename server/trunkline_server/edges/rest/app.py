@@ -5,7 +5,7 @@ A shim is a client of the contract: it is given a channel, local or real, and no
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from trunkline_server.edges.rest.http import (
     refusal_of,
     request_id_of,
 )
+from trunkline_server.edges.rest.routes import Handler, Routes
 from trunkline_server.edges.status import Refusal
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -29,8 +30,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 class Dialect(Protocol):
     """One published API."""
 
-    def find(self, method: str, path: str) -> Callable[[Request], Awaitable[None]] | None:
-        """The handler of a path; None when it is not of this dialect."""
+    @property
+    def routes(self) -> Routes:
+        """All that it serves."""
         ...
 
     def error(self, refused: Refusal) -> bytes:
@@ -67,12 +69,18 @@ class RestApp:
         self._pages = pages
         self._mint_id = mint_id
 
+    @property
+    def routes(self) -> tuple[tuple[str, str], ...]:
+        """Method and path of everything that is served, the operators' pages last."""
+        of_dialects = [name for dialect in self._dialects for name in dialect.routes.names]
+        return (*of_dialects, *(("GET", path) for path in self._pages))
+
     async def __call__(self, request: Request) -> None:
         """Answer one request."""
         request.request_id = request_id_of(request.headers, self._mint_id)
         path = request.path
         for dialect in self._dialects:
-            handler = dialect.find(request.method, path)
+            handler = dialect.routes.find(request.method, path)
             if handler is not None:
                 await self._handle(request, dialect, handler)
                 return
@@ -90,9 +98,7 @@ class RestApp:
         body = (dialect or self._dialects[0]).error(refused)
         request.respond(refused.status.http_status, body, error_headers(refused))
 
-    async def _handle(
-        self, request: Request, dialect: Dialect, handler: Callable[[Request], Awaitable[None]]
-    ) -> None:
+    async def _handle(self, request: Request, dialect: Dialect, handler: Handler) -> None:
         try:
             request.metadata = read_headers(request)
             if request.method == "POST":

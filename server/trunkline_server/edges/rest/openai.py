@@ -3,7 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat, and the `openai` SDKs, whose tests of this module decide.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -19,7 +19,6 @@ from trunkline_server.edges.rest.body import encode, encode_plain
 from trunkline_server.edges.rest.call_state import CallIds
 from trunkline_server.edges.rest.http import (
     EventStream,
-    Refused,
     Request,
     batches_of,
     refusal_of,
@@ -31,6 +30,7 @@ from trunkline_server.edges.rest.openai_request import (
     read_chat_request,
     write_spec,
 )
+from trunkline_server.edges.rest.routes import Routes
 from trunkline_server.edges.status import Refusal
 
 COMPLETIONS: Final = "/v1/chat/completions"
@@ -60,16 +60,13 @@ class OpenAIShim:
         self._completions = CompletionServiceStub(channel)
         self._catalog = CatalogServiceStub(channel)
         self._heartbeat_s = heartbeat_s
-
-    def find(self, method: str, path: str) -> Callable[[Request], Awaitable[None]] | None:
-        """The handler of a path."""
-        if path == COMPLETIONS:
-            return self._chat if method == "POST" else _wrong_method
-        if path == MODELS:
-            return self._list if method == "GET" else _wrong_method
-        if path.startswith(f"{MODELS}/"):
-            return self._get if method == "GET" else _wrong_method
-        return None
+        self.routes = Routes(
+            {
+                ("POST", COMPLETIONS): self._chat,
+                ("GET", MODELS): self._list,
+                ("GET", f"{MODELS}/"): self._get,
+            }
+        )
 
     def error(self, refused: Refusal) -> bytes:
         """OpenAI's error object, with all four fields."""
@@ -135,10 +132,6 @@ class OpenAIShim:
         model = (await call).model
         headers = response_headers(await call.initial_metadata())
         request.respond(200, encode(_model(model)), headers)
-
-
-async def _wrong_method(request: Request) -> None:
-    raise Refused(Refusal("NOT_FOUND", f"no such path: {request.method} {request.path[:128]}"))
 
 
 def error_object(refused: Refusal) -> dict[str, Any]:

@@ -6,7 +6,7 @@ An answer is always a stream of server-sent events, each with a name and JSON: `
 Source: the pages of https://docs.speko.dev, and the `spekoai` SDK, whose tests of this module decide.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from trunkline_server.edges.rest.http import (
     refusal_of,
     response_headers,
 )
+from trunkline_server.edges.rest.routes import Routes
 from trunkline_server.edges.rest.speko_accounts import SpekoAccounts
 from trunkline_server.edges.rest.speko_fields import code_of, in_their_words
 from trunkline_server.edges.rest.speko_request import read_complete, read_preview
@@ -56,18 +57,14 @@ class SpekoShim:
 
     def __init__(self, channel: Any, *, heartbeat_s: float = DEFAULT_HEARTBEAT_S) -> None:
         self._completions = CompletionServiceStub(channel)
-        self._accounts = SpekoAccounts(channel)
         self._heartbeat_s = heartbeat_s
-
-    def find(self, method: str, path: str) -> Callable[[Request], Awaitable[None]] | None:
-        """The handler of a path."""
-        if path == COMPLETE:
-            return self._complete if method == "POST" else _wrong_method
-        if path == PREVIEW:
-            return self._preview if method == "GET" else _wrong_method
-        if handler := self._accounts.find(path):
-            return handler if method == "GET" else _wrong_method
-        return None
+        self.routes = Routes(
+            {
+                ("POST", COMPLETE): self._complete,
+                ("GET", PREVIEW): self._preview,
+                **{("GET", path): serve for path, serve in SpekoAccounts(channel).handlers.items()},
+            }
+        )
 
     def error(self, refused: Refusal) -> bytes:
         """Speko's error object."""
@@ -112,10 +109,6 @@ class SpekoShim:
             raise Refused(in_their_words(refusal_of(error), preview.spec)) from error
         headers = response_headers(await call.initial_metadata())
         request.respond(200, encode(preview_object(found)), headers)
-
-
-async def _wrong_method(request: Request) -> None:
-    raise Refused(Refusal("NOT_FOUND", f"no such path: {request.method} {request.path[:128]}"))
 
 
 def _text(refused: Refusal) -> str:

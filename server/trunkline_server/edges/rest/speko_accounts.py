@@ -18,7 +18,7 @@ types of the `spekoai` SDK.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -40,6 +40,7 @@ from trunkline.v1.account_service_pb2_grpc import AccountServiceStub
 from trunkline.v1.ledger_pb2 import LedgerEntry, LedgerKind
 from trunkline_server.edges.rest.body import encode, invalid
 from trunkline_server.edges.rest.http import Refused, Request, refusal_of, response_headers
+from trunkline_server.edges.rest.routes import Handler
 from trunkline_server.edges.status import Refusal
 
 BALANCE: Final = "/v1/credits/balance"
@@ -95,15 +96,11 @@ class SpekoAccounts:
     ) -> None:
         self._accounts = AccountServiceStub(channel)
         self._now = now
-        self._handlers: Mapping[str, Callable[[Request], Awaitable[None]]] = {
+        self.handlers: Mapping[str, Handler] = {
             BALANCE: self._balance,
             LEDGER: self._ledger,
             USAGE: self._usage,
         }
-
-    def find(self, path: str) -> Callable[[Request], Awaitable[None]] | None:
-        """The handler of a path."""
-        return self._handlers.get(path)
 
     async def _balance(self, request: Request) -> None:
         _parameters(request.query, ())
