@@ -195,7 +195,8 @@ class SqliteStorage:
             if group and (self._waiting[0].is_alone or group[0].is_alone):
                 break
             job = self._waiting.popleft()
-            if not job.future.done():
+            # One that had begun with others is run to its end, though its caller may have gone.
+            if not job.future.done() or (job.is_alone and job.future.cancelled()):
                 group.append(job)
         return group
 
