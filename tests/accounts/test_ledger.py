@@ -679,10 +679,20 @@ class Walk:
         for id_, request in self._model.requests.items():
             if request.state != OPEN or request.reserve.owner != owner or rng.random() < 0.3:
                 continue
-            prices = rng.choice(((1_000_000, 2_000_000), (None, None), (3, 7)))
-            counts = (rng.choice((0, 40)), rng.choice((0, 0, 25)), rng.randint(0, 900))
-            provider = rng.choice(("", "served", "served"))
-            yield id_, Progressed(provider, "m3", *prices, None, *counts)
+            input_price, output_price = rng.choice(((1_000_000, 2_000_000), (None, None), (3, 7)))
+            yield (
+                id_,
+                Progressed(
+                    rng.choice(("", "served", "served")),
+                    "m3",
+                    input_price,
+                    output_price,
+                    None,
+                    rng.choice((0, 40)),
+                    rng.choice((0, 0, 25)),
+                    rng.randint(0, 900),
+                ),
+            )
 
 
 async def walk_world(storage: Storage, seed: int, counts: Counter[str]) -> None:
