@@ -60,6 +60,7 @@ CPU_COSTS = (REQUEST, CHUNK)
 ROWS = (
     Row("rest-u1", False, False, "burst", 1, [Target(REQUEST, 120, "us/request")]),
     Row("rest-u16", False, False, "burst", 16, [Target(REQUEST, 120, "us/request")]),
+    Row("rest-u64", False, False, "burst", 64),
     Row("rest-s64", False, True, "burst", 64, [Target(CHUNK, 12, "us/chunk")]),
     Row("rest-p20", False, True, "paced", 20),
     Row(

@@ -117,7 +117,9 @@ class RateLimited(RequestError):
 
     message = "too many requests"
 
-    def __init__(self, message: str | None = None, *, retry_after_s: float, **metadata: str):
+    def __init__(
+        self, message: str | None = None, *, retry_after_s: float | None = None, **metadata: str
+    ) -> None:
         super().__init__(message, **metadata)
         self.retry_after_s = retry_after_s
 
@@ -144,10 +146,7 @@ class RequestInProgress(RequestError):
     """A request with this idempotency key has not ended yet."""
 
     message = "a request with this idempotency key is still running"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.retry_after_s = 1.0
+    retry_after_s = 1.0
 
 
 class NotSupported(RequestError):

@@ -97,7 +97,7 @@ def test_a_status_is_read_back_as_the_error_that_it_was(kind):
     error = made(kind)
     field = "spec.x" if isinstance(error, InvalidRequest) else None
 
-    assert read_back(error) == Refusal(kind.reason, error.message, ID, field)
+    assert read_back(error) == Refusal(kind.reason, error.message, ID, field, error.retry_after_s)
 
 
 def test_a_field_and_a_wait_are_read_back():
@@ -227,6 +227,7 @@ def test_reasons_are_the_names_of_their_classes_in_snake_case_or_shared_on_purpo
         for reason, kinds in groupby(sorted(RAISED, key=lambda k: k.reason), lambda k: k.reason)
     }
 
-    assert shared["RATE_LIMITED"] == ["AllProvidersThrottled"]
+    assert shared.pop("RATE_LIMITED") == ["AllProvidersThrottled", "RateLimited"]
+    assert shared.pop("UNAVAILABLE") == ["ProvidersUnavailable", "StorageUnavailable"]
     assert shared["UNIMPLEMENTED"] == ["NotSupported"]
     assert all(len(kinds) == 1 for kinds in shared.values())

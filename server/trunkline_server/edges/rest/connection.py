@@ -127,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._is_chunked = False
         self._has_body = True
         self._has_head = False
+        self._head = b""
         self._has_ended = False
         self._late_at_s = self._loop.time() + HEAD_TIMEOUT_S
 
@@ -333,7 +334,7 @@ class Connection(asyncio.Protocol):
             self._keeps_alive = False
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
-        self._write(b"".join(lines))
+        self._head = b"".join(lines)  # Goes out with what follows it, in one write.
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
@@ -344,8 +345,8 @@ class Connection(asyncio.Protocol):
         """The last piece."""
         self._has_ended = True
         if not self._has_body:
-            return
-        if not self._is_chunked:
+            self._write(b"")
+        elif not self._is_chunked:
             self._write(data)
         elif data:
             self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
@@ -403,8 +404,9 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _write(self, data: bytes) -> None:
+        head, self._head = self._head, b""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            self._transport.write(head + data if head else data)
 
     def _close(self) -> None:
         if self._transport is not None:
