@@ -17,7 +17,7 @@ audit_checkpoint_file = "trunkline-audit.jsonl"
 FILE: Final = f"""# Everything that can be said here: docs/configuration.md.
 
 {ACCOUNTS}
-# Keys of a prepaid plan need credits: trunkline credits grant --organization acme 10
+# Keys of a prepaid plan need credits: trunkline credits grant 10 --organization acme
 [[plans]]
 id = "prepaid"
 prepaid = true
