@@ -191,22 +191,20 @@ def rate_limit_headers(verdict: Verdict) -> list[tuple[str, str]]:
 
     Source: https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-ratelimit-headers-11
     """
-    refused = verdict.refused
+    refused, levels = verdict.refused, verdict.levels
     limit, remaining, reset_s, fullest = "", 0, 0, -1.0
-    policies = states = ""
-    for demand, level in zip(verdict.demands, verdict.levels, strict=True):
+    policies: list[str] = []
+    states: list[str] = []
+    for index, demand in enumerate(verdict.demands):
         its = demand.limit
-        left, full_in_s = gcra.standing(its.rate, level)
+        left, full_in_s = gcra.standing(its.rate, levels[index])
         if left > its.quantity:
             left = its.quantity
-        fill = level / its.rate.capacity if demand is not refused else inf
+        fill = inf if demand is refused else levels[index] / its.rate.capacity
         if fill > fullest:
             fullest, limit, remaining, reset_s = fill, its.shown_quantity, left, full_in_s
-        if states:
-            policies, states = f"{policies}, {its.policy}", f"{states}, "
-        else:
-            policies = its.policy
-        states = f"{states}{its.shown_name};r={left};t={full_in_s}"
+        policies.append(its.policy)
+        states.append(f"{its.shown_name};r={left};t={full_in_s}")
     if not states:
         return []
     shown_remaining, shown_reset = str(remaining), str(reset_s)
@@ -217,6 +215,6 @@ def rate_limit_headers(verdict: Verdict) -> list[tuple[str, str]]:
         ("x-ratelimit-limit", limit),
         ("x-ratelimit-remaining", shown_remaining),
         ("x-ratelimit-reset", shown_reset),
-        ("ratelimit-policy", policies),
-        ("ratelimit", states),
+        ("ratelimit-policy", ", ".join(policies)),
+        ("ratelimit", ", ".join(states)),
     ]
