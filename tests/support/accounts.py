@@ -82,11 +82,14 @@ def account_sections(url: str, upstream: str, **sections: Any) -> dict[str, Any]
 
 
 @asynccontextmanager
-async def desk(url: str, upstream: str, **sections: Any) -> AsyncIterator[Desk]:
+async def desk(
+    url: str, upstream: str, *, environment: Mapping[str, str] | None = None, **sections: Any
+) -> AsyncIterator[Desk]:
     """The database at `url` is upgraded before."""
     found = account_sections(url, upstream, **sections)
+    variables = {**ENVIRONMENT, **(environment or {})}
     async with (
-        service(environment=ENVIRONMENT, **found) as started,
+        service(environment=variables, **found) as started,
         grpc.aio.insecure_channel(started.grpc_address) as channel,
     ):
         yield Desk(started, channel)
