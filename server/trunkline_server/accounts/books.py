@@ -2,7 +2,8 @@
 
 A tab is durable before its request goes upstream. It is settled when the answer is whole, before the caller is told so;
 a request that ends in any other way is settled right after. A settlement that the database does not take now is tried
-again until it does. What a process could not settle because it was killed, the next start settles from how far each
+again until it does; meanwhile its answer waits, and after `SETTLE_S` it is an error, because nothing is said to be done
+that is not known to be written. What a process could not settle because it was killed, the next start settles from how far each
 request had come, and other processes do so once they have not heard of it for `DEAD_S`.
 """
 
@@ -10,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
@@ -31,6 +32,8 @@ DEAD_S: Final = 15.0
 RECOVER_S: Final = 30.0
 RECOVERED_AT_ONCE: Final = 100
 MAX_UNSETTLED: Final = 100_000
+SETTLE_S: Final = 2.0  # So long an answer waits until it is known to be settled.
+RETRY_AFTER_S: Final = 1.0
 RETRY_S: Final = 0.25
 MAX_RETRY_S: Final = 5.0
 CHECK_S: Final = 60.0
@@ -71,6 +74,7 @@ class _Ending:
     audit: AuditRecord | None
     is_void: bool
     slot: int
+    written: asyncio.Event | None = None  # Set when it is, where somebody waits for that.
 
 
 class Books:
@@ -152,7 +156,7 @@ class Books:
         """
         key = claim.key if claim is not None else ""
         if len(self._endings) >= MAX_UNSETTLED:
-            raise StorageUnavailable(retry_after_s=1.0)
+            raise StorageUnavailable(retry_after_s=RETRY_AFTER_S)
         try:
             replay = await self._storage.write(lambda: ledger.reserve(hold, claim))
         except (StorageUnavailable, asyncio.CancelledError):
@@ -176,10 +180,11 @@ class Books:
         """Write a settlement now, or hand it to who tries until it is written."""
         try:
             await self._write(ending)
-        except (StorageUnavailable, asyncio.CancelledError) as error:
+        except StorageUnavailable:
             self._end(ending)
-            if isinstance(error, asyncio.CancelledError):
-                raise
+        except BaseException:
+            self._end(ending)
+            raise
         else:
             self._ended(ending)
 
@@ -190,6 +195,8 @@ class Books:
     def _ended(self, ending: _Ending) -> None:
         self._open.discard(ending.id)
         self.progress.give_back(ending.slot)
+        if ending.written is not None:
+            ending.written.set()
 
     def _end(self, ending: _Ending) -> None:
         self._endings.append(ending)
@@ -347,7 +354,7 @@ class Tab:
         return await self._books.extend(self.hold, amount)
 
     async def settle(self, outcome: Outcome, audit: AuditRecord | None) -> None:
-        """Charge what was used."""
+        """Charge what was used. Raises: StorageUnavailable."""
         if not self.is_ended:
             self.is_ended = True
             await self._books.settle(_Ending(self.hold.id, outcome, audit, False, self.slot))

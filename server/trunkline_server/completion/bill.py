@@ -19,7 +19,7 @@ from trunkline_server.accounts.idempotency import KEPT_US, MAX_RESPONSE_BYTES, C
 from trunkline_server.accounts.ledger import MAX_NANOS, Hold, Outcome, Payer
 from trunkline_server.completion.attempts import Hop
 from trunkline_server.core.candidate import Candidate, Plan
-from trunkline_server.core.errors import NoEligibleProvider
+from trunkline_server.core.errors import NoEligibleProvider, StorageUnavailable
 from trunkline_server.core.plans import Caller
 from trunkline_server.core.pricing import TOKENS_PER_PRICE
 from trunkline_server.core.usage import CHARS_PER_TOKEN
@@ -95,6 +95,7 @@ class Bill:
             candidate.id,
             (price.input_nanos, price.output_nanos, price.cached_input_nanos),
         )
+        self._books.progress.count(self._tab.slot, 0, 0, self._chars)
 
     def is_outgrown(self, hop: Hop) -> bool:
         """Note how far the answer is. Has it nearly used up what is held?"""
@@ -106,11 +107,17 @@ class Bill:
         return chars >= self._limit_chars
 
     async def extend(self) -> bool:
-        """Hold as many more blocks as it takes. False: there are no credits for them."""
+        """Hold as many more blocks as it takes. False: there are no credits for them.
+
+        While the database is away an answer that runs goes on; what it costs beyond its hold is charged in the end.
+        """
         block_chars = BLOCK_TOKENS * CHARS_PER_TOKEN
         blocks = int((self._chars - self._limit_chars) // block_chars) + 1
         self._limit_chars += blocks * block_chars
-        return not self._step or await self._tab.extend(blocks * self._step)
+        try:
+            return not self._step or await self._tab.extend(blocks * self._step)
+        except StorageUnavailable:
+            return True
 
     async def next_hop(self, hop: Hop, size_bytes: int) -> bool:
         """Hold what a further model turn may cost, before it is asked. False: there are no credits for it."""
@@ -119,7 +126,8 @@ class Bill:
         return not amount or await self._tab.extend(amount)
 
     async def settle(self, usage: Usage, hops: Sequence[Hop], completion: Completion) -> None:
-        """The answer is whole."""
+        """The answer is whole. Raises: StorageUnavailable."""
+        self._note(usage)
         response = None
         if self._key:
             data = completion.SerializeToString()
@@ -133,8 +141,15 @@ class Bill:
         if not any(hop.attempts or hop.shown for hop in hops):
             self._tab.void_later(reason)
         else:
+            self._note(usage)
             outcome = self._outcome(usage, hops, reason, None)
             self._tab.settle_later(outcome, self._audit(reason))
+
+    def _note(self, usage: Usage) -> None:
+        """What was used, for who has to settle it if this process does not come to it."""
+        self._books.progress.count(
+            self._tab.slot, usage.input_tokens, usage.output_tokens, self._chars
+        )
 
     def _outcome(
         self, usage: Usage, hops: Sequence[Hop], reason: str, response: bytes | None
