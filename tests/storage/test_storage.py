@@ -532,7 +532,7 @@ async def test_what_was_begun_happens_although_its_caller_is_cancelled(pg_url):
             await wait_for_lock(pg_url)
             left.cancel()
 
-        assert await asyncio.gather(first, last) == [11, 13]
+        assert [await first, await last] == [11, 13]
         with pytest.raises(InsufficientCredits):
             await failed
         assert left.cancelled()
@@ -540,44 +540,40 @@ async def test_what_was_begun_happens_although_its_caller_is_cancelled(pg_url):
 
 
 @asynccontextmanager
-async def cutting_at_commit(
-    port: int, *, is_passed_on: bool
-) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A port that leads to the other. Who commits over it hears nothing more, whether the server heard of it or not.
+async def cut_at_commit(port: int, *, is_passed_on: bool) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A port that leads to the other until somebody commits. The server hears of it or not; its answer is lost.
 
     Yields the port, and the commits seen.
     """
     commits: list[bytes] = []
 
-    async def pipe(reader: asyncio.StreamReader, *writers: asyncio.StreamWriter) -> None:
+    async def there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             if b"COMMIT" in data:
                 commits.append(data)
                 if is_passed_on:
-                    writers[0].write(data)
+                    writer.write(data)
                     await asyncio.sleep(0.1)
-                break
-            if not writers[0].is_closing():
-                writers[0].write(data)
-        for writer in writers:
-            writer.close()
+                return
+            writer.write(data)
+
+    async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not commits:
+                writer.write(data)
 
     async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(
-            pipe(reader, there_writer, writer), pipe_back(there_reader, writer, there_writer)
-        )
-
-    async def pipe_back(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other: asyncio.StreamWriter
-    ) -> None:
-        while data := await reader.read(65536):
-            if commits or writer.is_closing():
-                break
-            writer.write(data)
-        writer.close()
-        if not commits:
-            other.close()
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        ways = [
+            asyncio.create_task(there(reader, server_writer)),
+            asyncio.create_task(back(server_reader, writer)),
+        ]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (writer, server_writer):
+            end.close()
 
     async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1], commits
@@ -587,7 +583,7 @@ async def cutting_at_commit(
 async def test_a_commit_of_which_nothing_is_heard_is_not_run_again(postgres, pg_url, is_passed_on):
     async with opened(pg_url) as direct:
         await account(direct)
-        async with cutting_at_commit(postgres.port, is_passed_on=is_passed_on) as (port, commits):
+        async with cut_at_commit(postgres.port, is_passed_on=is_passed_on) as (port, commits):
             url = pg_url.replace(f":{postgres.port}/", f":{port}/") + "?sslmode=disable"
             async with opened(url) as storage:
                 outcomes = [
@@ -801,3 +797,20 @@ async def test_close_ends_although_the_server_is_frozen(postgres, pg_url):
 
     assert isinstance((await writing)[0], StorageUnavailable)
     assert took_s < CLOSE_S + LAG_S
+
+
+@pytest.mark.slow
+async def test_a_server_that_was_frozen_for_long_is_used_again_at_once(postgres, pg_url):
+    answered: dict[str, int] = {}
+    async with opened(pg_url) as storage:
+        await account(storage)
+        async with spenders(storage, answered):
+            await asyncio.sleep(0.2)
+            postgres.freeze()
+            await asyncio.sleep(30)
+            postgres.thaw()
+            healing_s = await healed_s(storage)
+        await check_books(storage, answered)
+        assert (await fetch(pg_url, COUNT))[0][0] == CONNECTIONS
+
+    assert healing_s < HEALED_S

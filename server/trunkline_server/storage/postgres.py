@@ -4,7 +4,8 @@ What waits to be written is run as one database transaction, one rule's transact
 The groups of all servers run one after the other: each begins by waiting for its turn, an advisory lock that ends with
 its transaction. Groups that ran side by side would lock the rows of many accounts in any order, and the head of the
 audit log in between, and be stopped as deadlocks, each after a second of PostgreSQL's waiting. It also makes rules run
-here as they do on SQLite, where there is one writer too.
+here as they do on SQLite, where there is one writer too. So one connection writes: with two or three, and with or
+without turns, the same load was never faster, and without turns it was ten times slower at 512 callers.
 
 A connection is kept up by a task of its own, which alone uses it. So a caller that is cancelled breaks nothing, and
 what hangs is closed under its task, which then connects anew. Attempts to connect are made one at a time, with pauses.
@@ -29,22 +30,18 @@ from trunkline_server.storage.postgres_group import RETRY_AFTER_S, Group, Job
 MAX_GROUP: Final = 128  # Transactions that share a commit.
 MAX_WAITING: Final = 4096  # Reads and writes, each: those that were not answered yet.
 CONFLICT_PAUSE_S: Final = 0.02
-NO_CONNECTION_S: Final = (
-    0.25  # Who waits that long for a connection where there is none is refused, and who comes then.
-)
+# Who waits that long where there is no connection is refused, and after that everybody at once.
+NO_CONNECTION_S: Final = 0.25
 WRITE_S: Final = 2.5  # By then a write is answered, whatever happens.
 READ_S: Final = 1.0
 STATEMENT_S: Final = 2.0
 LOCK_S: Final = 1.5  # Longer than PostgreSQL takes to find a deadlock, which is a better answer.
-IDLE_IN_TRANSACTION_S: Final = (
-    1.0  # A server that was frozen with a transaction open holds nobody up for longer.
-)
+# A server that was frozen in its turn holds the others up for no longer.
+IDLE_IN_TRANSACTION_S: Final = 1.0
 HANGING_S: Final = 0.25  # Past the time that the database has itself, its connection is closed.
 CONNECT_S: Final = 1.0
-FIRST_PAUSE_S: Final = (
-    0.1  # Between attempts to connect; doubled for each in a row, and halved at random.
-)
-MAX_PAUSE_S: Final = 0.5
+FIRST_PAUSE_S: Final = 0.1  # Between attempts to connect; doubled for each in a row.
+MAX_PAUSE_S: Final = 0.5  # Both are halved at random.
 CLOSE_S: Final = 3.0
 MAX_STATEMENTS: Final = 256  # Prepared ones, of each connection.
 TURN: Final = 0x7472756E6B6C696E  # Names the advisory lock.
