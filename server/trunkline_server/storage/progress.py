@@ -22,6 +22,7 @@ COUNTS: Final = struct.Struct("<qqq")
 COUNTS_AT: Final = SLOT.size - COUNTS.size
 MAX_SLOTS: Final = 100_000
 UNKNOWN: Final = -1  # A price that is not known.
+NEW_SUFFIX: Final = ".new"
 
 
 class Progress:
@@ -42,10 +43,19 @@ class Progress:
     def open(self) -> None:
         """Make the file. Raises: OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self._path, flags, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(self._file, self._slots * SLOT.size)
-        self._map = mmap.mmap(self._file, self._slots * SLOT.size)
+        unlocked = self._path.with_suffix(NEW_SUFFIX)
+        self._file = os.open(unlocked, flags, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # With all its room: on a disk that is full later, a store into a hole would be the end of the process.
+            os.posix_fallocate(self._file, 0, self._slots * SLOT.size)
+            self._map = mmap.mmap(self._file, self._slots * SLOT.size)
+            # Whoever finds it by its name finds it locked.
+            unlocked.rename(self._path)
+        except OSError:
+            unlocked.unlink(missing_ok=True)
+            os.close(self._file)
+            raise
 
     def close(self, *, keeps: bool) -> None:
         """Remove the file, unless requests are left in it that the next start has to settle."""
@@ -115,7 +125,10 @@ def left_behind(directory: Path) -> list[Path]:
 
 def read(path: Path) -> dict[str, Progressed]:
     """What a process had in its slots, by the id of the request."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}  # Another process has just settled all that was in it.
     found = {}
     for at in range(0, len(data) - SLOT.size + 1, SLOT.size):
         if data[at]:
