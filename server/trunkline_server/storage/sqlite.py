@@ -68,6 +68,7 @@ class SqliteStorage:
         self._group: list[_Job] = []
         self._is_scheduled = False
         self._is_stuck = False
+        self._is_refusing = False
         self._failure: Exception | None = None
         self._statements: dict[str, str] = {}
         self._committer = ThreadPoolExecutor(1, "sqlite-commit")
@@ -104,13 +105,19 @@ class SqliteStorage:
             raise UnusableDatabase(f"{self._path} is no usable database: {error}") from error
 
     @property
+    def has_failed(self) -> bool:
+        """Did the disk fail? Then nothing is written any more."""
+        return self._failure is not None
+
+    @property
     def is_healthy(self) -> bool:
-        """Can it write, as far as is known?"""
-        return self._failure is None and not self._is_stuck
+        """Can it write, as far as is known? When it can't, some failures heal, and a write that succeeds tells so."""
+        return self._failure is None and not self._is_stuck and not self._is_refusing
 
     async def write(self, make: MakeTransaction[T]) -> T:
         """See `Storage`."""
-        if not self.is_healthy or self._writer_db is None or len(self._waiting) >= MAX_WAITING:
+        is_closed = self._failure is not None or self._is_stuck or self._writer_db is None
+        if is_closed or len(self._waiting) >= MAX_WAITING:
             raise StorageUnavailable(retry_after_s=RETRY_AFTER_S)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -179,11 +186,11 @@ class SqliteStorage:
             try:
                 has_writes = self._run_all(db)
             except _MustRunAlone:
-                db.execute("ROLLBACK")
+                _roll_back(db)
                 self._end_group(loop, retries=True)
                 return
             if not has_writes:
-                db.execute("ROLLBACK")
+                _roll_back(db)
                 self._end_group(loop)
                 return
             committing = loop.run_in_executor(self._committer, _commit, db)
@@ -246,28 +253,37 @@ class SqliteStorage:
         try:
             has_writes = self._run_all(db)
         except BaseException:
-            db.execute("ROLLBACK")
+            _roll_back(db)
             raise
         if has_writes:
             _commit(db)
         else:
-            db.execute("ROLLBACK")
+            _roll_back(db)
 
     def _committed(self, loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
         error = done.exception()
         if isinstance(error, _MustRunAlone):
             self._end_group(loop, retries=True)
             return
-        if error is not None:
-            if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError):
-                # A sync that failed may have dropped what it was to write; asking again would say that all is well.
-                self._failure = error
-                log.error("database_failed", error=type(error).__name__)
-            else:
-                log.warning("database_refused", error=type(error).__name__)
+        if error is None:
+            if self._is_refusing:
+                self._is_refusing = False
+                log.info("database_back")
+        else:
+            self._note_failure(error)
             for job in self._group:
                 job.error = StorageUnavailable(retry_after_s=RETRY_AFTER_S)
         self._end_group(loop)
+
+    def _note_failure(self, error: BaseException) -> None:
+        if isinstance(error, _FATAL):
+            # A sync that failed may have dropped what it was to write; asking again would say that all is well.
+            self._failure = error
+            log.error("database_failed", error=type(error).__name__)
+        elif not self._is_refusing:
+            # A full disk, say: as soon as there is room, a later write succeeds.
+            self._is_refusing = True
+            log.warning("database_refused", error=type(error).__name__)
 
     def _end_group(self, loop: asyncio.AbstractEventLoop, *, retries: bool = False) -> None:
         group, self._group = self._group, []
@@ -282,6 +298,8 @@ class SqliteStorage:
                 self._waiting.appendleft(job)
         else:
             for job in group:
+                if isinstance(job.error, _FATAL):
+                    self._note_failure(job.error)
                 _tell(job)
         if self._failure is not None:
             self._refuse_waiting()
@@ -359,9 +377,14 @@ def _commit(db: apsw.Connection) -> None:
     try:
         db.execute("COMMIT")
     except apsw.Error:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        _roll_back(db)
         raise
+
+
+def _roll_back(db: apsw.Connection) -> None:
+    # Some errors, a full disk among them, have ended the transaction already.
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _open(path: str, is_reader: bool) -> apsw.Connection:
@@ -391,6 +414,8 @@ def _lock(path: str) -> int:
     return descriptor
 
 
+# After these, nothing that the library says of this file can be relied on before it has been opened anew.
+_FATAL: Final = (apsw.IOError, apsw.CorruptError, apsw.NotADBError)
 # What a database says that can't serve now; any other error of it is a bug of ours.
 _UNAVAILABLE: Final = (
     apsw.BusyError,
