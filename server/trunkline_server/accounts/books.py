@@ -2,9 +2,9 @@
 
 A tab is durable before its request goes upstream. It is settled when the answer is whole, before the caller is told so;
 a request that ends in any other way is settled right after. A settlement that the database does not take now is tried
-again until it does; meanwhile its answer waits, and after `SETTLE_S` it is an error, because nothing is said to be done
-that is not known to be written. What a process could not settle because it was killed, the next start settles from how far each
-request had come, and other processes do so once they have not heard of it for `DEAD_S`.
+again until it does; its answer is told all the same, unless it has an idempotency key, which promises that the answer
+can be replayed. What a process could not settle because it was killed, the next start settles from how far each request
+had come, and other processes do so once they have not heard of it for `DEAD_S`.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ DEAD_S: Final = 15.0
 RECOVER_S: Final = 30.0
 RECOVERED_AT_ONCE: Final = 100
 MAX_UNSETTLED: Final = 100_000
-SETTLE_S: Final = 2.0  # So long an answer waits until it is known to be settled.
+SETTLE_S: Final = 2.0  # So long an answer under a key waits until it is known to be settled.
 RETRY_AFTER_S: Final = 1.0
 RETRY_S: Final = 0.25
 MAX_RETRY_S: Final = 5.0
@@ -177,16 +177,33 @@ class Books:
         return await self._storage.write(lambda: ledger.extend(hold, amount, self.now_us()))
 
     async def settle(self, ending: _Ending) -> None:
-        """Write a settlement now, or hand it to who tries until it is written."""
+        """Write a settlement now, or hand it to who tries until it is written.
+
+        Raises:
+            StorageUnavailable: it has an idempotency key, and is not known to be written.
+        """
         try:
             await self._write(ending)
         except StorageUnavailable:
-            self._end(ending)
+            if ending.outcome.idempotency_key:
+                await self._settle_soon(ending)
+            else:
+                self._end(ending)
         except BaseException:
             self._end(ending)
             raise
         else:
             self._ended(ending)
+
+    async def _settle_soon(self, ending: _Ending) -> None:
+        """Wait for it a while: an answer under a key is not said to be whole unless it can be replayed."""
+        written = asyncio.Event()
+        self._end(replace(ending, written=written))
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await written.wait()
+        except TimeoutError:
+            raise StorageUnavailable(retry_after_s=RETRY_AFTER_S) from None
 
     def settle_later(self, ending: _Ending) -> None:
         """Write a settlement as soon as possible."""
