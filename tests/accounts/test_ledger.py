@@ -57,6 +57,7 @@ from trunkline_server.accounts.books import Books
 from trunkline_server.accounts.budgets import Budget, Budgets
 from trunkline_server.accounts.idempotency import KEPT_US, Claim, Replay, sweep_keys
 from trunkline_server.accounts.ledger import Adjustment, Entry, Hold, Outcome, Payer, Settled
+from trunkline_server.core.errors import TrunklineError
 from trunkline_server.core.progress import Progressed
 from trunkline_server.core.transactions import MakeTransaction, Statement, Storage, Transaction
 from trunkline_server.storage.upgrade import sqlite_path, upgrade
@@ -203,6 +204,26 @@ def cut(make: MakeTransaction[T], after: int) -> MakeTransaction[T]:
         raise Crashed
 
     return run
+
+
+def refusing_early(whole: Transaction[T]) -> Transaction[T]:
+    """The same. What it refuses it must refuse before it writes: else all that shared its commit would run again."""
+    written = ""
+    try:
+        statement = next(whole)
+        while True:
+            rows = yield statement
+            has_written = bool(rows) or "RETURNING" not in statement.sql
+            if has_written and not statement.sql.startswith("SELECT"):
+                written = statement.sql
+            statement = whole.send(rows)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    except TrunklineError as error:
+        if written:
+            raise Differs(f"{error!r}, but it has written: {written}") from error
+        raise
 
 
 def plain(outcome: object) -> object:
@@ -374,7 +395,7 @@ class World:
             def run() -> Transaction[T]:
                 ends.pop(n, None)
                 try:
-                    result = yield from make()
+                    result = yield from refusing_early(make())
                 except Exception:
                     ends[n] = next(clock)
                     raise

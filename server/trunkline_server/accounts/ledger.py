@@ -362,6 +362,7 @@ class Adjustment:
 _ENTRY: Final = (
     "SELECT number, kind, amount, balance_after, request_id, description, created_at FROM entries"
 )
+_IS_ACCOUNT: Final = "SELECT 1 FROM accounts WHERE organization = $1"
 _MAKE_ACCOUNT: Final = (
     "INSERT INTO accounts (organization, updated_at) VALUES ($1, $2)"
     " ON CONFLICT (organization) DO NOTHING"
@@ -404,8 +405,13 @@ def adjust(adjustment: Adjustment, audit: AuditRecord) -> Transaction[Entry]:
             if (known.kind, known.amount) != (change.kind, change.amount):
                 raise IdempotencyConflict
             return known
-    yield Statement(_MAKE_ACCOUNT, (change.organization, change.now_us))
-    rows = yield Statement(_ADJUST, (change.organization, change.amount, change.now_us, MAX_NANOS))
+    move = Statement(_ADJUST, (change.organization, change.amount, change.now_us, MAX_NANOS))
+    rows = yield move
+    may_be_first = not rows and 0 <= change.amount <= MAX_NANOS
+    if may_be_first and not (yield Statement(_IS_ACCOUNT, (change.organization,))):
+        # Only now, because a refusal that has written costs all who came with it their common commit.
+        yield Statement(_MAKE_ACCOUNT, (change.organization, change.now_us))
+        rows = yield move
     if not rows:
         if change.amount < 0:
             raise InsufficientCredits("the account has less than that")
