@@ -541,28 +541,32 @@ async def test_what_was_begun_happens_although_its_caller_is_cancelled(pg_url):
 
 @asynccontextmanager
 async def cut_at_commit(port: int, *, is_passed_on: bool) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A port that leads to the other until somebody commits. The server hears of it or not; its answer is lost.
+    """A port that leads to the other. At the first commit, whether the server hears of it or not, its answer is lost.
 
     Yields the port, and the commits seen.
     """
     commits: list[bytes] = []
+    leads: list[asyncio.Task[None]] = []
 
     async def there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            if b"COMMIT" in data:
+            is_commit = b"COMMIT" in data
+            if is_commit:
                 commits.append(data)
-                if is_passed_on:
-                    writer.write(data)
-                    await asyncio.sleep(0.1)
+            is_cut = is_commit and len(commits) == 1
+            if is_passed_on or not is_cut:
+                writer.write(data)
+            if is_cut:
                 return
-            writer.write(data)
 
     async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            if not commits:
-                writer.write(data)
+            writer.write(data)
 
     async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        own = asyncio.current_task()
+        assert own is not None
+        leads.append(own)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
         ways = [
             asyncio.create_task(there(reader, server_writer)),
@@ -572,11 +576,13 @@ async def cut_at_commit(port: int, *, is_passed_on: bool) -> AsyncIterator[tuple
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        for end in (writer, server_writer):
-            end.close()
+        writer.close()
+        await asyncio.sleep(0.1)  # For the server to hear of it.
+        server_writer.close()
 
     async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1], commits
+        await asyncio.wait(leads)
 
 
 @pytest.mark.parametrize("is_passed_on", [True, False], ids=["committed", "not committed"])
