@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -66,6 +66,7 @@ T = TypeVar("T")
 
 WORLD_STEPS: Final = 100
 MAX_BATCH: Final = 6
+MAX_STATEMENTS: Final = 20  # Of one transaction.
 SHORT_STEPS: Final = {"sqlite": 2_000, "postgres": 600}
 LONG_STEPS: Final = 200_000
 STEP_S: Final = 30.0  # No batch takes as long.
@@ -579,7 +580,7 @@ class Walk:
         step = self._write()
         match self._rng.random():
             case chance if chance < 0.14:
-                return Crash(step, self._rng.randint(0, 9))
+                return Crash(step, self._rng.randint(0, MAX_STATEMENTS))
             case chance if chance < 0.2:
                 return Leave(step, self._rng.randint(0, 4))
         return step
@@ -825,6 +826,122 @@ async def test_whatever_is_done_the_ledger_is_as_its_model_says(url, tables):
 
     done = report(tables, f"{backend(url)}, short", counts, time.monotonic() - began_s)
     assert done >= steps
+
+
+GRANT: Final = Adjust("acme", LedgerKind.LEDGER_KIND_GRANT, 10_000, "first", STARTS_US)
+REQUEST: Final = Reserve(
+    "r1",
+    "acme",
+    "web",
+    "k1",
+    "one",
+    900,
+    STARTS_US + 1,
+    key="a",
+    fingerprint=b"one",
+    prompt_tokens=100,
+    input_price=1_000_000,
+    output_price=2_000_000,
+    labels=(("team", "x"), ("job", "y")),
+)
+OTHER: Final = replace(REQUEST, id="r2", key="b", amount=100, at_us=STARTS_US + 2)
+DEARER: Final = Settle(
+    REQUEST, 3_000, STARTS_US + 3, model="m1", response=b"answer", is_audited=True
+)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        replace(GRANT, operation_id="second"),
+        replace(GRANT, operation_id="second", organization="globex"),
+        OTHER,
+        Extend(REQUEST, 100, STARTS_US + 3),
+        DEARER,
+        replace(DEARER, cost=10, response=None),
+        Void(REQUEST, STARTS_US + 3),
+        Beat("one", STARTS_US + 3),
+        Sweep(STARTS_US + 2 * DAY_US),
+    ],
+    ids=[
+        "adjust",
+        "first adjust",
+        "reserve",
+        "extend",
+        "settle dearer",
+        "settle cheaper",
+        "void",
+        "beat",
+        "sweep",
+    ],
+)
+async def test_a_transaction_that_is_cut_anywhere_leaves_nothing(url, step):
+    async with opened(url) as storage:
+        world = World(storage)
+        await world.take((GRANT,))
+        await world.take((REQUEST,))
+
+        for after in range(MAX_STATEMENTS + 1):
+            await world.take((Crash(step, after),))
+
+        before = world.model.snapshot()
+        statements: list[Statement] = []
+        await storage.write(counted(transaction(step), statements))
+        world.model.apply(step)
+        found, problems = await storage.read(look)
+    assert len(statements) <= MAX_STATEMENTS
+    assert problems == []
+    assert found == world.model.snapshot() != before
+
+
+def counted(make: MakeTransaction[T], statements: list[Statement]) -> MakeTransaction[T]:
+    """The same, and its statements."""
+
+    def run() -> Transaction[T]:
+        statements.clear()
+        whole = make()
+        try:
+            statement = next(whole)
+            while True:
+                statements.append(statement)
+                statement = whole.send((yield statement))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    return run
+
+
+async def test_what_a_dead_process_held_is_given_back_though_the_clock_was_set_back(url):
+    async with opened(url) as storage:
+        world = World(storage)
+        for batch in (
+            GRANT,
+            REQUEST,
+            Recover("two", (("one", ()),), False, None, STARTS_US - DAY_US),
+        ):
+            await world.take((batch,))
+        balance = await storage.read(lambda: ledger.balance("acme"))
+
+    assert (balance.available, balance.held) == (10_000, 0)
+
+
+async def test_the_key_of_a_request_whose_process_died_may_be_run_again(url):
+    again = replace(REQUEST, id="r2", at_us=STARTS_US + 20)
+    async with opened(url) as storage:
+        world = World(storage)
+        await world.take((GRANT,))
+        await world.take((REQUEST,))
+        await world.take((Recover("two", (("one", ()),), False, None, STARTS_US + 10),))
+
+        await world.take((again,))
+        await world.take((replace(DEARER, at_us=STARTS_US + 30),))  # The dead one was only late.
+        await world.take((replace(DEARER, request=again, at_us=STARTS_US + 40),))
+
+        replay = await storage.write(transaction(replace(again, id="r3", at_us=STARTS_US + 50)))
+    assert replay == Replay(b"answer")
+    assert world.model.requests["r1"].charged == 0
+    assert world.model.requests["r2"].charged == 3_000
 
 
 @pytest.fixture
