@@ -36,7 +36,7 @@ def request() -> CompleteUnaryRequest:
 async def refused(stub: CompletionServiceStub, key: tuple[tuple[str, str], ...]) -> str:
     """The budget that refused; empty when none did."""
     try:
-        await stub.CompleteUnary(request(), metadata=key)  # type: ignore[misc, arg-type]
+        await stub.CompleteUnary(request(), metadata=key)  # type: ignore[misc]
     except grpc.aio.AioRpcError as error:
         refusal = error
     else:
