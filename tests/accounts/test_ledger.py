@@ -57,7 +57,7 @@ from trunkline_server.accounts.books import Books
 from trunkline_server.accounts.budgets import Budget, Budgets
 from trunkline_server.accounts.idempotency import KEPT_US, Claim, Replay, sweep_keys
 from trunkline_server.accounts.ledger import Adjustment, Entry, Hold, Outcome, Payer, Settled
-from trunkline_server.core.errors import TrunklineError
+from trunkline_server.core.errors import StorageUnavailable, TrunklineError
 from trunkline_server.core.progress import Progressed
 from trunkline_server.core.transactions import MakeTransaction, Statement, Storage, Transaction
 from trunkline_server.storage.upgrade import sqlite_path, upgrade
@@ -70,6 +70,8 @@ MAX_STATEMENTS: Final = 20  # Of one transaction.
 SHORT_STEPS: Final = {"sqlite": 2_000, "postgres": 600}
 LONG_STEPS: Final = 200_000
 STEP_S: Final = 30.0  # No batch takes as long.
+PAUSE_S: Final = 1.0
+MAX_AGAIN: Final = 200
 MAX_SHRINKS: Final = 300
 LANES: Final = 4
 SEED: Final = 2_026
@@ -423,6 +425,9 @@ class World:
             *(one(n, step) for n, step in enumerate(steps)), return_exceptions=True
         )
         await self.storage.write(nothing)  # Whoever was left is done before that.
+        for outcome in outcomes:
+            if isinstance(outcome, StorageUnavailable):  # Nobody knows whether it happened.
+                raise outcome
         for n in sorted(range(len(steps)), key=lambda n: ends.get(n, -1)):
             self._check(steps[n], outcomes[n], has_run=n in ends)
 
@@ -791,9 +796,19 @@ async def failure(storage: Storage, batches: Sequence[Batch]) -> str:
 
 
 async def walk(storage: Storage, seeds: Iterable[int], counts: Counter[str]) -> None:
-    """One world after the other."""
+    """One world after the other. Where the database could not answer in time, that world begins again."""
     for seed in seeds:
-        await walk_world(storage, seed, counts)
+        while True:
+            done: Counter[str] = Counter()
+            try:
+                await walk_world(storage, seed, done)
+            except StorageUnavailable:
+                counts[f"{REMARK}world begun again"] += 1
+                assert counts[f"{REMARK}world begun again"] <= MAX_AGAIN
+                await asyncio.sleep(PAUSE_S)
+            else:
+                counts += done
+                break
 
 
 def backend(url: str) -> str:
