@@ -548,36 +548,35 @@ async def cut_at_commit(port: int, *, is_passed_on: bool) -> AsyncIterator[tuple
     commits: list[bytes] = []
     leads: list[asyncio.Task[None]] = []
 
-    async def there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            is_commit = b"COMMIT" in data
-            if is_commit:
-                commits.append(data)
-            is_cut = is_commit and len(commits) == 1
-            if is_passed_on or not is_cut:
-                writer.write(data)
-            if is_cut:
-                return
-
-    async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-
     async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         own = asyncio.current_task()
         assert own is not None
         leads.append(own)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        ways = [
-            asyncio.create_task(there(reader, server_writer)),
-            asyncio.create_task(back(server_reader, writer)),
-        ]
+        is_cut = False
+
+        async def there() -> None:
+            nonlocal is_cut
+            while not is_cut and (data := await reader.read(65536)):
+                is_commit = b"COMMIT" in data
+                is_cut = is_commit and not commits
+                if is_commit:
+                    commits.append(data)
+                if is_passed_on or not is_cut:
+                    server_writer.write(data)
+
+        async def back() -> None:
+            while data := await server_reader.read(65536):
+                if not is_cut:
+                    writer.write(data)
+
+        ways = [asyncio.create_task(there()), asyncio.create_task(back())]
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        writer.close()
+        await asyncio.sleep(0.1)  # For the server to hear of it.
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        writer.close()
-        await asyncio.sleep(0.1)  # For the server to hear of it.
         server_writer.close()
 
     async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
