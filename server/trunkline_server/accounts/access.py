@@ -15,6 +15,7 @@ from trunkline_server.core.errors import (
     InvalidApiKey,
     PermissionDenied,
     RateLimited,
+    StorageUnavailable,
     TokenRateLimited,
 )
 from trunkline_server.core.limits import Demand, Limit, Limiter, Verdict, rate_limit_headers
@@ -23,6 +24,8 @@ from trunkline_server.core.plans import ANONYMOUS, Caller, Plan, Scope
 REQUESTS: Final = "requests"
 TOKENS: Final = "tokens"
 MINUTE_S: Final = 60
+# Of a rate: the first in which a whole number of requests comes, so that slow rates are exact too.
+WINDOWS_S: Final = (1, MINUTE_S, 3_600)
 LEASE_SPARE_S: Final = 60.0  # Beyond the longest that a completion may take.
 CONCURRENCY_RETRY_S: Final = 1.0
 
@@ -35,6 +38,16 @@ class _Limits:
 
     requests: Limit | None
     tokens: Limit | None
+
+    def demands(self, subject: str, tokens: int) -> list[Demand]:
+        """Of one request, first that it is one."""
+        found: list[Demand] = []
+        if self.requests is not None:
+            found.append(Demand(f"{subject}:{REQUESTS}", self.requests))
+        if self.tokens is not None:
+            cost = min(tokens, self.tokens.burst)
+            found.append(Demand(f"{subject}:{TOKENS}", self.tokens, cost))
+        return found
 
 
 @dataclass(slots=True)
@@ -84,9 +97,26 @@ class Access:
         Raises:
             InvalidApiKey, PermissionDenied, RateLimited, StorageUnavailable.
         """
-        caller = await self._known(authorization, peer, headers)
-        await self._take(caller, peer, 0, headers)
+        caller = await self.greet(authorization, peer, headers)
         _check_scope(caller, scope)
+        return caller
+
+    async def greet(self, authorization: str, peer: Callable[[], str], headers: Headers) -> Caller:
+        """The same for what needs no scope: to be told that there is no such thing, or that it can't be read.
+
+        Raises:
+            InvalidApiKey, RateLimited, StorageUnavailable.
+        """
+        caller = await self._known(authorization, peer, headers)
+        limits = self._limits_of(caller.plan)
+        demands = limits.demands(_subject(caller, peer), 0)
+        verdict = await self.limiter.take(demands)
+        if not verdict.is_allowed and limits.requests is not None and _is_of_tokens(verdict):
+            # A debt of tokens is nothing to what uses none.
+            owed = verdict.levels[1:]
+            verdict = await self.limiter.take(demands[:1])
+            verdict = verdict._replace(demands=demands, levels=[*verdict.levels, *owed])
+        _tell(verdict, headers)
         return caller
 
     async def enter_completion(
@@ -107,18 +137,28 @@ class Access:
             InvalidApiKey, PermissionDenied, RateLimited, StorageUnavailable.
         """
         caller = await self._known(authorization, peer, headers)
-        demand = await self._take(caller, peer, tokens, headers)
-        _check_scope(caller, Scope.COMPLETE)
         plan = caller.plan
+        subject = _subject(caller, peer)
+        limits = self._limits_of(plan)
+        # Who may not complete uses up none of the tokens of those who may.
+        demands = limits.demands(subject, tokens if _has_scope(caller, Scope.COMPLETE) else 0)
+        _tell(await self.limiter.take(demands), headers)
+        _check_scope(caller, Scope.COMPLETE)
+        by_tokens = demands[-1] if limits.tokens is not None else None
         if plan.concurrency is None:
-            return Pass(caller, self, demand)
-        bucket = f"{_subject(caller, peer)}:running"
+            return Pass(caller, self, by_tokens)
+        bucket = f"{subject}:running"
         seconds = plan.max_deadline_s + LEASE_SPARE_S
-        if not await self.limiter.lease(bucket, plan.concurrency, holder, seconds):
-            if demand is not None:
-                await self.limiter.shift(demand, -demand.cost)
+        is_given = False
+        try:
+            is_given = await self.limiter.lease(bucket, plan.concurrency, holder, seconds)
+        finally:
+            if not is_given:  # Refused or cancelled: it costs nothing.
+                for demand in demands:
+                    self.spawn(self.limiter.shift(demand, -demand.cost))
+        if not is_given:
             raise ConcurrencyExhausted(retry_after_s=CONCURRENCY_RETRY_S)
-        return Pass(caller, self, demand, bucket, holder)
+        return Pass(caller, self, by_tokens, bucket, holder)
 
     async def close(self) -> None:
         """Wait for what is being given back."""
@@ -136,45 +176,48 @@ class Access:
         try:
             return await self.callers.authenticate(authorization)
         except InvalidApiKey:
-            nobody = Caller(plan=self._anonymous)
-            await self._take(nobody, peer, 0, headers)
+            _tell(await self._count_address(peer), headers)
+            raise
+        except StorageUnavailable:
+            # Nobody is told to be over a limit who may have another one.
+            headers += rate_limit_headers(await self._count_address(peer))
             raise
 
-    async def _take(
-        self, caller: Caller, peer: Callable[[], str], tokens: int, headers: Headers
-    ) -> Demand | None:
-        plan = caller.plan
+    async def _count_address(self, peer: Callable[[], str]) -> Verdict:
+        nobody = Caller(plan=self._anonymous)
+        demands = self._limits_of(nobody.plan).demands(_subject(nobody, peer), 0)
+        return await self.limiter.take(demands)
+
+    def _limits_of(self, plan: Plan) -> _Limits:
         limits = self._limits.get(plan.id)
         if limits is None:
             limits = self._limits[plan.id] = _limits_of(plan)
-        subject = _subject(caller, peer)
-        demands: list[Demand] = []
-        if limits.requests is not None:
-            demands.append(Demand(f"{subject}:{REQUESTS}", limits.requests))
-        by_tokens: Demand | None = None
-        if limits.tokens is not None:
-            by_tokens = Demand(
-                f"{subject}:{TOKENS}", limits.tokens, min(tokens, limits.tokens.burst)
-            )
-            demands.append(by_tokens)
-        if not demands:
-            return None
-        verdict = await self.limiter.take(demands)
-        headers += rate_limit_headers(verdict)
-        if not verdict.is_allowed:
-            raise _refusal(verdict)
-        return by_tokens
+        return limits
+
+
+def _tell(verdict: Verdict, headers: Headers) -> None:
+    """What the limits say is added. Raises: RateLimited."""
+    headers += rate_limit_headers(verdict)
+    if not verdict.is_allowed:
+        raise _refusal(verdict)
+
+
+def _has_scope(caller: Caller, scope: Scope) -> bool:
+    return scope in caller.scopes or Scope.ADMIN in caller.scopes
 
 
 def _check_scope(caller: Caller, scope: Scope) -> None:
-    if scope not in caller.scopes and Scope.ADMIN not in caller.scopes:
+    if not _has_scope(caller, scope):
         raise PermissionDenied(f"the key lacks the scope {scope.value!r}", scope=scope.value)
 
 
+def _is_of_tokens(verdict: Verdict) -> bool:
+    return verdict.refused is not None and verdict.refused.limit.name == TOKENS
+
+
 def _refusal(verdict: Verdict) -> RateLimited:
-    refused = verdict.refused
     retry_after_s = verdict.retry_after_s if verdict.retry_after_s is not None else float(MINUTE_S)
-    if refused is not None and refused.limit.name == TOKENS:
+    if _is_of_tokens(verdict):
         return TokenRateLimited(retry_after_s=retry_after_s)
     return RateLimited(retry_after_s=retry_after_s)
 
@@ -190,9 +233,16 @@ def _limits_of(plan: Plan) -> _Limits:
     requests = tokens = None
     per_second = plan.requests_per_second
     if per_second is not None:
-        window_s = 1 if per_second == int(per_second) else MINUTE_S
-        quantity = max(1, round(per_second * window_s))
+        quantity, window_s = _in_window(per_second)
         requests = Limit(REQUESTS, quantity, window_s, max(1, plan.burst))
     if plan.tokens_per_minute is not None:
         tokens = Limit(TOKENS, plan.tokens_per_minute, MINUTE_S, plan.tokens_per_minute)
     return _Limits(requests, tokens)
+
+
+def _in_window(per_second: float) -> tuple[int, int]:
+    for window_s in WINDOWS_S:
+        quantity = round(per_second * window_s)
+        if quantity and abs(quantity - per_second * window_s) < 1e-6 * quantity:
+            break
+    return max(1, quantity), window_s
