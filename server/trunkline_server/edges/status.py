@@ -25,8 +25,9 @@ from trunkline_server.core.errors import (
 DOMAIN: Final = "trunkline"
 MAX_MESSAGE_BYTES: Final = 512
 MAX_METADATA_CHARS: Final = 128
-# Trailers carry it as base64, and the message twice. Together they stay under 4 KiB: from 8 KiB on clients lose them.
-MAX_STATUS_BYTES: Final = 2_500
+# Trailers carry it as base64, the message twice, and the caller's limits. Together they stay under 4 KiB: from 8 KiB on
+# clients lose them.
+MAX_STATUS_BYTES: Final = 2_100
 NEVER_RETRY_MS: Final = -1
 _FINAL: Final = (AllProvidersFailed, BudgetExhausted, InsufficientCredits)
 LIMIT_HEADERS: Final = (
@@ -157,7 +158,8 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, TrunklineError) and error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        # Rounded up: who waits as told is not to be a moment too early.
+        retry.retry_delay.FromMilliseconds(math.ceil(error.retry_after_s * 1000))
         status.details.add().Pack(retry)
     if isinstance(error, InvalidRequest):
         bad = error_details_pb2.BadRequest()

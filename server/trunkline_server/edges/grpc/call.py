@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import unquote
@@ -40,11 +40,24 @@ class Context(Protocol):
 
 
 class Calls:
-    """Reads calls. `mint_id` makes request ids, `mint_span_id` 16 hexadecimal digits."""
+    """Reads calls, and ends those that no method is asked for.
 
-    def __init__(self, mint_id: Callable[[], str], mint_span_id: Callable[[], str]) -> None:
+    Args:
+        mint_id: makes request ids.
+        mint_span_id: makes 16 hexadecimal digits.
+        greet: finds out who calls, counts the call, and fills its headers. Raises TrunklineError. None: nobody is
+            counted.
+    """
+
+    def __init__(
+        self,
+        mint_id: Callable[[], str],
+        mint_span_id: Callable[[], str],
+        greet: Callable[[Call], Awaitable[object]] | None = None,
+    ) -> None:
         self._mint_id = mint_id
         self._mint_span_id = mint_span_id
+        self._greet = greet
 
     def read(self, method: str, context: Context) -> Call:
         """The call as the use case wants it."""
@@ -76,6 +89,18 @@ class Calls:
         ):  # The local channel's: its callers may have to answer before there is content.
             note(call.headers)
         return call
+
+    async def refuse(self, method: str, context: Context, error: TrunklineError) -> NoReturn:
+        """End a call that can't be handed on. It counts as others do, or it would be a way around the limits."""
+        call = self.read(method, context)
+        try:
+            if self._greet is not None:
+                await self._greet(call)
+        except TrunklineError as refusal:
+            error = refusal
+        except Exception as bug:  # What there is to tell the caller is known without it.
+            log.error("bug", request_id=call.request_id, exc_info=_without_values(bug))
+        await abort(context, error, call)
 
 
 def address_of(peer: str) -> str:

@@ -13,6 +13,8 @@ from trunkline.v1.completion_service_pb2 import (
     PreviewRouteResponse,
 )
 from trunkline_server.completion.service import Call, Completions
+from trunkline_server.core.errors import InvalidRequest
+from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.call import (
     Calls,
     Context,
@@ -41,7 +43,11 @@ class CompletionServicer:
         """Whole batches: the gRPC server merges and numbers them, the local channel hands them over as they are."""
         call = self._calls.read(STREAM, context)
         async with abort_on_error(context, call):
-            check(request.stream_options)
+            try:
+                check(request.stream_options)
+            except InvalidRequest:
+                await self._completions.enter(call, Scope.COMPLETE)
+                raise
             events = self._completions.stream(request, call)
             if needs_pacing(request.stream_options):
                 events = paced(events, request.stream_options)

@@ -20,7 +20,7 @@ from trunkline.v1 import (
     job_service_pb2,
 )
 from trunkline_server.core.errors import NotSupported
-from trunkline_server.edges.grpc.call import Calls, Context, abort
+from trunkline_server.edges.grpc.call import Calls, Context
 
 FILES = (
     account_service_pb2,
@@ -65,8 +65,7 @@ def methods(servicers: Mapping[str, object], calls: Calls) -> dict[str, Method]:
 
 def _unserved(path: str, method: MethodDescriptor, calls: Calls) -> Callable[[Any, Context], Any]:
     async def unary(request: Any, context: Context) -> None:
-        call = calls.read(method.name, context)
-        await abort(context, NotSupported(f"{path} is not served yet"), call)
+        await calls.refuse(method.name, context, NotSupported(f"{path} is not served yet"))
 
     async def stream(request: Any, context: Context) -> Any:
         await unary(request, context)

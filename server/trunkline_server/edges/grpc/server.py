@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from trunkline_server.core.errors import NotSupported, TrunklineError
-from trunkline_server.edges.grpc.call import Calls, Context, abort, parse
+from trunkline_server.edges.grpc.call import Calls, Context, parse
 from trunkline_server.edges.grpc.methods import SERVICES, Method
 from trunkline_server.edges.grpc.pacing import coalesce
 
@@ -105,7 +105,7 @@ async def _parsed(method: Method, calls: Calls, data: bytes, context: Context) -
     try:
         return parse(method.request_type, data)
     except TrunklineError as error:
-        await abort(context, error, calls.read(method.path, context))
+        await calls.refuse(method.path, context, error)
 
 
 class _Unknown(grpc.GenericRpcHandler):
@@ -118,8 +118,7 @@ class _Unknown(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         async def refuse(_: Any, context: Any) -> None:
-            call = self._calls.read("unknown", context)
-            await abort(context, NotSupported("no such method"), call)
+            await self._calls.refuse("unknown", context, NotSupported("no such method"))
 
         # A stream on both sides fits whatever the caller believes the method to be.
         return grpc.stream_stream_rpc_method_handler(refuse, None, None)
