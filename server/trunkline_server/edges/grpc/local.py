@@ -22,6 +22,8 @@ Metadata = Sequence[tuple[str, str | bytes]]
 class LocalChannel:
     """Calls `methods` directly."""
 
+    is_local = True
+
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
 

@@ -6,14 +6,15 @@ A shim is a client of the contract: it is given a channel, local or real, and no
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Final, Protocol
 
 import grpc
 import structlog
 
 from trunkline_server.core.ids import ulid
 from trunkline_server.edges.rest.http import (
+    Limits,
     Refused,
     Request,
     error_headers,
@@ -23,6 +24,8 @@ from trunkline_server.edges.rest.http import (
 )
 from trunkline_server.edges.rest.routes import Handler, Routes
 from trunkline_server.edges.status import Refusal
+
+OVERLOADED: Final = "OVERLOADED"
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -53,6 +56,7 @@ class RestApp:
         arrival: put around each POST before its body is parsed, made from its metadata; raises Refused. Only a shim in
             the service's own process can know.
         mint_id: makes ids for requests that came without one.
+        limits: tells callers of their limits where a request becomes no call; None: they are not told.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class RestApp:
         arrival: Callable[[Sequence[tuple[str, str]]], AbstractContextManager[None]] = (
             lambda _: nullcontext()
         ),
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits
         self._arrival = arrival
         self._dialects = dialects
         self._pages = pages
@@ -89,7 +95,10 @@ class RestApp:
             status, kind, body = page()
             request.respond(status, body, content_type=kind)
             return
-        self.refuse(request, Refusal("NOT_FOUND", f"no such path: {request.method} {path[:128]}"))
+        unknown = Refusal("NOT_FOUND", f"no such path: {request.method} {path[:128]}")
+        with suppress(Refused):
+            request.metadata = read_headers(request)
+        self.refuse(request, await self._counted(request, unknown))
 
     def refuse(self, request: Request, refused: Refusal, dialect: Dialect | None = None) -> None:
         """Answer with an error."""
@@ -97,6 +106,12 @@ class RestApp:
             request.request_id = request_id_of(request.headers, self._mint_id)
         body = (dialect or self._dialects[0]).error(refused)
         request.respond(refused.status.http_status, body, error_headers(refused))
+
+    async def _counted(self, request: Request, refused: Refusal) -> Refusal:
+        """A refusal of our own, as a request that counts. Not where there is too much to do already."""
+        if self._limits is None or refused.reason == OVERLOADED or not request.metadata:
+            return refused
+        return await self._limits.tell(request.metadata, refused)
 
     async def _handle(self, request: Request, dialect: Dialect, handler: Handler) -> None:
         try:
@@ -107,7 +122,10 @@ class RestApp:
             else:
                 await handler(request)
         except Refused as error:
-            self.refuse(request, error.refusal, dialect)
+            refused = error.refusal
+            if not isinstance(error.__cause__, grpc.aio.AioRpcError):
+                refused = await self._counted(request, refused)
+            self.refuse(request, refused, dialect)
         except grpc.aio.AioRpcError as error:
             self.refuse(request, refusal_of(error), dialect)
         except Exception as error:

@@ -4,11 +4,14 @@ import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import grpc
 
+from trunkline.v1.catalog_service_pb2 import ListModelsRequest
+from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from trunkline.v1.completion_service_pb2 import StreamOptions
 from trunkline_server.core.validation import MAX_REQUEST_BYTES
 from trunkline_server.edges.status import LIMIT_HEADERS, Refusal, refusal
 
@@ -25,6 +28,7 @@ FORWARDED: Final[Mapping[bytes, str]] = {
     b"tracestate": "tracestate",
 }
 PASSED_ON: Final = ("trunkline-", *LIMIT_HEADERS, "idempotent-replayed")
+ASKING_S: Final = 2.0
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}\Z")
 
 
@@ -139,6 +143,40 @@ def read_headers(request: Request) -> list[tuple[str, str]]:
     return metadata
 
 
+class Limits:
+    """Asks the service about a caller's limits, for responses to requests that become no call of its."""
+
+    def __init__(self, channel: Any) -> None:
+        self._catalog = CatalogServiceStub(channel)
+
+    async def tell(self, metadata: list[tuple[str, str]], refused: Refusal) -> Refusal:
+        """The refusal with what the limits say. It counts as a request: who is over a limit, or nobody, is told that.
+
+        Paths that are not there are no secret.
+        """
+        call = self._catalog.ListModels(
+            ListModelsRequest(page_size=1), timeout=ASKING_S, metadata=metadata
+        )
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            found = refusal_of(error)
+            is_nobody = found.status.http_status == 401 and refused.reason != "NOT_FOUND"
+            if is_nobody or found.status.http_status == 429:
+                return found
+            return replace(refused, headers=found.headers)
+        told = await call.initial_metadata()
+        return replace(
+            refused, headers=tuple((n, v) for n, v in told if n.startswith(LIMIT_HEADERS))
+        )
+
+
+def keep_awake(options: StreamOptions, channel: Any, heartbeat_s: float) -> None:
+    """Ask for heartbeats over a network: before the first comes metadata, for a head that can't wait for content."""
+    if not getattr(channel, "is_local", False):
+        options.heartbeat_interval.FromMilliseconds(round(heartbeat_s * 1000))
+
+
 class EventStream:
     """A `text/event-stream` response.
 
@@ -153,13 +191,13 @@ class EventStream:
         self._loop = asyncio.get_running_loop()
         self._written_at_s = self._loop.time()
         self._timer = self._loop.call_later(heartbeat_s, self._wake)
-        self._head: Headers = []
+        self._head: dict[bytes, bytes] = {}
         self._known: Callable[[], Headers] | None = None
         self.is_open = False
 
     def set_head(self, headers: Headers) -> None:
-        """What the head will say; before the first write."""
-        self._head = headers
+        """What the head will say, beside what it was told before; before the first write."""
+        self._head.update(headers)
 
     def set_known(self, call: Any) -> None:
         """For a head that has to go out before the call has any metadata: what it knows by then."""
@@ -200,7 +238,7 @@ class EventStream:
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-request-id", self._request_id),
-            *self._head,
+            *self._head.items(),
         ]
         self._exchange.write_head(200, head, None)
 
@@ -210,7 +248,7 @@ class EventStream:
             self._written_at_s = now_s
             if not self.is_open:
                 if not self._head and self._known is not None:
-                    self._head = self._known()
+                    self._head.update(self._known())
                 self._open()
             self._exchange.write(b": hb\n\n")
         self._timer = self._loop.call_at(self._written_at_s + self._heartbeat_s, self._wake)
@@ -241,6 +279,28 @@ def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
         for name, value in metadata
         if isinstance(value, str) and name.startswith(PASSED_ON)
     ]
+
+
+def head_of(metadata: Iterable[tuple[str, Any]], batch: Iterable[Any]) -> Headers:
+    """The same, and the route: metadata that came before content can't tell it, so the event does."""
+    headers = response_headers(metadata)
+    known = {name for name, _ in headers}
+    for response in batch:
+        if response.HasField("route_selected"):
+            route = response.route_selected.route
+            found = [
+                (b"trunkline-provider", route.provider),
+                (b"trunkline-model", route.model),
+                (b"trunkline-failover-count", str(route.total_failover_count)),
+                (b"trunkline-route", route.route),
+            ]
+            headers += [
+                (name, value.encode("ascii", "replace"))
+                for name, value in found
+                if value and name not in known
+            ]
+            break
+    return headers
 
 
 def batches_of(call: Any) -> AsyncGenerator[list[Any], None]:

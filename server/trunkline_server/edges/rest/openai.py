@@ -21,6 +21,8 @@ from trunkline_server.edges.rest.http import (
     EventStream,
     Request,
     batches_of,
+    head_of,
+    keep_awake,
     refusal_of,
     response_headers,
 )
@@ -59,6 +61,7 @@ class OpenAIShim:
     def __init__(self, channel: Any, *, heartbeat_s: float = DEFAULT_HEARTBEAT_S) -> None:
         self._completions = CompletionServiceStub(channel)
         self._catalog = CatalogServiceStub(channel)
+        self._channel = channel
         self._heartbeat_s = heartbeat_s
         self.routes = Routes(
             {
@@ -77,6 +80,7 @@ class OpenAIShim:
         if chat.stream:
             complete = CompleteRequest()
             write_spec(chat, complete.spec)
+            keep_awake(complete.stream_options, self._channel, self._heartbeat_s)
             await self._stream(request, chat, complete)
             return
         unary = CompleteUnaryRequest()
@@ -95,7 +99,7 @@ class OpenAIShim:
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
                     if not stream.is_open:
-                        stream.set_head(response_headers(await call.initial_metadata()))
+                        stream.set_head(head_of(await call.initial_metadata(), batch))
                     if data := chunks.encode(batch):
                         stream.write(data)
                         if stream.is_slow:

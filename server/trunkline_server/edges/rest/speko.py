@@ -29,6 +29,8 @@ from trunkline_server.edges.rest.http import (
     Refused,
     Request,
     batches_of,
+    head_of,
+    keep_awake,
     refusal_of,
     response_headers,
 )
@@ -57,6 +59,7 @@ class SpekoShim:
 
     def __init__(self, channel: Any, *, heartbeat_s: float = DEFAULT_HEARTBEAT_S) -> None:
         self._completions = CompletionServiceStub(channel)
+        self._channel = channel
         self._heartbeat_s = heartbeat_s
         self.routes = Routes(
             {
@@ -75,6 +78,7 @@ class SpekoShim:
         read_complete(request.body, complete.spec)
         complete.spec.session_id = _session_id(request.headers)
         complete.stream_options.buffer_tool_arguments = True
+        keep_awake(complete.stream_options, self._channel, self._heartbeat_s)
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
@@ -82,10 +86,11 @@ class SpekoShim:
             events = _Events()
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
-                    if data := events.encode(batch):
-                        if not stream.is_open:
-                            known = response_headers(await call.initial_metadata())
-                            stream.set_head(known + events.headers())
+                    data = events.encode(batch)
+                    if not stream.is_open:
+                        known = head_of(await call.initial_metadata(), batch)
+                        stream.set_head(known + events.headers())
+                    if data:
                         stream.write(data)
                         if stream.is_slow:
                             await stream.drain()
@@ -170,6 +175,8 @@ class _Events:
     def headers(self) -> Headers:
         """What is known of the route when the head goes out."""
         route = self._route
+        if not route.provider:
+            return []
         headers = [
             (b"x-speko-provider", route.provider.encode("ascii", "replace")),
             (b"x-speko-model", route.model.encode("ascii", "replace")),
