@@ -28,7 +28,7 @@ from trunkline_server.completion.attempts import Upstream
 from trunkline_server.completion.bill import Billing
 from trunkline_server.completion.circuits import Circuits
 from trunkline_server.completion.pump import Pump
-from trunkline_server.completion.service import Completions
+from trunkline_server.completion.service import Call, Completions
 from trunkline_server.config import (
     EMBEDDED_NAMES,
     ConfigError,
@@ -54,7 +54,7 @@ from trunkline_server.edges.grpc.local import LocalChannel
 from trunkline_server.edges.grpc.methods import Method, methods
 from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, set_health
 from trunkline_server.edges.rest.app import Page, RestApp, json_page
-from trunkline_server.edges.rest.http import Refused
+from trunkline_server.edges.rest.http import Limits, Refused
 from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.rest.speko import SpekoShim
@@ -526,7 +526,7 @@ class Service:
         self.grpc_address = ""
         self.http_address = ""
         self._methods = self._build()
-        self._calls = Calls(mint_id, mint_span_id)
+        self._calls = Calls(mint_id, mint_span_id, self._greet)
         self._grpc, self._health = new_server(
             self._methods, self._calls, shares_port=settings.server.workers > 1
         )
@@ -540,8 +540,11 @@ class Service:
         """The contract, without sockets."""
         return LocalChannel(self._methods)
 
+    async def _greet(self, call: Call) -> None:
+        await self.accounts.access.greet(call.authorization, call.peer, call.headers)
+
     def _build(self) -> dict[str, Method]:
-        calls = Calls(mint_id, mint_span_id)
+        calls = Calls(mint_id, mint_span_id, self._greet)
         scores = Scores(self.parts.scoring_run, self.parts.candidates)
         # Where there is nobody to choose from, there is nothing to learn.
         learns = self.settings.routing.learn and len(self.parts.candidates) > 1
@@ -617,7 +620,12 @@ class Service:
         await set_health(self._health, True)
         openai = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
         speko = SpekoShim(self.channel, heartbeat_s=server.heartbeat_s)
-        self.rest = RestApp([openai, speko], self._pages(), arrival=self._arrival)
+        self.rest = RestApp(
+            [openai, speko],
+            self._pages(),
+            arrival=self._arrival,
+            limits=Limits(self.channel),
+        )
         self._http, self.http_address = await _start_http(self.rest, server)
         if self.parts.local is not None and self.settings.local.preload:
             try:
@@ -897,7 +905,9 @@ async def serve_shim(
         }
         openai = OpenAIShim(channel, heartbeat_s=server.heartbeat_s)
         speko = SpekoShim(channel, heartbeat_s=server.heartbeat_s)
-        http, address = await _start_http(RestApp([openai, speko], pages), server)
+        http, address = await _start_http(
+            RestApp([openai, speko], pages, limits=Limits(channel)), server
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         try:
