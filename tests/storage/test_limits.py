@@ -20,11 +20,14 @@ from tests.support.redis import RedisServer, redis_server
 from trunkline_server.core.limits import Demand, Limit, Limiter, Verdict
 from trunkline_server.storage.memory_limits import MAX_SHARED, MemoryLimits
 from trunkline_server.storage.redis_limits import RedisLimits
+from trunkline_server.storage.redis_scripts import MAX_WAITING, OPERATION_S
 
 MINUTE = Limit("requests", quantity=60, window_s=60, burst=10)
+HOUR = Limit("requests", quantity=60, window_s=3_600, burst=10)
 TOKENS = Limit("tokens", quantity=6_000, window_s=60, burst=6_000)
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "rate-limits.md"
 WAIT_S = 0.06  # The longest that Redis may keep anybody waiting.
+ENOUGH_S = 10.0  # On a busy machine, where the time of an operation is not what is tested.
 AT_ONCE = 32
 _numbers = itertools.count()
 
@@ -84,9 +87,9 @@ async def opened(url: str | None, clock: Callable[[], int]) -> AsyncIterator[Lim
     if url is None:
         yield MemoryLimits(clock)
         return
-    # What the process remembers is over at once, so that Redis alone answers: with time enough on a busy machine.
+    # What the process remembers is over at once, so that Redis alone answers.
     forgetful = MemoryLimits(itertools.count(step=10**12).__next__)
-    limits = RedisLimits(url, forgetful, 1, clock_us=clock, operation_s=10.0)
+    limits = RedisLimits(url, forgetful, 1, clock_us=clock, operation_s=ENOUGH_S)
     try:
         yield limits
     finally:
@@ -94,10 +97,15 @@ async def opened(url: str | None, clock: Callable[[], int]) -> AsyncIterator[Lim
 
 
 @asynccontextmanager
-async def processes(url: str, count: int) -> AsyncIterator[list[RedisLimits]]:
+async def processes(
+    url: str, count: int, operation_s: float = ENOUGH_S
+) -> AsyncIterator[list[RedisLimits]]:
     """So many that share one Redis, by its clock."""
     async with AsyncExitStack() as stack:
-        found = [RedisLimits(url, MemoryLimits(monotonic_us), count) for _ in range(count)]
+        found = [
+            RedisLimits(url, MemoryLimits(monotonic_us), count, operation_s=operation_s)
+            for _ in range(count)
+        ]
         for limits in found:
             stack.push_async_callback(limits.close)
         yield found
@@ -423,7 +431,7 @@ async def test_a_process_that_died_blocks_nobody_for_longer_than_its_lease(redis
 async def test_a_caller_that_is_cancelled_leaves_no_lease(redis):
     room = new_bucket()
     async with processes(redis.url, 1) as (limits,):
-        await limits.take([Demand(new_bucket(), MINUTE)])
+        await limits.take([Demand(new_bucket(), HOUR)])
         asking = asyncio.create_task(limits.lease(room, 1, "gone", 60.0))
         await asyncio.sleep(0)
         asking.cancel()
@@ -437,11 +445,11 @@ async def test_scripts_that_redis_forgot_are_sent_again(redis):
     bucket = new_bucket()
     async with processes(redis.url, 1) as (limits,):
         with capture_logs() as logs:
-            await limits.take([Demand(bucket, MINUTE, 4)])
+            await limits.take([Demand(bucket, HOUR, 4)])
             with redis_client.Redis(port=redis.port) as admin:
                 admin.script_flush()
             verdicts = await asyncio.gather(
-                *(limits.take([Demand(bucket, MINUTE, 1)]) for _ in range(20))
+                *(limits.take([Demand(bucket, HOUR, 1)]) for _ in range(20))
             )
 
     assert [verdict.is_allowed for verdict in verdicts] == [True] * 6 + [False] * 14
@@ -451,8 +459,8 @@ async def test_scripts_that_redis_forgot_are_sent_again(redis):
 async def test_keys_expire_once_they_say_nothing(redis):
     bucket, room = new_bucket(), new_bucket()
     async with processes(redis.url, 1) as (limits,):
-        await limits.take([Demand(bucket, MINUTE, 4)])
-        await limits.lease(room, 1, "a", 10.0)
+        await limits.take([Demand(bucket, HOUR, 4)])
+        await limits.lease(room, 1, "a", 100.0)
         with redis_client.Redis(port=redis.port) as admin:
             keys = [key.decode() for key in admin.keys(f"*{bucket.split(':')[1]}*")]
             keys += [key.decode() for key in admin.keys(f"*{room.split(':')[1]}*")]
@@ -462,14 +470,14 @@ async def test_keys_expire_once_they_say_nothing(redis):
         f"trunkline:bucket1:{{{bucket.removesuffix(':requests')}}}:requests",
         f"trunkline:lease1:{{{room.removesuffix(':requests')}}}:requests",
     ]
-    assert 4_000 < left_ms[0] <= 5_000
-    assert 10_000 < left_ms[1] <= 11_000
+    assert 200_000 < left_ms[0] <= 241_000
+    assert 90_000 < left_ms[1] <= 101_000
 
 
 async def test_buckets_that_share_two_parts_stay_together_in_a_cluster():
     organisation = f"org:{next(_numbers)}"
     demands = [
-        Demand(f"{organisation}:requests", MINUTE),
+        Demand(f"{organisation}:requests", HOUR),
         Demand(f"{organisation}:key:a:tokens", TOKENS, 100),
     ]
     with redis_server(["--cluster-enabled", "yes"]) as server:
@@ -497,8 +505,8 @@ async def until(claim: Callable[[], Any], within_s: float) -> bool:
 async def is_shared(limits: RedisLimits, other: RedisLimits) -> bool:
     """Does one see what the other does?"""
     bucket = new_bucket()
-    await limits.take([Demand(bucket, MINUTE, 1)])
-    verdict = await other.take([Demand(bucket, MINUTE, 0)])
+    await limits.take([Demand(bucket, HOUR, 1)])
+    verdict = await other.take([Demand(bucket, HOUR, 0)])
     return verdict.standings[0].remaining == 9
 
 
@@ -560,7 +568,7 @@ async def freeze_under_load(count: int, frozen_s: float, rate_per_s: int) -> Non
             await asyncio.sleep(count / rate_per_s)
 
     with redis_server() as server, capture_logs() as logs:
-        async with processes(server.url, count) as all_limits:
+        async with processes(server.url, count, OPERATION_S) as all_limits:
             since_s = time.monotonic()
             until_s = since_s + frozen_s + 1.0
             ticking = asyncio.create_task(watch.tick())
@@ -584,7 +592,8 @@ async def freeze_under_load(count: int, frozen_s: float, rate_per_s: int) -> Non
         most = limit.burst + rate_per_s // 4 * elapsed_s
         assert 0.5 * most <= admitted[bucket] <= 1.1 * most
     assert admitted[token_bucket] <= 1.1 * (60_000 + 1_000 * elapsed_s)
-    assert [line["event"] for line in logs] == ["redis_away"] * count + ["redis_back"] * count
+    events = [line["event"] for line in logs]  # A busy machine may lose it once more, for a moment.
+    assert count <= events.count("redis_away") == events.count("redis_back") <= 2 * count
     assert {line.get("reason", "") for line in logs} == {"timeout", ""}
 
 
@@ -658,7 +667,7 @@ async def test_scripts_that_are_forbidden_are_named_in_the_log_and_the_password_
 
     with capture_logs() as logs:
         async with processes(url, 1) as (limits,):
-            allowed = await take_all(limits, new_bucket(), MINUTE)
+            allowed = await take_all(limits, new_bucket(), HOUR)
 
     assert allowed == 10
     assert logs == [
@@ -673,7 +682,7 @@ async def test_the_commands_that_the_documentation_names_are_enough(redis):
     with redis_client.Redis(port=redis.port) as admin:
         admin.execute_command("ACL", "SETUSER", "documented", *rules)
         admin.script_flush()
-    demand, room = Demand(new_bucket(), MINUTE), new_bucket()
+    demand, room = Demand(new_bucket(), HOUR), new_bucket()
 
     with capture_logs() as logs:
         async with processes(f"redis://documented:word@127.0.0.1:{redis.port}", 1) as (limits,):
@@ -691,7 +700,7 @@ async def test_a_wrong_password_is_not_logged(redis):
 
     with capture_logs() as logs:
         async with processes(url, 1) as (limits,):
-            assert await take_all(limits, new_bucket(), MINUTE) == 10
+            assert await take_all(limits, new_bucket(), HOUR) == 10
 
     assert [line["event"] for line in logs] == ["redis_away"]
     assert "canary-word" not in str(logs)
@@ -715,7 +724,7 @@ async def test_a_peer_that_accepts_and_says_nothing_costs_the_first_callers_50_m
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     ticking = asyncio.create_task(watch.tick())
-    async with server, processes(f"redis://127.0.0.1:{port}", 1) as (limits,):
+    async with server, processes(f"redis://127.0.0.1:{port}", 1, OPERATION_S) as (limits,):
         demand = [Demand(new_bucket(), TOKENS, 1)]
         await asyncio.gather(*(watch.time(limits.take(demand)) for _ in range(50)))
         for _ in range(500):
@@ -726,13 +735,26 @@ async def test_a_peer_that_accepts_and_says_nothing_costs_the_first_callers_50_m
     assert later.longest_s <= 0.01 + watch.lag_s
 
 
+async def test_when_too_many_wait_they_are_served_from_memory():
+    bucket = new_bucket()
+    with redis_server() as server, capture_logs() as logs:
+        async with processes(server.url, 1) as (limits,):
+            server.freeze()
+            verdicts = await asyncio.gather(
+                *(limits.take([Demand(bucket, HOUR)]) for _ in range(MAX_WAITING + 1))
+            )
+
+    assert sum(verdict.is_allowed for verdict in verdicts) == 10
+    assert [line.get("reason") for line in logs] == ["too_many_wait"]
+
+
 async def test_who_waits_when_it_is_closed_is_served_from_memory():
     with redis_server() as server:
         async with processes(server.url, 1) as (limits,):
-            await limits.take([Demand(new_bucket(), MINUTE)])
+            await limits.take([Demand(new_bucket(), HOUR)])
             server.freeze()
             waiting = [
-                asyncio.create_task(limits.take([Demand(new_bucket(), MINUTE)])) for _ in range(3)
+                asyncio.create_task(limits.take([Demand(new_bucket(), HOUR)])) for _ in range(3)
             ]
             await asyncio.sleep(0.01)
             await limits.close()
