@@ -50,6 +50,10 @@ class Life:
         """All of it so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    @property
+    def is_running(self) -> bool:
+        return is_running(self.pid)
+
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         os.kill(self.pid, how)
 
