@@ -105,10 +105,13 @@ class Postgres:
                 stdout=output,
                 stderr=output,
                 cwd=self._folder,
+                start_new_session=True,  # What ends the tests' group of processes is not for it,
                 **_as_other(),
             )
         self._guard = subprocess.Popen(
-            ["sh", "-c", GUARD, str(self.pid), self._folder], stdin=subprocess.PIPE
+            ["sh", "-c", GUARD, str(self.pid), self._folder],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # nor for who takes it away.
         )
         deadline = time.monotonic() + START_S
         while True:
