@@ -1,5 +1,6 @@
 """One log line and a few counters for each request: ids, counts, durations and reasons, never content."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -55,6 +56,8 @@ TURNED_AWAY: Final = Counter(
 IN_FLIGHT: Final = Gauge(
     "trunkline_requests_in_flight", "Completions running now.", multiprocess_mode="livesum"
 )
+
+WORD: Final = re.compile(r"[A-Za-z0-9_.:/=+-]{1,128}\Z")
 
 Add = Callable[[float], None]
 
@@ -131,7 +134,7 @@ class RequestTelemetry:
         )
 
     def attempt_failed(self, request_id: str, candidate: Candidate, error: UpstreamError) -> None:
-        """An attempt has failed. Its code is logged; the provider's text is not: it may quote the prompt."""
+        """An attempt has failed. Its code is logged; the provider's text is not: it may quote the prompt or our key."""
         self._log.warning(
             "attempt_failed",
             attempt_of=request_id,
@@ -139,9 +142,9 @@ class RequestTelemetry:
             model=candidate.id,
             failure=error.failure.name,
             http_status=error.http_status,
-            code=error.code,
+            code=_word(error.code),
             retry_after_s=error.retry_after_s,
-            upstream_request_id=error.upstream_request_id,
+            upstream_request_id=_word(error.upstream_request_id),
         )
 
     def hedged(self, route: str, candidate: Candidate) -> None:
@@ -168,6 +171,11 @@ class RequestTelemetry:
         if add is None:
             add = self._attempts[key] = ATTEMPTS.labels(*key).inc
         add(1)
+
+
+def _word(text: str) -> str:
+    """A code or an id as the provider wrote it; nothing where it wrote a text instead."""
+    return text if WORD.match(text) else ""
 
 
 def _meters(method: str, route: str, provider: str, model: str, reason: str) -> _Meters:
