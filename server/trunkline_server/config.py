@@ -33,6 +33,7 @@ EMBEDDED_NAMES: Final = frozenset({"local", "smollm2-135m", "local/smollm2-135m"
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+AccountName = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._@-]{0,63})?$")]
 CriticalityName = Literal["batch", "standard", "interactive"]
 Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
 
@@ -76,8 +77,8 @@ class KeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     id: Name
     key_env: str = ""
     key_file: str = ""
-    organization: str = ""
-    project: str = ""
+    organization: AccountName = ""
+    project: AccountName = ""
     plan: str = "default"
     scopes: tuple[Literal["complete", "read", "admin"], ...] = ("complete", "read")
     criticality: CriticalityName | None = None

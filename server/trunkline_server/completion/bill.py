@@ -132,7 +132,8 @@ class Bill:
         if self._key:
             data = completion.SerializeToString()
             response = data if len(data) <= MAX_RESPONSE_BYTES else None
-        await self._tab.settle(self._outcome(usage, hops, "OK", response), self._audit("OK"))
+        outcome = self._outcome(usage, hops, "OK", response)
+        await self._tab.settle(outcome, self._audit(outcome))
 
     def settle_later(self, usage: Usage, hops: Sequence[Hop], reason: str) -> None:
         """It ended in another way. Does nothing for a bill that is settled."""
@@ -143,7 +144,7 @@ class Bill:
         else:
             self._note(usage)
             outcome = self._outcome(usage, hops, reason, None)
-            self._tab.settle_later(outcome, self._audit(reason))
+            self._tab.settle_later(outcome, self._audit(outcome))
 
     def _note(self, usage: Usage) -> None:
         """What was used, for who has to settle it if this process does not come to it."""
@@ -176,20 +177,29 @@ class Bill:
             idempotency_key=self._key,
         )
 
-    def _audit(self, reason: str) -> AuditRecord | None:
+    def _audit(self, outcome: Outcome) -> AuditRecord | None:
         """Requests that carry metadata are written to the audit log."""
         hold, spec = self._tab.hold, self._spec
         if not spec.metadata_json:
             return None
+        details = {
+            "cost_nanos": outcome.cost,
+            "input_tokens": outcome.input_tokens,
+            "model": outcome.model,
+            "output_tokens": outcome.output_tokens,
+            "provider": outcome.provider,
+            "reason": outcome.reason,
+            "route": outcome.route,
+        }
         return AuditRecord(
-            self._books.now_us(),
+            outcome.now_us,
             "completion.created",
             self._caller.key_id,
             hold.payer.organization,
             "completion",
             hold.id,
             hold.request_id,
-            json.dumps({"reason": reason}, separators=(",", ":")),
+            json.dumps(details, separators=(",", ":")),
             spec.metadata_json,
             os.urandom(SALT_BYTES),
         )
