@@ -25,6 +25,7 @@ from tests.support.upstream import (
     whole,
 )
 from trunkline.v1.account_service_pb2 import ListLedgerEntriesRequest, QueryUsageRequest
+from trunkline.v1.admin_service_pb2 import ListAuditEventsRequest
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.ledger_pb2 import LedgerKind
@@ -252,3 +253,26 @@ async def test_a_request_that_was_cut_may_be_run_again_under_its_key(url):
         events = [e async for e in stub.Complete(request, metadata=key)]
 
     assert "".join(e.text_delta.text for e in events) == "Hello again"
+
+
+async def test_metadata_is_echoed_and_written_to_the_audit_log(url):
+    metadata = '{"order":  17}'  # Byte for byte, blanks included.
+    async with upstream(hello) as provider, desk(url, provider.url) as found:
+        key = await found.new_key()
+        stub = CompletionServiceStub(found.channel)
+        request = CompleteUnaryRequest(spec=spec("m"))
+        request.spec.metadata_json = metadata
+
+        completion = (await stub.CompleteUnary(request, metadata=key)).completion
+
+        listed = await found.admin.ListAuditEvents(
+            ListAuditEventsRequest(organization="acme"), metadata=found.root
+        )
+    told = listed.events[0]
+    assert completion.metadata_json == metadata
+    assert (told.action, told.entity_id) == ("completion.created", completion.id)
+    assert told.metadata_json == metadata
+    assert told.status_reason == "OK"
+    assert (told.route.provider, told.route.model) == ("a", "m")
+    assert (told.usage.input_tokens, told.usage.output_tokens) == (9, 4)
+    assert told.usage.cost.amount_nanos == COST

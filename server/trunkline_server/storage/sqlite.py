@@ -393,6 +393,7 @@ def _open(path: str, is_reader: bool) -> apsw.Connection:
     if not is_reader:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # What is erased leaves nothing in the file.
         # Not waited for on the event loop: see `_begin_and_commit`.
         found = db.execute("PRAGMA quick_check(1)").fetchall()
         if found != [("ok",)]:

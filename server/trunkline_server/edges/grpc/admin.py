@@ -1,5 +1,7 @@
 """`trunkline.v1.AdminService`, as far as it is about accounts."""
 
+import json
+
 from google.protobuf.duration_pb2 import Duration
 
 from trunkline.v1.admin_service_pb2 import (
@@ -26,6 +28,7 @@ from trunkline_server.completion.service import Completions
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.account import (
+    CURRENCY,
     MICROS,
     check_filter,
     entry_message,
@@ -171,7 +174,7 @@ def _key_message(key: Key) -> KeyMessage:
 
 
 def _audit_message(entry: AuditEntry) -> AuditEvent:
-    return AuditEvent(
+    message = AuditEvent(
         sequence=entry.sequence,
         event_time=timestamp(entry.at_us),
         action=entry.action,
@@ -180,10 +183,23 @@ def _audit_message(entry: AuditEntry) -> AuditEvent:
         entity_type=entry.entity_type,
         entity_id=entry.entity_id,
         request_id=entry.request_id,
-        metadata_json=entry.private or entry.details,
+        metadata_json=entry.details,
         previous_hash=bytes(entry.previous_hash).hex(),
         hash=bytes(entry.hash).hex(),
     )
+    if entry.entity_type == "completion":
+        details = json.loads(entry.details)
+        message.status_reason = details["reason"]
+        message.route.provider = details["provider"]
+        message.route.model = details["model"]
+        message.route.route = details["route"]
+        message.usage.input_tokens = details["input_tokens"]
+        message.usage.output_tokens = details["output_tokens"]
+        if details["cost_nanos"] is not None:
+            message.usage.cost.amount_nanos = details["cost_nanos"]
+            message.usage.cost.currency_code = CURRENCY
+        message.metadata_json = entry.private or ""
+    return message
 
 
 def _micros(field: str, duration: Duration) -> int:
