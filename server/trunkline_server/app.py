@@ -534,6 +534,7 @@ class Service:
         self._http: HttpServer | None = None
         self._hurry = asyncio.Event()
         self._reporter: asyncio.TimerHandle | None = None
+        self._accounts_watch: asyncio.Task[None] | None = None
 
     @property
     def channel(self) -> LocalChannel:
@@ -635,7 +636,16 @@ class Service:
         self.parts.tools.begin_learning(
             lambda line: self.log.warning("mcp_server_unknown", problem=line)
         )
+        if self.accounts.storage is not None:
+            self._accounts_watch = asyncio.create_task(self._watch_accounts())
         self.is_ready = True
+
+    async def _watch_accounts(self) -> None:
+        """A disk that has failed will not mend itself: who balances the load is told to go elsewhere."""
+        while not self.accounts.has_failed:  # noqa: ASYNC110 - it is set far from any event
+            await asyncio.sleep(REPORT_S)
+        self.log.error("accounts_failed")
+        await set_health(self._health, False)
 
     def _report(self) -> None:
         IN_FLIGHT.set(self.admission.in_flight)
@@ -659,7 +669,7 @@ class Service:
         def ready() -> tuple[int, bytes, bytes]:
             return (
                 json_page(200, b'{"ready":true}')
-                if self.is_ready and self.accounts.is_healthy
+                if self.is_ready and not self.accounts.has_failed
                 else json_page(503, b'{"ready":false}')
             )
 
@@ -714,6 +724,9 @@ class Service:
         self._watch.stop()
         if self._reporter is not None:
             self._reporter.cancel()
+        if self._accounts_watch is not None:
+            self._accounts_watch.cancel()
+            await asyncio.wait([self._accounts_watch])
         await self._grpc.stop(0)
         await asyncio.gather(*(signer.stop() for signer in self.parts.signers.values()))
         if self._http is not None:

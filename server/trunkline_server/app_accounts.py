@@ -254,9 +254,9 @@ class Accounts:
             self._seal = AuditSeal(storage, _signer(settings.audit_key_file), file, now_us)
 
     @property
-    def is_healthy(self) -> bool:
-        """Can requests be held and settled, as far as is known?"""
-        return self.storage is None or self.storage.is_healthy
+    def has_failed(self) -> bool:
+        """Can nothing be written any more, until the next start? A database that is only away comes back."""
+        return isinstance(self.storage, SqliteStorage) and self.storage.has_failed
 
     async def start(self) -> None:
         """Open the database, settle what was left behind, and begin.
