@@ -13,6 +13,8 @@ import grpc.aio
 from tests.accounts.crash.lives import CLIENT_KEY, Life
 from tests.accounts.crash.meter import FAIL, HANG, STREAM, TOKEN
 from tests.support.accounts import ROOT_KEY
+from trunkline.v1.account_service_pb2 import GetBalanceRequest
+from trunkline.v1.account_service_pb2_grpc import AccountServiceStub
 from trunkline.v1.admin_service_pb2 import AdjustCreditsRequest
 from trunkline.v1.admin_service_pb2_grpc import AdminServiceStub
 from trunkline.v1.completion_pb2 import Completion
@@ -107,6 +109,13 @@ class Callers:
         )
         stub: Any = AdminServiceStub(self.channel)
         await stub.AdjustCredits(request, metadata=ROOT_HEADERS, timeout=LIMIT_S)
+
+    async def held(self) -> int:
+        """Nanos that running requests hold."""
+        stub: Any = AccountServiceStub(self.channel)
+        request = GetBalanceRequest(organization="acme")
+        found = await stub.GetBalance(request, metadata=ROOT_HEADERS, timeout=LIMIT_S)
+        return int(found.held_nanos)
 
     async def ask(self, ask: Ask) -> Seen:
         """Until it is answered, refused or cut."""

@@ -18,6 +18,7 @@ from tests.accounts.crash.lives import Life, Spawner, configure, executed, spawn
 from tests.accounts.crash.load import UNARY, Ask, Callers, Seen, calling
 from tests.accounts.crash.meter import FAIL, HANG, STREAM, Meter, metering
 from tests.faults.tables import Tables
+from tests.storage.conftest import opened
 from tests.support.accounts import new_sqlite
 
 PACE_S: Final = 0.002
@@ -95,13 +96,12 @@ async def played(stage: Stage, fault: Fault) -> Played:
         if await life.listens():
             async with calling(life) as callers:
                 found.seen = callers.seen
+                refused: grpc.StatusCode | None = None
                 try:
                     await callers.grant(GRANT, "grant")
                     found.is_granted = True
                 except grpc.aio.AioRpcError as error:
                     refused = error.code()
-                else:
-                    refused = None
                 assert refused in (None, UNAVAILABLE)
                 await _play(stage, fault, life, callers, calls)
                 was_cut = bool(refused) or any(each.code is UNAVAILABLE for each in callers.seen)
@@ -170,7 +170,8 @@ async def judged(folder: Path, points: Iterator[Fault]) -> tuple[int, Counter[st
     """One point after the other, until there is none any more. Returns how many there were, and sums."""
     template = folder / "template"
     template.mkdir()
-    new_sqlite(template)
+    async with opened(new_sqlite(template)):
+        pass  # Its first start, which turns on the write-ahead log.
     database = folder / "trunkline.db"
     found, sums = 0, Counter[str]()
     async with metering(PACE_S) as meter, spawner(folder, f"sqlite:{database}") as spawning:
