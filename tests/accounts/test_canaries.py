@@ -297,7 +297,7 @@ async def world(url: str, marks: Marks, folder: Path) -> AsyncIterator[World]:
         sections["secrets.token"] = {"env": "TOKEN", "hosts": [at_tool]}
         sections["egress"] = {"allowed_hosts": [at_tool]}
         # So that there is something to be kept in Redis for longer than a moment.
-        sections["plans"] = [{**PREPAID, "tokens_per_minute": 10**7, "concurrency": 100}]
+        sections["plans"] = [{**PREPAID, "tokens_per_minute": 10**6, "concurrency": 100}]
         environment = {
             "DB": url,
             "REDIS": f"redis://:{marks['redis password']}@127.0.0.1:{redis.port}/0",
@@ -646,6 +646,7 @@ async def test_no_secret_and_no_content_is_found_where_it_must_not_be(
         await complete(found)
         await come_without_a_key(found)
         await come_over_http(found)
+        places["redis"] = await kept_in_redis(found)
         if not url.startswith("sqlite:"):
             await lose_the_database(found, request.getfixturevalue("postgres"))
         await asyncio.sleep(SETTLE_S)
@@ -653,7 +654,6 @@ async def test_no_secret_and_no_content_is_found_where_it_must_not_be(
             for page in ("metrics", "readyz", "livez"):
                 told = await client.get(f"http://{found.running.http_address}/{page}")
                 places[page] = told.content + repr(told.headers.multi_items()).encode()
-        places["redis"] = await kept_in_redis(found)
         places["files while it runs"] = files_of(folder, but=["trunkline.toml"])
         places["command line"] = _command_line(found.running.process.pid)
         proofs = [exchange.head + exchange.body.decode() for exchange in found.model.exchanges]
@@ -683,6 +683,8 @@ async def test_no_secret_and_no_content_is_found_where_it_must_not_be(
     assert re.search(rb'"level":"(warning|error)"', places["log"])
     assert b'"event":"bug"' not in places["log"]
     assert alerts
+    empty = [name for name in ("metrics", "redis", "files while it runs") if not places[name]]
+    assert empty == []
     assert len(tables) > 40
 
 
