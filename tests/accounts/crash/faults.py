@@ -15,6 +15,7 @@ KILL: Final = "signal=SIGKILL"
 PROBE_S: Final = 30.0
 CALL: Final = re.compile(r"^(\d+) +(\w+)\(", re.MULTILINE)
 INJECTED: Final = "(INJECTED)"
+INJECTED_FILE: Final = re.compile(r"\(\d+<([^>]*)>.*\(INJECTED\)")
 # With the path of the file, as `-y` has it.
 WROTE: Final = re.compile(r"pwrite64\(\d+<([^>]*)>, .*, (\d+), (\d+)\) += (\d+)$")
 SYNCED: Final = re.compile(r"f(?:data)?sync\(\d+<([^>]*)>\) += 0$")
@@ -38,9 +39,14 @@ class Fault:
         return self.effect == KILL
 
     @property
-    def is_fatal(self) -> bool:
-        """Is the service to stop its accounts after it, until it is started again?"""
+    def is_broken_disk(self) -> bool:
         return self.effect == "error=EIO"
+
+    def must_stop(self, calls: Path) -> bool:
+        """Has it come, and is the service to stop its accounts until it is started again?"""
+        # SQLite syncs the folder of a new file too, and takes no notice of how that went.
+        found = INJECTED_FILE.search(calls.read_text(errors="replace")) if calls.exists() else None
+        return self.is_broken_disk and found is not None and not Path(found[1]).is_dir()
 
     def prefix(self, calls: Path) -> list[str]:
         """Runs a program so that it happens, and writes down all writes and syncs."""

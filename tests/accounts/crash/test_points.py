@@ -112,7 +112,7 @@ async def played(stage: Stage, fault: Fault) -> Played:
             found.was_hit = not life.is_running
             assert fault.has_come(calls) or not found.was_hit, life.said
         stage.meter.cut()
-    assert "Traceback" not in life.said, life.said
+    assert not life.grpc_address or "Traceback" not in life.said, life.said
     if fault.is_power_loss:
         lose_unsynced(calls, stage.database.with_name(f"{stage.database.name}-wal"))
     return found
@@ -128,7 +128,7 @@ async def _play(stage: Stage, fault: Fault, life: Life, callers: Callers, calls:
             assert seen.code is UNAVAILABLE, seen
             assert sum(map(len, stage.meter.servings.values())) == served
         await asyncio.sleep(SETTLED_S if ask.kind == HANG else 0)
-        if fault.is_fatal and not has_stopped and fault.has_come(calls):
+        if not has_stopped and fault.must_stop(calls):
             async with asyncio.timeout(STOPS_S):
                 while await life.is_ready():  # noqa: ASYNC110 - it is another process
                     await asyncio.sleep(0.01)
@@ -150,7 +150,7 @@ async def survived(stage: Stage, fault: Fault) -> tuple[bool, Inspector]:
     inspector.granted = await granted(stage.url)
     assert inspector.granted in ((GRANT,) if found.is_granted else (0, GRANT))
     terms = Terms(
-        has_progress=not (fault.is_power_loss and fault.is_kill), is_synced=not fault.is_fatal
+        has_progress=not (fault.is_power_loss and fault.is_kill), is_synced=not fault.is_broken_disk
     )
     await inspector.look(found.seen, terms)
     async with calling(life) as callers:
