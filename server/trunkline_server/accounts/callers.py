@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from trunkline_server.accounts import keys
-from trunkline_server.accounts.keys import MAX_TOUCHED, Key
+from trunkline_server.accounts.keys import MAX_TOUCHED, Key, Token
 from trunkline_server.core.errors import InvalidApiKey, StorageUnavailable
 from trunkline_server.core.plans import ANONYMOUS, DEFAULT, USER_SCOPES, Caller, Plan, Scope
 from trunkline_server.core.pressure import Criticality
@@ -33,6 +33,7 @@ STALE_S: Final = (
 MAX_REMEMBERED: Final = 50_000
 MAX_REFUSED: Final = 10_000  # Of wrong keys; beside the good ones, which guesses can't push out.
 MAX_AUTHORIZATION_CHARS: Final = 4096
+SHARED_S: Final = 0.25  # Who comes so soon after a look for the same key began waits for that one.
 TOUCH_S: Final = 30.0  # When a key was last used is written this often.
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -61,6 +62,14 @@ class _Known:
 
     def is_good(self, now_us: int) -> bool:
         return self.key.is_alive(now_us) and (self.until_us is None or now_us < self.until_us)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look for one key that is under way, for all who came with it."""
+
+    began_s: float
+    task: asyncio.Task[_Known | None]
 
 
 class Callers:
@@ -94,6 +103,7 @@ class Callers:
         # By the hash of all that was sent.
         self._known: dict[bytes, _Known] = {}
         self._refused: set[bytes] = set()
+        self._looks: dict[bytes, _Look] = {}
         self._used: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -104,6 +114,11 @@ class Callers:
 
     async def close(self) -> None:
         """Stop, and write when keys were last used."""
+        looks = [look.task for look in self._looks.values()]
+        for looking in looks:
+            looking.cancel()
+        if looks:
+            await asyncio.wait(looks)
         task, self._task = self._task, None
         if task is not None and self._storage is not None:
             task.cancel()
@@ -152,6 +167,23 @@ class Callers:
         token = keys.read_token(_secret(authorization))
         if token is None:
             return None  # Noise costs nothing to tell again.
+        loop = asyncio.get_running_loop()
+        look = self._looks.get(digest)
+        if look is None or look.began_s + SHARED_S < loop.time():
+            task = loop.create_task(self._find(storage, token, digest))
+            look = self._looks[digest] = _Look(loop.time(), task)
+            task.add_done_callback(partial(self._looked, digest))
+        # A caller who leaves does not end it for the others.
+        return await asyncio.shield(look.task)
+
+    def _looked(self, digest: bytes, task: asyncio.Task[_Known | None]) -> None:
+        look = self._looks.get(digest)
+        if look is not None and look.task is task:
+            del self._looks[digest]
+        if not task.cancelled():
+            task.exception()  # So that nothing is logged where everyone has left.
+
+    async def _find(self, storage: Storage, token: Token, digest: bytes) -> _Known | None:
         started_s = asyncio.get_running_loop().time()
         generation, key = await storage.read(lambda: keys.find(token.id))
         self._hear(generation, started_s)
