@@ -72,7 +72,7 @@ class Counted:
     async def write(self, make: MakeTransaction[T]) -> T:
         return await self.storage.write(make)
 
-    async def read(self, make: MakeTransaction[T]) -> T:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
         self.reads += 1
         return await self.storage.read(make)
 
@@ -86,7 +86,7 @@ class AtOnce:
     async def write(self, make: MakeTransaction[T]) -> T:
         return self._run(make)
 
-    async def read(self, make: MakeTransaction[T]) -> T:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
         return self._run(make)
 
     def close(self) -> None:

@@ -351,7 +351,7 @@ class Mortal:
             self._writes -= 1
         return await self._storage.write(make)
 
-    async def read(self, make: MakeTransaction[T]) -> T:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
         return await self._storage.read(make)
 
 

@@ -478,7 +478,7 @@ async def test_what_is_not_there_is_not_found(http, method, path):
         (
             {"idempotency-key": "once"},
             chat(),
-            invalid("idempotency keys are not served yet", "idempotency_key", "unimplemented", 501),
+            invalid("idempotency keys need [accounts]", "idempotency_key", "unimplemented", 501),
         ),
     ],
     ids=["compressed", "no ASCII", "large", "idempotency key"],

@@ -185,7 +185,7 @@ class Callers:
 
     async def _find(self, storage: Storage, token: Token, digest: bytes) -> _Known | None:
         started_s = asyncio.get_running_loop().time()
-        generation, key = await storage.read(lambda: keys.find(token.id))
+        generation, key = await storage.read(lambda: keys.find(token.id), is_short=True)
         self._hear(generation, started_s)
         secret_hash = keys.secret_hash(self._pepper, token)
         # The same work for an id that is not there.
@@ -225,7 +225,7 @@ class Callers:
         while True:
             started_s = clock()
             try:
-                self._hear(await storage.read(keys.generation), started_s)
+                self._hear(await storage.read(keys.generation, is_short=True), started_s)
                 if started_s - touched_s >= TOUCH_S:
                     touched_s = started_s
                     await self._touch(storage)

@@ -48,8 +48,11 @@ class Storage(Protocol):
         """
         ...
 
-    async def read(self, make: MakeTransaction[T]) -> T:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
         """Run a transaction that writes nothing, over one state of the database.
+
+        Args:
+            is_short: it finds a row or two, and does not wait behind those that look through many.
 
         Raises:
             StorageUnavailable.

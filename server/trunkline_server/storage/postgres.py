@@ -141,8 +141,8 @@ class PostgresStorage:
         """See `Storage`."""
         return await self._writes.run(make)
 
-    async def read(self, make: MakeTransaction[T]) -> T:
-        """See `Storage`."""
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
+        """See `Storage`. What is long ends after `READ_S`, and there are connections for several."""
         return await self._reads.run(make)
 
     async def close(self) -> None:

@@ -4,7 +4,8 @@ Statements run where the event loop runs, because each takes microseconds and a 
 the interpreter's lock than it saves. What can take milliseconds, the commit with its sync to the disk, runs in a
 thread; meanwhile the next group gathers. So the more there is to do, the more share a commit.
 
-Reads that may be long (lists, usage) have a connection and a thread of their own and never wait for a writer.
+Reads have threads of their own and never wait for a writer; short ones have theirs apart from those that may be long
+(lists, usage).
 
 The library is apsw's own and not the standard library's, because SQLite before 3.51.3 can corrupt a database in WAL
 mode when two connections write and checkpoint at once. https://www.sqlite.org/wal.html#walreset
@@ -57,6 +58,16 @@ class _Job:
         self.error: Exception | None = None
 
 
+class _Reader:
+    """A connection that only reads, and the thread that it is used in."""
+
+    __slots__ = ("db", "thread")
+
+    def __init__(self, name: str) -> None:
+        self.thread = ThreadPoolExecutor(1, name)
+        self.db: apsw.Connection | None = None
+
+
 class SqliteStorage:
     """The `Storage` port over one file. `start` before use, `close` after; both from the event loop's thread."""
 
@@ -72,9 +83,8 @@ class SqliteStorage:
         self._failure: Exception | None = None
         self._statements: dict[str, str] = {}
         self._committer = ThreadPoolExecutor(1, "sqlite-commit")
-        self._reader = ThreadPoolExecutor(1, "sqlite-read")
+        self._readers = tuple(_Reader(name) for name in ("sqlite-read", "sqlite-read-short"))
         self._writer_db: apsw.Connection | None = None
-        self._reader_db: apsw.Connection | None = None
         self._lock = -1
         self._idle = asyncio.Event()
         self._idle.set()
@@ -99,7 +109,8 @@ class SqliteStorage:
                 self._writer_db = await loop.run_in_executor(
                     self._committer, _open, self._path, False
                 )
-            self._reader_db = await loop.run_in_executor(self._reader, _open, self._path, True)
+            for reader in self._readers:
+                reader.db = await loop.run_in_executor(reader.thread, _open, self._path, True)
         except apsw.Error as error:
             await self.close()
             raise UnusableDatabase(f"{self._path} is no usable database: {error}") from error
@@ -125,16 +136,24 @@ class SqliteStorage:
         self._schedule(loop)
         return await future
 
-    async def read(self, make: MakeTransaction[T]) -> T:
-        """See `Storage`."""
-        if self._reader_db is None:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
+        """See `Storage`. One that takes longer than `READ_S` is broken off."""
+        reader = self._readers[is_short]
+        if reader.db is None:
             raise StorageUnavailable(retry_after_s=RETRY_AFTER_S)
         loop = asyncio.get_running_loop()
-        reading = loop.run_in_executor(self._reader, self._read, self._reader_db, make)
+        reading = loop.run_in_executor(reader.thread, self._read, reader.db, make)
         try:
             async with asyncio.timeout(READ_S):
-                return await reading
-        except (apsw.Error, TimeoutError) as error:
+                return await asyncio.shield(reading)
+        except TimeoutError as error:
+            reader.db.interrupt()
+            reading.add_done_callback(_forget)
+            raise StorageUnavailable(retry_after_s=RETRY_AFTER_S) from error
+        except asyncio.CancelledError:
+            reading.add_done_callback(_forget)
+            raise
+        except _UNAVAILABLE as error:
             raise StorageUnavailable(retry_after_s=RETRY_AFTER_S) from error
 
     async def close(self) -> None:
@@ -145,13 +164,15 @@ class SqliteStorage:
         except TimeoutError:
             log.warning("database_not_flushed", waiting=len(self._waiting) + len(self._group))
         loop = asyncio.get_running_loop()
-        reader, self._reader_db = self._reader_db, None
         writer, self._writer_db = self._writer_db, None
-        if reader is not None:
-            await loop.run_in_executor(self._reader, reader.close)
+        for reader in self._readers:
+            if reader.db is not None:
+                reader.db.interrupt()
+                await loop.run_in_executor(reader.thread, reader.db.close)
+                reader.db = None
+            reader.thread.shutdown(wait=False)
         if writer is not None and not self._is_stuck:
             await loop.run_in_executor(self._committer, writer.close)
-        self._reader.shutdown(wait=False)
         self._committer.shutdown(wait=False)
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -371,6 +392,12 @@ def _tell(job: _Job) -> None:
 def _fail(job: _Job) -> None:
     if not job.future.done():
         job.future.set_exception(StorageUnavailable(retry_after_s=RETRY_AFTER_S))
+
+
+def _forget(reading: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _commit(db: apsw.Connection) -> None:

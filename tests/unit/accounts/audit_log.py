@@ -59,7 +59,7 @@ class Database:
     async def write(self, make: MakeTransaction[T]) -> T:
         return self.run(make)
 
-    async def read(self, make: MakeTransaction[T]) -> T:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
         before = self.db.total_changes()
         outcome = self.run(make)
         assert self.db.total_changes() == before, "a reader wrote"

@@ -668,7 +668,7 @@ class Growing:
         self._act = act
         self._reads = 0
 
-    async def read(self, make: MakeTransaction[T]) -> T:
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
         if self._reads:
             self._act(self._reads)
         self._reads += 1

@@ -6,7 +6,6 @@ from trunkline_server.accounts.callers import MAX_AUTHORIZATION_CHARS, Callers, 
 from trunkline_server.core.errors import InvalidApiKey
 
 
-
 def callers(*keys: StaticKey) -> Callers:
     return Callers(static=keys, plans={}, storage=None, pepper=b"", now_us=lambda: 0)
 
