@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint lint-code \
-	lint-contract types layers test test-faults test-live check bench bench-compare lock \
+	lint-contract types layers test test-faults test-crashes test-live check bench bench-compare lock \
 	release-contract clean
 
 BIN := .venv/bin
@@ -66,6 +66,9 @@ test-%: setup setup-clients  ## Run the tests of one folder of tests/ (PYTEST_AR
 
 test-faults: setup setup-clients  ## Break things, at length; broken off, it goes on where it was (PYTEST_ARGS='-k timers')
 	@$(BIN)/python -m tests.faults.run $(PYTEST_ARGS)
+
+test-crashes: setup setup-clients  ## Kill services and fail their disks, at length; goes on where it was (PYTEST_ARGS='-k postgres')
+	@$(BIN)/python -m tests.accounts.crash.run $(PYTEST_ARGS)
 
 test-live: setup setup-clients  ## Ask real providers, those whose keys are in the environment
 	@$(BIN)/pytest tests/live -m live $(PYTEST_ARGS)
