@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from signal import SIGINT, SIGQUIT
 from typing import Any, Final
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 import grpc
 import pytest
 from google.rpc import error_details_pb2
@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2
 from tests.edges.errors import reason_of, status_of
 from tests.edges.observed import spec
 from tests.storage.conftest import opened
-from tests.support.accounts import Desk, desk, new_sqlite
+from tests.support.accounts import ENVIRONMENT, Desk, desk, new_sqlite
 from tests.support.postgres import MAX_CONNECTIONS, Postgres, missing, running_postgres
 from tests.support.upstream import Exchange, Pause, Step, hello, upstream
 from trunkline.v1.account_service_pb2 import QueryUsageRequest
@@ -29,6 +29,10 @@ from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline_server.accounts import ledger
+from trunkline_server.accounts.callers import Callers
+from trunkline_server.app_accounts import now_us
+from trunkline_server.core.plans import Caller
+from trunkline_server.core.transactions import MakeTransaction, Storage, T
 from trunkline_server.storage.upgrade import sqlite_path
 
 COST: Final = 9 * 1_000 + 4 * 2_000  # 9 tokens in and 4 out, at 1 and 2 dollars for a million.
@@ -352,3 +356,44 @@ async def test_a_file_that_another_process_writes_to_is_waited_for(tmp_path):
     found.check(reads_fail=False)
     # Reading goes on.
     assert {told.reason for told in found.trickle.of("list")} == {"OK"}
+
+
+# Many at once with one key
+
+
+class Counted:
+    """A storage that counts what is read."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.reads = 0
+
+    async def read(self, make: MakeTransaction[T], **more: bool) -> T:
+        """As the storage does."""
+        self.reads += 1
+        return await self._storage.read(make, **more)
+
+    async def write(self, make: MakeTransaction[T]) -> T:
+        """As the storage does."""
+        return await self._storage.write(make)
+
+
+async def test_a_key_that_many_bring_at_once_is_looked_for_once(tmp_path):
+    url = new_sqlite(tmp_path)
+    async with upstream(hello) as provider, desk(url, provider.url) as found:
+        [(_, authorization)] = await found.new_key("many")
+    async with opened(url) as storage:
+        counted = Counted(storage)
+        pepper = ENVIRONMENT["PEPPER"].encode()
+        callers = Callers(static=(), plans={}, storage=counted, pepper=pepper, now_us=now_us)
+        asking = [asyncio.create_task(callers.authenticate(authorization)) for _ in range(50)]
+        await asyncio.sleep(0)
+
+        asking[0].cancel()  # It is the one that began to look.
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+
+        await callers.close()
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    answered = [outcome for outcome in outcomes if isinstance(outcome, Caller)]
+    assert [caller.organization for caller in answered] == ["many"] * 49
+    assert counted.reads == 1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 

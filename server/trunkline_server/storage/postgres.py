@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 import structlog
 
 from trunkline_server.core.errors import StorageUnavailable

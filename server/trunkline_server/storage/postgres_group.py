@@ -8,7 +8,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, Final
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 from trunkline_server.core.errors import StorageUnavailable
 from trunkline_server.core.transactions import MakeTransaction

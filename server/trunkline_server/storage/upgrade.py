@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 CONNECT_S: Final = 5.0
 CHECK_S: Final = 10.0

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from trunkline.v1.catalog_service_pb2 import (
     Availability,
@@ -16,12 +16,10 @@ from trunkline.v1.catalog_service_pb2 import (
 )
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.candidate import Candidate
-from trunkline_server.core.errors import InvalidRequest, ModelNotFound
+from trunkline_server.core.errors import ModelNotFound
 from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.call import Calls, Context, answer_unary
-
-DEFAULT_PAGE: Final = 100
-MAX_PAGE: Final = 1000
+from trunkline_server.edges.grpc.pages import page_size_of, start_of
 
 
 class NamedRoute(Protocol):
@@ -68,10 +66,8 @@ class CatalogServicer:
         call = self._calls.read("ListModels", context)
         async with answer_unary(context, call):
             await self._completions.enter(call, Scope.COMPLETE)
-            if request.page_size < 0:
-                raise InvalidRequest("page_size", "0 or more")
-            start = _start(request.page_token)
-            size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+            size = page_size_of(request.page_size)
+            start = start_of(request.page_token)
             models = self._all()
             page = models[start : start + size]
             token = str(start + size) if start + size < len(models) else ""
@@ -143,11 +139,3 @@ def _route(route: NamedRoute) -> Model:
         description=route.description,
         availability=Availability.AVAILABILITY_AVAILABLE,
     )
-
-
-def _start(token: str) -> int:
-    if not token:
-        return 0
-    if not token.isascii() or not token.isdigit() or len(token) > 9:
-        raise InvalidRequest("page_token", "is none of ours")
-    return int(token)
