@@ -3,7 +3,9 @@
 import asyncio
 import ctypes
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,7 +19,17 @@ from tests.accounts.crash.lives import CLIENT_KEY, STOP_S, Life, configure, spaw
 from tests.accounts.crash.load import HELD, UNARY, Ask, Callers, Seen, calling
 from tests.accounts.crash.meter import STREAM, Meter, metering
 from tests.faults.waiting import until
+from tests.storage.conftest import opened
 from tests.support.accounts import new_sqlite
+from trunkline_server.core.errors import StorageUnavailable
+from trunkline_server.core.transactions import (
+    MakeTransaction,
+    Row,
+    Statement,
+    Transaction,
+    Value,
+)
+from trunkline_server.storage.progress import left_behind, read
 
 UNAVAILABLE: Final = grpc.StatusCode.UNAVAILABLE
 SIZE: Final = b"size=8m"
@@ -178,3 +190,65 @@ async def test_a_service_killed_on_a_full_disk_is_whole_when_there_is_room(
         assert late.code is UNAVAILABLE
         assert inspector.totals["tokens charged"] == HELD_TOKENS
         await spawning.kill(life)
+
+
+# As many as the file has slots, each of which is written to for the first time.
+NOTES: Final = """
+import sys
+from pathlib import Path
+from trunkline_server.storage.progress import Progress
+progress = Progress(Path(sys.argv[1]), "owner", 2_000)
+progress.open()
+print("open", flush=True)
+sys.stdin.readline()
+for n in range(2_000):
+    slot = progress.take(f"cmpl_{n}")
+    progress.answers(slot, f"cmpl_{n}", "a", "m", (1, 2, None))
+    progress.count(slot, 0, 0, n)
+print("noted", flush=True)
+"""
+
+
+def test_how_far_requests_are_is_noted_on_a_full_disk_too(disk: Path) -> None:
+    noting = subprocess.Popen(
+        [sys.executable, "-c", NOTES, str(disk)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert noting.stdout is not None
+    assert noting.stdout.readline() == "open\n"
+    fill(disk)
+
+    said, _ = noting.communicate("\n", timeout=STOP_S)
+
+    assert (said, noting.returncode) == ("noted\n", 0)
+    (left,) = left_behind(disk)
+    assert read(left)["cmpl_1999"].output_chars == 1_999
+
+
+def one(sql: str, *values: Value) -> MakeTransaction[Sequence[Row]]:
+    """A transaction of one statement."""
+
+    def run() -> Transaction[Sequence[Row]]:
+        return (yield Statement(sql, values))
+
+    return run
+
+
+async def test_a_statement_that_finds_no_room_holds_up_nobody(tmp_path: Path) -> None:
+    note = "INSERT INTO generations (name, value) VALUES ($1, 1)"
+    async with opened(new_sqlite(tmp_path)) as storage:
+        await storage.write(one("PRAGMA max_page_count = 1"))
+
+        # SQLite ends the transaction of a statement that finds no room, not the statement alone.
+        refused = await asyncio.gather(
+            *(storage.write(one(note, f"{n}" * 1_000_000)) for n in range(3)),
+            return_exceptions=True,
+        )
+
+        await storage.write(one("PRAGMA max_page_count = 1000000"))
+        await storage.write(one(note, "small"))
+        found = await storage.read(one("SELECT name FROM generations WHERE value = 1"))
+    assert [type(each) for each in refused] == [StorageUnavailable] * 3
+    assert [tuple(row) for row in found] == [("small",)]
