@@ -43,6 +43,7 @@ from trunkline.v1.completion_service_pb2 import (
     PreviewRouteRequest,
 )
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline_server.accounts import access
 from trunkline_server.core.validation import MAX_REQUEST_BYTES
 from trunkline_server.edges.rest.app import Dialect, RestApp
 from trunkline_server.edges.rest.http import Limits
@@ -543,6 +544,23 @@ async def test_a_place_is_free_again_however_a_request_ended(tmp_path):
     assert second.missing == []
     assert other.outcome == "OK"  # An organisation of its own.
     assert [after_cancel.outcome, after_loss.outcome, after_http_loss.outcome] == ["OK"] * 3
+
+
+async def test_a_place_is_kept_for_as_long_as_its_request_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(access, "LEASE_S", 0.4)
+    monkeypatch.setattr(access, "RENEW_S", 0.1)
+    async with house(tmp_path, hanging) as found:
+        key = await found.key("one")
+        request = CompleteUnaryRequest(spec=spec("m", text="end"))
+        first = await begun(found, key)
+
+        await asyncio.sleep(1.0)
+        second = await over_grpc(found.stub.CompleteUnary(request, metadata=key))
+        first.cancel()
+        third = await once_free(found, key)
+
+    assert second.outcome == "CONCURRENCY_EXHAUSTED"
+    assert third.outcome == "OK"
 
 
 async def test_a_request_without_a_place_costs_nothing(tmp_path):

@@ -26,8 +26,11 @@ TOKENS: Final = "tokens"
 MINUTE_S: Final = 60
 # Of a rate: the first in which a whole number of requests comes, so that slow rates are exact too.
 WINDOWS_S: Final = (1, MINUTE_S, 3_600)
-LEASE_SPARE_S: Final = 60.0  # Beyond the longest that a completion may take.
+LEASE_S: Final = 30.0  # After that long, the place of a process that was killed is free again.
+RENEW_S: Final = 10.0
+RENEWED_AT_ONCE: Final = 128
 CONCURRENCY_RETRY_S: Final = 1.0
+ANY_NUMBER: Final = 1_000_000_000
 
 Headers = list[tuple[str, str]]
 
@@ -67,7 +70,7 @@ class Pass:
             used_tokens: None where nothing is known.
         """
         if self.bucket:
-            self.access.spawn(self.access.limiter.release(self.bucket, self.holder))
+            self.access.give_back(self.bucket, self.holder)
             self.bucket = ""
         if self.tokens is not None and used_tokens is not None:
             more = used_tokens - self.tokens.cost
@@ -85,6 +88,8 @@ class Access:
         self._anonymous = plans.get(ANONYMOUS) or Plan(ANONYMOUS)
         self._limits: dict[str, _Limits] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[str, str] = {}  # Buckets, by who holds a place in them.
+        self._keeper: asyncio.Task[None] | None = None
 
     async def enter(
         self, authorization: str, peer: Callable[[], str], scope: Scope, headers: Headers
@@ -148,23 +153,50 @@ class Access:
         if plan.concurrency is None:
             return Pass(caller, self, by_tokens)
         bucket = f"{subject}:running"
-        seconds = plan.max_deadline_s + LEASE_SPARE_S
         is_given = False
         try:
-            is_given = await self.limiter.lease(bucket, plan.concurrency, holder, seconds)
+            is_given = await self.limiter.lease(bucket, plan.concurrency, holder, LEASE_S)
         finally:
             if not is_given:  # Refused or cancelled: it costs nothing.
                 for demand in demands:
                     self.spawn(self.limiter.shift(demand, -demand.cost))
         if not is_given:
             raise ConcurrencyExhausted(retry_after_s=CONCURRENCY_RETRY_S)
+        self._held[holder] = bucket
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
         return Pass(caller, self, by_tokens, bucket, holder)
 
     async def close(self) -> None:
         """Wait for what is being given back."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         await self.limiter.close()
+
+    def give_back(self, bucket: str, holder: str) -> None:
+        """A completion has ended: somebody else may have its place."""
+        self._held.pop(holder, None)
+        self.spawn(self.limiter.release(bucket, holder))
+
+    async def _keep(self) -> None:
+        """Renew the leases of all that still runs."""
+        while self._held:
+            await asyncio.sleep(RENEW_S)
+            held = list(self._held.items())
+            for start in range(0, len(held), RENEWED_AT_ONCE):
+                some = held[start : start + RENEWED_AT_ONCE]
+                await asyncio.gather(*(self._renew(bucket, holder) for holder, bucket in some))
+
+    async def _renew(self, bucket: str, holder: str) -> None:
+        if await self.limiter.renew(bucket, holder, LEASE_S) or holder not in self._held:
+            return
+        # This process was held up for so long that the lease expired. It still runs, so it counts, whatever the limit.
+        await self.limiter.lease(bucket, ANY_NUMBER, holder, LEASE_S)
+        if holder not in self._held:
+            await self.limiter.release(bucket, holder)
 
     def spawn(self, what: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for, such as a caller that is on its way out."""
