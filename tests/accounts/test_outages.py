@@ -35,6 +35,8 @@ from trunkline_server.core.plans import Caller
 from trunkline_server.core.transactions import MakeTransaction, Storage, T
 from trunkline_server.storage.upgrade import sqlite_path
 
+pytestmark = pytest.mark.once
+
 COST: Final = 9 * 1_000 + 4 * 2_000  # 9 tokens in and 4 out, at 1 and 2 dollars for a million.
 PLENTY: Final = 10_000_000_000
 EVERY_S: Final = 0.05

@@ -31,7 +31,9 @@ from trunkline.v1.catalog_service_pb2 import ListModelsRequest
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
-from trunkline_server.accounts import books, ledger
+from trunkline_server.accounts import access, books, ledger
+
+pytestmark = pytest.mark.once
 
 START_S: Final = 60.0
 LIMIT_S: Final = 30.0
@@ -43,6 +45,7 @@ REDIS_S: Final = 0.06  # The longest that a request waits for Redis.
 LAG_S: Final = 0.3  # By which this machine may be late.
 CALLERS: Final = 8
 PLANS: Final = [
+    {"id": "one", "concurrency": 1},
     {"id": "prepaid", "prepaid": True},
     {"id": "limited", "requests_per_second": PER_SECOND, "burst": BURST},
 ]
@@ -562,6 +565,40 @@ async def test_the_other_settles_it_in_the_time_that_is_promised(postgres_url, t
     # Those that were under way when it died are charged what is known of them, and no more than one holds.
     assert told * COST < charged < served * 100 * COST
     assert await problems(postgres_url) == []
+
+
+@pytest.mark.slow
+async def test_a_place_that_a_killed_one_held_is_free_after_a_while(postgres_url, tmp_path):
+    with (
+        Backend() as backend,
+        redis_server() as redis,
+        replicas(2, tmp_path, postgres_url, backend.url, redis_url=redis.url, replicas=2) as [
+            victim,
+            survivor,
+        ],
+    ):
+        async with clients(victim.grpc_address, survivor.grpc_address) as found:
+            key = await found.desk(1).new_key("places", plan="one")
+            time = asyncio.get_running_loop().time
+            with backend.closed():
+                running = asyncio.create_task(
+                    outcome(found.stubs[0].CompleteUnary(completion(), metadata=key))
+                )
+                await until(lambda: backend.asked > 0)
+                await asyncio.sleep(access.LEASE_S + 1)  # It is renewed.
+                during = await reason(found.stubs[1].CompleteUnary(completion(), metadata=key))
+                victim.kill()
+                killed_s = time()
+            assert await running == "UNAVAILABLE"
+            async with asyncio.timeout(2 * access.LEASE_S):
+                ended = ""
+                while ended != "OK":
+                    await asyncio.sleep(0.2)
+                    asked = found.stubs[1].CompleteUnary(completion(), metadata=key)
+                    ended = await reason(asked)
+            free_s = time() - killed_s
+    assert during == "CONCURRENCY_EXHAUSTED"
+    assert free_s < access.LEASE_S + LAG_S
 
 
 @pytest.fixture
