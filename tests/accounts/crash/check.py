@@ -107,12 +107,15 @@ class Inspector:
             problems = await storage.read(lambda: ledger.problems(is_deep=True))
             rows = [Row(*row) for row in await storage.read(lambda: _select(ROWS))]
             balance = await storage.read(lambda: ledger.balance("acme"))
-        assert problems == []
-        assert [row for row in rows if row.state == State.OPEN] == []
+        assert problems == [], problems
+        left = [row for row in rows if row.state == State.OPEN]
+        assert left == [], left
         now = {row.id: row for row in rows}
-        assert {id_: now.get(id_) for id_ in self._ended} == self._ended
+        changed = {id_: now.get(id_) for id_, row in self._ended.items() if now.get(id_) != row}
+        assert changed == {}, (changed, [self._ended[id_] for id_ in changed])
         self._ended = now
-        assert [row for row in rows if not row.charged == row.cost == row.price] == []
+        wrong = [row for row in rows if not row.charged == row.cost == row.price]
+        assert wrong == [], wrong
         charged = sum(row.charged for row in rows)
         assert (balance.available, balance.held) == (self.granted - charged, 0)
 

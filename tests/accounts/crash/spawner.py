@@ -8,6 +8,7 @@ so do they all.
 import os
 import signal
 import sys
+import traceback
 
 from trunkline_server.cli import main
 
@@ -21,6 +22,8 @@ def serve(config: str, log: str) -> None:
         for number, file in enumerate((nothing, said, said)):
             os.dup2(file, number)
         code = main(["serve", "--config", config])
+    except BaseException:  # noqa: BLE001 - as the interpreter does with a program
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
