@@ -384,12 +384,12 @@ class Model:
         if step.operation_id and operation in self.operations:
             kind, amount, entry = self.operations[operation]
             return _one(entry if (kind, amount) == (step.kind, step.amount) else CONFLICT)
-        available = self._available(step.organization)
-        if available + step.amount < 0:
+        account = self.accounts.get(step.organization, _Account())
+        if account.available + step.amount < 0:
             return _one("InsufficientCredits")
-        if available + step.amount > MAX_NANOS:
+        if account.available + account.held + step.amount > MAX_NANOS:
             return _one("InvalidRequest")
-        account = self.accounts.setdefault(step.organization, _Account())
+        self.accounts[step.organization] = account
         account.available += step.amount
         number, balance = account.enter(step.kind, COUNTERS[step.kind], step.amount, "")
         entry = ("entry", number, step.kind, step.amount, balance)

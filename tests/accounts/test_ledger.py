@@ -941,6 +941,23 @@ async def test_what_a_dead_process_held_is_given_back_though_the_clock_was_set_b
     assert (balance.available, balance.held) == (10_000, 0)
 
 
+async def test_what_a_full_account_gets_back_does_not_keep_it_from_giving(url):
+    steps = (
+        replace(GRANT, amount=MAX_NANOS),
+        REQUEST,
+        replace(GRANT, amount=REQUEST.amount, operation_id="beyond"),
+        Void(REQUEST, STARTS_US + 3),
+        replace(GRANT, kind=LedgerKind.LEDGER_KIND_ADJUSTMENT, amount=-1, operation_id="less"),
+    )
+    async with opened(url) as storage:
+        world = World(storage)
+        for step in steps:
+            await world.take((step,))
+        balance = await storage.read(lambda: ledger.balance("acme"))
+
+    assert balance.available == MAX_NANOS - 1
+
+
 async def test_the_key_of_a_request_whose_process_died_may_be_run_again(url):
     again = replace(REQUEST, id="r2", at_us=STARTS_US + 20)
     async with opened(url) as storage:

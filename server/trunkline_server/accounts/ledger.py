@@ -369,7 +369,7 @@ _MAKE_ACCOUNT: Final = (
 )
 _ADJUST: Final = (
     "UPDATE accounts SET available = available + $2, entries = entries + 1, updated_at = $3"
-    " WHERE organization = $1 AND available + $2 >= 0 AND available + $2 <= $4"
+    " WHERE organization = $1 AND available + $2 >= 0 AND available + held + $2 <= $4"
     " RETURNING entries, available + held"
 )
 
