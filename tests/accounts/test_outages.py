@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from random import Random
 from signal import SIGINT, SIGQUIT
 from typing import Any, Final
 
@@ -29,8 +30,10 @@ from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline_server.accounts import ledger
-from trunkline_server.accounts.callers import Callers
+from trunkline_server.accounts.callers import MAX_LOOKS, Callers
+from trunkline_server.accounts.keys import mint
 from trunkline_server.app_accounts import now_us
+from trunkline_server.core.errors import InvalidApiKey
 from trunkline_server.core.plans import Caller
 from trunkline_server.core.transactions import MakeTransaction, Storage, T
 from trunkline_server.storage.upgrade import sqlite_path
@@ -369,11 +372,18 @@ class Counted:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.reads = 0
+        self.running = 0
+        self.most_running = 0
 
     async def read(self, make: MakeTransaction[T], **more: bool) -> T:
         """As the storage does."""
         self.reads += 1
-        return await self._storage.read(make, **more)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self._storage.read(make, **more)
+        finally:
+            self.running -= 1
 
     async def write(self, make: MakeTransaction[T]) -> T:
         """As the storage does."""
@@ -399,3 +409,19 @@ async def test_a_key_that_many_bring_at_once_is_looked_for_once(tmp_path):
     answered = [outcome for outcome in outcomes if isinstance(outcome, Caller)]
     assert [caller.organization for caller in answered] == ["many"] * 49
     assert counted.reads == 1
+
+
+async def test_guesses_leave_room_for_those_who_ask_for_changes(tmp_path):
+    guesses = [str(mint("live", Random(number).randrange)) for number in range(200)]
+    async with opened(new_sqlite(tmp_path)) as storage:
+        counted = Counted(storage)
+        callers = Callers(static=(), plans={}, storage=counted, pepper=b"p" * 43, now_us=now_us)
+
+        outcomes = await asyncio.gather(
+            *(callers.authenticate(f"Bearer {guess}") for guess in guesses), return_exceptions=True
+        )
+
+        await callers.close()
+    assert {type(outcome) for outcome in outcomes} == {InvalidApiKey}
+    assert counted.reads == len(guesses)
+    assert counted.most_running == MAX_LOOKS

@@ -34,6 +34,8 @@ MAX_REMEMBERED: Final = 50_000
 MAX_REFUSED: Final = 10_000  # Of wrong keys; beside the good ones, which guesses can't push out.
 MAX_AUTHORIZATION_CHARS: Final = 4096
 SHARED_S: Final = 0.25  # Who comes so soon after a look for the same key began waits for that one.
+MAX_LOOKS: Final = 16  # At a time, so that guesses don't stand in the way of asking for changes.
+TURN_S: Final = 1.0  # Who waits that long for a turn is told to come back.
 TOUCH_S: Final = 30.0  # When a key was last used is written this often.
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -104,6 +106,7 @@ class Callers:
         self._known: dict[bytes, _Known] = {}
         self._refused: set[bytes] = set()
         self._looks: dict[bytes, _Look] = {}
+        self._turns = asyncio.Semaphore(MAX_LOOKS)
         self._used: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -170,7 +173,7 @@ class Callers:
         loop = asyncio.get_running_loop()
         look = self._looks.get(digest)
         if look is None or look.began_s + SHARED_S < loop.time():
-            task = loop.create_task(self._find(storage, token, digest))
+            task = loop.create_task(self._look(storage, token, digest))
             look = self._looks[digest] = _Look(loop.time(), task)
             task.add_done_callback(partial(self._looked, digest))
         # A caller who leaves does not end it for the others.
@@ -182,6 +185,17 @@ class Callers:
             del self._looks[digest]
         if not task.cancelled():
             task.exception()  # So that nothing is logged where everyone has left.
+
+    async def _look(self, storage: Storage, token: Token, digest: bytes) -> _Known | None:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise StorageUnavailable(retry_after_s=TURN_S) from error
+        try:
+            return await self._find(storage, token, digest)
+        finally:
+            self._turns.release()
 
     async def _find(self, storage: Storage, token: Token, digest: bytes) -> _Known | None:
         started_s = asyncio.get_running_loop().time()
