@@ -23,6 +23,7 @@ GRANT: Final = 10**12
 HELD_STREAMS: Final = 3
 HELD_TOKENS: Final = 7
 AGAIN: Final = 24  # Keys that are asked again after a kill.
+MIN_LOAD_S: Final = 0.1  # Until what the held streams got is noted as well.
 MAX_LOAD_S: Final = 0.5
 MAX_START_S: Final = 0.6
 SHORT_KILLS: Final = 6
@@ -80,7 +81,7 @@ class Lives:
             held = [Ask(f"{name}-held-{n}", HELD, HELD_TOKENS) for n in range(HELD_STREAMS)]
             asked += [asyncio.create_task(callers.ask(ask)) for ask in held]
             await until(lambda: _is_busy(callers), "answers, and streams that have all they get")
-            await asyncio.sleep(random.uniform(0.0, MAX_LOAD_S))
+            await asyncio.sleep(random.uniform(MIN_LOAD_S, MAX_LOAD_S))
             self._meter.cut()
             await self._spawner.kill(life)
             self.kills["working"] += 1
