@@ -29,7 +29,7 @@ from trunkline_server.config import (
     Settings,
     secret,
 )
-from trunkline_server.core.errors import TrunklineError
+from trunkline_server.core.errors import StorageUnavailable, TrunklineError
 from trunkline_server.core.limits import Limiter
 from trunkline_server.core.plans import ANONYMOUS, DEFAULT, Caller, Plan, Scope
 from trunkline_server.core.pressure import Criticality
@@ -270,8 +270,13 @@ class Accounts:
             await self.storage.start()
         except UnusableDatabase as error:
             raise ConfigError([f"accounts: {error}"]) from error
-        self._progress.open()
-        await self.books.start()
+        try:
+            self._progress.open()
+            await self.books.start()
+        except OSError as error:
+            raise ConfigError([f"accounts.progress_dir: {error.strerror}"]) from error
+        except StorageUnavailable as error:
+            raise ConfigError(["accounts: the database can't be written to"]) from error
         for file in self._left_behind:
             file.unlink(missing_ok=True)
         self.callers.start()

@@ -300,3 +300,27 @@ def test_a_frozen_server_is_given_up(postgres, monkeypatch):
     finally:
         postgres.thaw()
     assert upgrade(url)
+
+
+def test_a_file_whose_writer_was_killed_in_the_middle_can_be_looked_at(tmp_path, revisions):
+    url = f"sqlite:{tmp_path / 'x.db'}"
+    upgrade(url)
+    # A transaction that has begun to write to the file itself, and never ends.
+    killed = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA journal_mode = DELETE")
+db.execute("PRAGMA cache_size = 1")
+db.execute("BEGIN IMMEDIATE")
+db.execute("CREATE TABLE half AS WITH RECURSIVE n(i) AS"
+           " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT i, hex(randomblob(200)) AS x FROM n")
+os.kill(os.getpid(), 9)
+"""
+    path = sqlite_path(url)
+    assert path is not None
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
+    assert path.with_name(f"{path.name}-journal").exists()
+
+    assert pending(url) == []
+
+    assert ("half",) not in run(url, "SELECT name FROM sqlite_master")

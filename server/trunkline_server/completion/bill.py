@@ -270,7 +270,7 @@ class Billing:
             now_us,
             caller.plan.is_prepaid,
             self._budgets.claims(organization, caller.project, caller.key_id, now_us),
-            tokens,
+            size_bytes // CHARS_PER_TOKEN,
             first.price.input_nanos,
             first.price.output_nanos,
             first.price.cached_input_nanos,

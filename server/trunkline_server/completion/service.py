@@ -290,9 +290,11 @@ class Completions:
                                     batch = report.opening(hops[-1], batch)
                             if buffers_calls:
                                 batch = [e for e in batch if not e.HasField("tool_call_delta")]
+                            # Before it is passed on: what a caller has seen is charged, whatever happens next.
+                            is_outgrown = bill is not None and bill.is_outgrown(hops[-1])
                             if unary is None and batch:
                                 yield batch
-                            if bill is None or not bill.is_outgrown(hops[-1]):
+                            if bill is None or not is_outgrown:
                                 continue
                             if not await bill.extend():
                                 ended = _end_for_lack_of_credits(hops[-1], turns)

@@ -159,6 +159,13 @@ def _upgrade_sqlite(path: Path, steps: Path) -> list[str]:
 def _read_sqlite(path: Path) -> str | None:
     if not path.exists():
         return None
+    if path.with_name(f"{path.name}-journal").exists():
+        # Whoever wrote it was killed: only who may write can take it back.
+        with (
+            _alone(path),
+            closing(sqlite3.connect(path, timeout=FILE_S, isolation_level=None)) as db,
+        ):
+            return _revision(db)
     url = f"file:{quote(str(path))}?mode=ro"  # A server may use it meanwhile: nothing is written or checkpointed.
     with closing(sqlite3.connect(url, uri=True, timeout=FILE_S, isolation_level=None)) as db:
         return _revision(db)

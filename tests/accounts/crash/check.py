@@ -172,8 +172,7 @@ def judged(
     cut_tokens = max((each.tokens for each in seen if each.completion is None), default=0)
     most_tokens = max((row.output_tokens for row in rows), default=0)
     cut = [row for row in others if row.reason == ABANDONED]
-    # Nothing was on its way; but the service passes a batch on before it notes it, so the very last one may be missing.
-    is_quiet = ask.kind == HELD or (ask.kind == HANG and not cut)
+    is_quiet = ask.kind in (HANG, HELD)  # Nothing was on its way.
     if is_quiet and cut_tokens == ask.tokens and terms.has_progress:
         assert charged == sent, told
     return Counter(
