@@ -115,7 +115,8 @@ class Bill:
         blocks = int((self._chars - self._limit_chars) // block_chars) + 1
         self._limit_chars += blocks * block_chars
         try:
-            return not self._step or await self._tab.extend(blocks * self._step)
+            amount = min(MAX_NANOS, blocks * self._step)
+            return not amount or await self._tab.extend(amount)
         except StorageUnavailable:
             return True
 
@@ -266,7 +267,7 @@ class Billing:
             request_id,
             Payer(organization, caller.project, caller.key_id),
             self._books.owner,
-            min(MAX_NANOS, _worst(candidates, tokens, output_tokens(spec))),
+            _worst(candidates, tokens, output_tokens(spec)),
             now_us,
             caller.plan.is_prepaid,
             self._budgets.claims(organization, caller.project, caller.key_id, now_us),
@@ -306,7 +307,7 @@ def _worst(candidates: Sequence[Candidate], input_tokens: int, output_tokens: in
             cost = input_tokens * price.input_nanos + output_tokens * price.output_nanos
             if cost > worst:
                 worst = cost
-    return -(-worst // TOKENS_PER_PRICE)
+    return min(MAX_NANOS, -(-worst // TOKENS_PER_PRICE))
 
 
 def _storable(text: str) -> str:

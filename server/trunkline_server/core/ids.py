@@ -2,6 +2,7 @@
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32, as ULIDs use it.
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+_LOW = (1 << 60) - 1
 
 
 def ulid(milliseconds: int, entropy: bytes) -> str:
@@ -14,10 +15,10 @@ def ulid(milliseconds: int, entropy: bytes) -> str:
     Source: https://github.com/ulid/spec
     """
     value = (milliseconds << 80) | int.from_bytes(entropy, "big")
-    pairs = _PAIRS
-    return "".join(
-        [
-            pairs[(value >> shift) & 1023]
-            for shift in (120, 110, 100, 90, 80, 70, 60, 50, 40, 30, 20, 10, 0)
-        ]
+    # Two halves, which fit machine words, and no loop: each request has two of these.
+    high, low, two = value >> 60, value & _LOW, _PAIRS
+    return (
+        f"{two[high >> 60]}{two[high >> 50 & 1023]}{two[high >> 40 & 1023]}{two[high >> 30 & 1023]}"
+        f"{two[high >> 20 & 1023]}{two[high >> 10 & 1023]}{two[high & 1023]}{two[low >> 50]}"
+        f"{two[low >> 40 & 1023]}{two[low >> 30 & 1023]}{two[low >> 20 & 1023]}{two[low >> 10 & 1023]}{two[low & 1023]}"
     )

@@ -32,6 +32,10 @@ from trunkline_server.providers.translator import (
     text_of,
 )
 
+# By their values: an enum's name is looked up anew each time.
+USER: Final = Role.ROLE_USER
+ASSISTANT: Final = Role.ROLE_ASSISTANT
+TOOL: Final = Role.ROLE_TOOL
 EFFORT_WORDS: Final[Mapping[ReasoningEffort.ValueType, str]] = {
     ReasoningEffort.REASONING_EFFORT_NONE: "none",
     ReasoningEffort.REASONING_EFFORT_MINIMAL: "minimal",
@@ -239,11 +243,11 @@ class _Request:
             messages.append({"role": system_role, "content": spec.system_prompt})
         for message in spec.messages:
             role = message.role
-            if role == Role.ROLE_USER:
+            if role == USER:
                 messages.append(self._user(message))
-            elif role == Role.ROLE_ASSISTANT:
+            elif role == ASSISTANT:
                 messages.append(self._assistant(message))
-            elif role == Role.ROLE_TOOL:
+            elif role == TOOL:
                 messages.extend(self._results(message))
             else:
                 messages.append({"role": system_role, "content": text_of(message.parts)})

@@ -23,6 +23,9 @@ from trunkline_server.providers.answer import (
 )
 from trunkline_server.wire.sse import MalformedStream, SSEDecoder
 
+OTHER: Final = (
+    FinishReason.FINISH_REASON_OTHER
+)  # By its value: an enum's name is looked up anew each time.
 FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
     "stop": FinishReason.FINISH_REASON_STOP,
     "length": FinishReason.FINISH_REASON_LENGTH,
@@ -274,7 +277,7 @@ class OpenAIDecoder(AnswerDecoder):
         if choice.finish_reason:
             if self._keeps_details:
                 self._hand_over(index)
-            reason = FINISH_REASONS.get(choice.finish_reason, FinishReason.FINISH_REASON_OTHER)
+            reason = FINISH_REASONS.get(choice.finish_reason, OTHER)
             events.finish(index, reason, choice.finish_reason)
 
     def _reasoning(self, index: int, delta: _Delta) -> None:

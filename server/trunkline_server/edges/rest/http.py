@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import grpc
@@ -275,10 +276,16 @@ def error_headers(refused: Refusal) -> Headers:
 def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
     """Response headers from a call's initial metadata: ours only, and not the id, which was known before."""
     return [
-        (name.encode("ascii"), value.encode("ascii", "replace"))
+        (header, value.encode("ascii", "replace"))
         for name, value in metadata
-        if isinstance(value, str) and name.startswith(PASSED_ON)
+        if (header := _header_of(name)) is not None and isinstance(value, str)
     ]
+
+
+@lru_cache(maxsize=256)
+def _header_of(name: str) -> bytes | None:
+    """The header that metadata of this name becomes; None where it stays inside. There are few names."""
+    return name.encode("ascii") if name.startswith(PASSED_ON) else None
 
 
 def head_of(metadata: Iterable[tuple[str, Any]], batch: Iterable[Any]) -> Headers:
