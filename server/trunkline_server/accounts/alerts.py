@@ -84,6 +84,8 @@ class Alerts:
                     await self._try(id_, body, tries, due_us)
             except StorageUnavailable:
                 pass  # Said by whoever waits for the database; it is looked at again soon.
+            except Exception as error:  # noqa: BLE001 - a bug in one alert must not end all others
+                log.error("alerts_failed", error=type(error).__name__)
             await asyncio.sleep(LOOK_S)
 
     async def _try(self, id_: str, body: str, tries: int, due_us: int) -> None:

@@ -76,7 +76,7 @@ class AuditSeal:
                 is_first = False
             except ChainBroken as error:
                 log.error("audit_chain_broken", problem=str(error))
-            except (StorageUnavailable, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - the database, the disk or a bug: the next look may succeed
                 log.warning("audit_not_signed", error=type(error).__name__)
             await asyncio.sleep(LOOK_S)
 

@@ -21,7 +21,7 @@ from trunkline_server.accounts.audit import AuditRecord
 from trunkline_server.accounts.idempotency import Claim, Replay, sweep_keys
 from trunkline_server.accounts.ledger import Hold, OpenRequest, Outcome
 from trunkline_server.core.candidate import Price
-from trunkline_server.core.errors import StorageUnavailable, TrunklineError
+from trunkline_server.core.errors import StorageUnavailable
 from trunkline_server.core.pricing import TOKENS_PER_PRICE
 from trunkline_server.core.progress import Progressed
 from trunkline_server.core.transactions import Storage
@@ -212,8 +212,6 @@ class Books:
     def _ended(self, ending: _Ending) -> None:
         self._open.discard(ending.id)
         self.progress.give_back(ending.slot)
-        if ending.written is not None:
-            ending.written.set()
 
     def _end(self, ending: _Ending) -> None:
         self._endings.append(ending)
@@ -251,6 +249,8 @@ class Books:
                 if isinstance(result, BaseException):
                     # A bug: the row stays open, and a recovery settles it from what it knows itself.
                     log.error("settlement_failed", id=ending.id, error=type(result).__name__)
+                elif ending.written is not None:
+                    ending.written.set()
                 self._ended(ending)
             self._endings.extend(again)
             if not self._endings:
@@ -280,7 +280,7 @@ class Books:
                         log.error("books_unbalanced", problem=problem)
             except StorageUnavailable:
                 continue
-            except TrunklineError as error:
+            except Exception as error:  # noqa: BLE001 - a bug in a check must not end the signs of life
                 log.error("books_not_kept", error=type(error).__name__)
 
     async def _recover_owner(self, owner: str) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from trunkline.v1.completion_pb2 import Completion, Usage
@@ -58,23 +59,29 @@ class Bill:
         "_base_chars",
         "_books",
         "_caller",
+        "_candidates",
         "_chars",
         "_key",
         "_limit_chars",
         "_spec",
-        "_step",
         "_tab",
     )
 
     def __init__(
-        self, books: Books, tab: Tab, caller: Caller, spec: CompletionSpec, key: str, step: int
+        self,
+        books: Books,
+        tab: Tab,
+        caller: Caller,
+        spec: CompletionSpec,
+        key: str,
+        candidates: Sequence[Candidate],
     ) -> None:
         self._books = books
         self._tab = tab
         self._caller = caller
         self._spec = spec
         self._key = key
-        self._step = step  # Nanos of one more block.
+        self._candidates = candidates
         self._base_chars = 0
         self._chars = 0
         is_open = not spec.sampling.HasField("max_output_tokens")
@@ -115,7 +122,7 @@ class Bill:
         blocks = int((self._chars - self._limit_chars) // block_chars) + 1
         self._limit_chars += blocks * block_chars
         try:
-            amount = min(MAX_NANOS, blocks * self._step)
+            amount = _worst(self._candidates, 0, blocks * BLOCK_TOKENS)
             return not amount or await self._tab.extend(amount)
         except StorageUnavailable:
             return True
@@ -227,18 +234,7 @@ class Billing:
             return plan
         if not known:
             raise NoEligibleProvider("no price is known for any model that could answer")
-        return Plan(
-            plan.requested_model,
-            plan.route,
-            plan.resolved_mode,
-            known,
-            plan.excluded,
-            plan.demoted,
-            plan.decision,
-            plan.pinned,
-            plan.recovery,
-            plan.hedges,
-        )
+        return replace(plan, candidates=known)
 
     async def open(
         self,
@@ -289,8 +285,7 @@ class Billing:
         opened = await self._books.open(hold, claim)
         if isinstance(opened, Replay):
             return Completion.FromString(opened.response)
-        step = _worst(candidates, 0, BLOCK_TOKENS)
-        return Bill(self._books, opened, caller, spec, idempotency_key, step)
+        return Bill(self._books, opened, caller, spec, idempotency_key, candidates)
 
 
 def _is_priced(candidate: Candidate) -> bool:

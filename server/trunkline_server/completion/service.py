@@ -332,15 +332,16 @@ class Completions:
                 yield [report.interrupted(hops)]
             raise
         finally:
-            if report is not None:
-                _note(record, hops, report)
-            if bill is not None:
-                bill.settle_later(
-                    report.used(hops) if report is not None else Usage(), hops, record.reason
-                )
-            if entered is not None:
-                entered.leave(record.input_tokens + record.output_tokens if hops else 0)
-            self._upstream.telemetry.record(record, clock())
+            try:
+                if report is not None:
+                    _note(record, hops, report)
+                if bill is not None:
+                    used = report.used(hops) if report is not None else Usage()
+                    bill.settle_later(used, hops, record.reason)
+            finally:  # Whatever becomes of the bill: a place that is not given back is renewed for ever.
+                if entered is not None:
+                    entered.leave(record.input_tokens + record.output_tokens if hops else 0)
+                self._upstream.telemetry.record(record, clock())
 
     def _idempotency_key(self, key: str, call: Call) -> str:
         """The request's key; empty where it has none."""

@@ -128,6 +128,8 @@ Global___ListLedgerEntriesResponse: _TypeAlias = ListLedgerEntriesResponse  # no
 
 @_typing.final
 class QueryUsageRequest(_message.Message):
+    """Of the requests that began from start_time to before end_time. Absent: the calendar month, in UTC, and now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -146,7 +148,7 @@ class QueryUsageRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """provider | model | route | mode | key | end_user | session | day | "label:NAME" """
+        """provider | model | route | mode | key | project | end_user | session | day | "label:NAME" """
 
     def __init__(
         self,
