@@ -32,7 +32,6 @@ REQUESTS = 30
 NOT_CURIOUS = [
     ("x-request-id", "request-0001")
 ]  # Its hash does not make it one of the few that explore.
-UNTAUGHT = {"learn": False}
 COST = OptimizeFor.OPTIMIZE_FOR_COST
 
 
@@ -41,11 +40,12 @@ def after(pause_s: float) -> Callable[[Exchange], list[Step]]:
     return lambda _: [Pause(pause_s), *answer("Hello")]
 
 
-def two(first_url: str, second_url: str) -> dict[str, Any]:
+def two(first_url: str, second_url: str, *, learns: bool = True) -> dict[str, Any]:
     """One model at two providers, equal as far as is known."""
     return {
         "providers": [provider("a", first_url), provider("b", second_url)],
         "models": [model("m", "a"), model("m", "b")],
+        "routing": {"learn": learns},
     }
 
 
@@ -112,7 +112,7 @@ async def test_without_learning_the_order_stays_as_it_was_configured():
     async with (
         upstream(after(0.05)) as slow,
         upstream(hello) as fast,
-        service(**two(slow.url, fast.url), routing=UNTAUGHT) as running,
+        service(**two(slow.url, fast.url, learns=False)) as running,
     ):
         assert set(await ask_streams(running, REQUESTS)) == {"a"}
         assert set(await ask(running, REQUESTS)) == {"a"}
@@ -140,9 +140,8 @@ async def test_a_scoring_run_decides_and_its_id_is_told_everywhere(tmp_path):
     async with (
         upstream(hello) as there,
         service(
-            **two(there.url, there.url),
+            **two(there.url, there.url, learns=False),
             scoring={"file": str(tmp_path / "scores.json")},
-            routing=UNTAUGHT,
         ) as running,
     ):
         english = await preview(running, spec=CompletionSpec(model="m"))
@@ -302,9 +301,8 @@ async def test_the_language_is_recognised_where_the_scores_depend_on_it(tmp_path
     async with (
         upstream(hello) as there,
         service(
-            **two(there.url, there.url),
+            **two(there.url, there.url, learns=False),
             scoring={"file": str(tmp_path / "scores.json")},
-            routing=UNTAUGHT,
         ) as running,
         AsyncClient(running.grpc_address) as client,
     ):
