@@ -135,6 +135,11 @@ async def _play(stage: Stage, fault: Fault, life: Life, callers: Callers, calls:
             has_stopped = True
         if fault.is_kill and seen.code is UNAVAILABLE:
             return
+    if not (fault.is_kill or fault.is_broken_disk):
+        # What the disk refused is written when it is tried again, unless the life ends before.
+        async with asyncio.timeout(STOPS_S):
+            while await callers.held():  # noqa: ASYNC110 - it is another process
+                await asyncio.sleep(0.01)
 
 
 async def survived(stage: Stage, fault: Fault) -> tuple[bool, Inspector]:
