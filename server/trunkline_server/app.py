@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, Recovery
 from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
@@ -33,7 +33,9 @@ from trunkline_server.config import (
     EMBEDDED_NAMES,
     ConfigError,
     ModelSettings,
+    PanelSettings,
     ProviderSettings,
+    RouteSettings,
     ServerSettings,
     Settings,
     is_loopback,
@@ -44,6 +46,7 @@ from trunkline_server.core.candidate import Candidate, Price
 from trunkline_server.core.errors import Overloaded, UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
+from trunkline_server.core.panels import DEFAULT_SIZE, PanelRules
 from trunkline_server.core.pressure import Pressure
 from trunkline_server.edges.grpc.account import AccountServicer
 from trunkline_server.edges.grpc.admin import AdminServicer
@@ -59,6 +62,7 @@ from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.rest.speko import SpekoShim
 from trunkline_server.edges.status import Refusal
+from trunkline_server.embedding.unknown import Unknown
 from trunkline_server.local_model.process import (
     MODEL_ID,
     LocalModel,
@@ -83,6 +87,7 @@ from trunkline_server.providers.token_file import TokenFile
 from trunkline_server.providers.translator import Translator
 from trunkline_server.providers.transport import Endpoint, HttpTransport
 from trunkline_server.routing.catalog import Catalog, Route, Strategy
+from trunkline_server.routing.default_panels import DEFAULT_PANELS, POOR
 from trunkline_server.routing.experience import Experience
 from trunkline_server.routing.language import LanguageDetector
 from trunkline_server.routing.router import Router
@@ -144,23 +149,58 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         _add_provider(parts, provider, settings, environment)
     if settings.local.enabled:
         _add_local(parts, settings)
-    parts.routes = [
-        Route(
-            id=route.id,
-            candidates=tuple(route.candidates),
-            strategy=Strategy(route.strategy),
-            fallbacks=tuple(route.fallbacks),
-            weights=tuple(route.weights),
-            recovery=RECOVERIES[route.recovery],
-            hedges=route.hedge,
-            label=route.label,
-            description=route.description,
-        )
-        for route in settings.routes
-    ]
+    parts.routes = [_route(route) for route in settings.routes]
     _check_routes(settings, parts)
+    parts.routes += _default_panels(settings, parts)
     parts.scoring_run = _scoring_run(settings)
     return parts
+
+
+def _route(route: RouteSettings) -> Route:
+    return Route(
+        id=route.id,
+        candidates=tuple(route.candidates),
+        strategy=Strategy(route.strategy),
+        fallbacks=tuple(route.fallbacks),
+        weights=tuple(route.weights),
+        recovery=RECOVERIES[route.recovery],
+        hedges=route.hedge,
+        label=route.label,
+        description=route.description,
+        plans=None if route.plans is None else frozenset(route.plans),
+        panel=None if route.panel is None else _panel(route, route.panel),
+    )
+
+
+def _panel(route: RouteSettings, panel: PanelSettings) -> PanelRules:
+    size = len(panel.proposers) or panel.size or DEFAULT_SIZE
+    on = POOR if route.escalate_on is None else frozenset(route.escalate_on)
+    return PanelRules(
+        proposers=tuple(panel.proposers),
+        size=size,
+        # Two thirds, which is 2 of 3 and 4 of 6.
+        quorum=panel.quorum or -(-2 * size // 3),
+        grace_share=panel.grace_share,
+        grace_s=panel.grace_s,
+        deadline_s=panel.deadline_s,
+        aggregator=panel.aggregator,
+        critiques=panel.critique,
+        stops_early=panel.early_stop,
+        proposal_tokens=panel.proposal_tokens,
+        optimize_for=OptimizeFor.Value(f"OPTIMIZE_FOR_{panel.optimize_for.upper()}"),
+        escalate_to=route.escalate_to,
+        escalate_on=on,
+        max_escalations=route.max_escalations,
+    )
+
+
+def _default_panels(settings: Settings, parts: Parts) -> list[Route]:
+    """Those whose names nothing else has, where there is anybody to sit on them."""
+    if not settings.routing.default_panels or not parts.candidates:
+        return []
+    taken = {route.id for route in settings.routes}
+    taken |= {name for c in parts.candidates for name in (c.id, *c.aliases)}
+    return [route for route in DEFAULT_PANELS if route.id not in taken]
 
 
 def _scoring_run(settings: Settings) -> ScoringRun | None:
@@ -220,13 +260,15 @@ def _check_routes(settings: Settings, parts: Parts) -> None:
         name for m in settings.models or () for name in (m.id, *m.aliases, f"{m.provider}/{m.id}")
     }
     for route in parts.routes:
-        names = (*route.candidates, *route.fallbacks)
+        names = [*route.candidates, *route.fallbacks]
+        if route.panel is not None:
+            names += [*route.panel.proposers, *filter(None, [route.panel.aggregator])]
         for name in names:
             if not catalog.deployments(name) and name not in configured | EMBEDDED_NAMES:
                 nearest = catalog.nearest(name)
                 hint = f"; did you mean {nearest!r}?" if nearest else ""
                 raise ConfigError([f"routes: {route.id!r} names the unknown model {name!r}{hint}"])
-        if not any(catalog.deployments(name) for name in names):
+        if names and not any(catalog.deployments(name) for name in names):
             parts.missing.append(f"route {route.id}: none of its models is enabled")
 
 
@@ -570,6 +612,8 @@ class Service:
                 random.random,
             ),
             tools=self.parts.tools,
+            similarity=Unknown(),
+            settle_s=self.settings.server.heartbeat_s,
             mint_id=mint_id,
         )
         servicers: dict[str, object] = {

@@ -18,6 +18,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trunkline_server.core.candidate import Capability
+from trunkline_server.core.panels import (
+    DEFAULT_PANEL_IDS,
+    DEFAULT_SIZE,
+    MAX_ESCALATIONS,
+    MAX_PROPOSERS,
+    Trigger,
+)
 from trunkline_server.core.validation import TOOL_NAME
 
 DEFAULT_FILE: Final = "trunkline.toml"
@@ -179,11 +186,27 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
+class PanelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`panel` of `[[routes]]`. Without `proposers` the best `size` of all models propose."""
+
+    proposers: Annotated[list[Name], Meta(max_length=MAX_PROPOSERS)] = []
+    size: Annotated[int, Meta(ge=1, le=MAX_PROPOSERS)] | None = None
+    quorum: Annotated[int, Meta(ge=1, le=MAX_PROPOSERS)] | None = None
+    grace_share: Annotated[float, Meta(ge=0, le=10)] = 0.25
+    grace_s: Annotated[float, Meta(ge=0, le=60)] = 1.5
+    deadline_s: Annotated[float, Meta(ge=0.1, le=300)] = 20.0
+    aggregator: str = ""
+    critique: bool = False
+    early_stop: bool = False
+    proposal_tokens: Annotated[int, Meta(ge=16, le=65_536)] = 4_096
+    optimize_for: Literal["balanced", "accuracy", "latency", "cost"] = "balanced"
+
+
 class RouteSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[[routes]]`"""
 
     id: Name
-    candidates: Annotated[list[Name], Meta(min_length=1, max_length=64)]
+    candidates: Annotated[list[Name], Meta(max_length=64)] = []
     strategy: Literal["ranked", "ordered", "weighted"] = "ranked"
     weights: list[Annotated[float, Meta(ge=0, le=1_000_000)]] = []
     fallbacks: list[Name] = []
@@ -191,6 +214,11 @@ class RouteSettings(Struct, frozen=True, forbid_unknown_fields=True):
     hedge: bool = False
     label: str = ""
     description: str = ""
+    plans: list[Name] | None = None
+    panel: PanelSettings | None = None
+    escalate_to: str = ""
+    escalate_on: list[Trigger] | None = None
+    max_escalations: Annotated[int, Meta(ge=0, le=MAX_ESCALATIONS)] = 1
 
 
 class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -240,6 +268,7 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[routing]`: who is asked first."""
 
     learn: bool = True
+    default_panels: bool = True
     default_language: Annotated[str, Meta(pattern="^([a-z]{2,3})?$")] = ""
 
 
@@ -484,13 +513,38 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
             yield f"routes: {route.id!r} needs a weight above 0"
         elif route.strategy != "weighted" and route.weights:
             yield f"routes: {route.id!r} has weights, which only the strategy 'weighted' uses"
+        yield from _panel_problems(route, settings)
         if settings.models is not None:
-            yield from _references(
-                f"routes: {route.id!r}", [*route.candidates, *route.fallbacks], known
-            )
+            named = [*route.candidates, *route.fallbacks]
+            if route.panel is not None:
+                named += [*route.panel.proposers, *filter(None, [route.panel.aggregator])]
+            yield from _references(f"routes: {route.id!r}", named, known)
     for model in settings.models or ():
         yield from _references(f"models: {model.id!r}", model.fallbacks, known)
     yield from _tool_problems(settings)
+
+
+def _panel_problems(route: RouteSettings, settings: Settings) -> Iterator[str]:
+    panel = route.panel
+    where = f"routes: {route.id!r}"
+    if panel is None:
+        if not route.candidates:
+            yield f"{where} needs candidates, or a panel"
+        if route.escalate_to or route.escalate_on is not None:
+            yield f"{where}: only a panel escalates"
+        return
+    if route.candidates:
+        yield f"{where}: a panel names its proposers, not candidates"
+    if panel.proposers and panel.size is not None and panel.size != len(panel.proposers):
+        yield f"{where}: size is not the number of proposers"
+    size = len(panel.proposers) or panel.size or DEFAULT_SIZE
+    if panel.quorum is not None and panel.quorum > size:
+        yield f"{where}: a quorum of {panel.quorum} of {size} proposers is never reached"
+    panels = {r.id for r in settings.routes if r.panel is not None} | DEFAULT_PANEL_IDS
+    if route.escalate_to == route.id:
+        yield f"{where} can't escalate to itself"
+    elif route.escalate_to and route.escalate_to not in panels:
+        yield f"{where}: escalate_to: {route.escalate_to!r} is no panel"
 
 
 def _tool_problems(settings: Settings) -> Iterator[str]:

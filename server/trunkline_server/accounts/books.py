@@ -58,6 +58,7 @@ class Progress(Protocol):
         provider: str,
         model: str,
         prices: tuple[int | None, int | None, int | None],
+        earlier: tuple[int, int, int | None],
     ) -> None: ...
     def count(
         self, slot: int, input_tokens: int, output_tokens: int, output_chars: int
@@ -337,9 +338,16 @@ def _estimate(request: OpenRequest, progressed: Progressed | None, now_us: int) 
         output_tokens = progressed.output_tokens or -(-progressed.output_chars // CHARS_PER_TOKEN)
         provider, model = progressed.provider, progressed.model
     cost = None
-    if price.input_nanos is not None and price.output_nanos is not None:
+    earlier = Progressed() if progressed is None else progressed
+    if (
+        price.input_nanos is not None
+        and price.output_nanos is not None
+        and earlier.earlier_nanos is not None
+    ):
         total = input_tokens * price.input_nanos + output_tokens * price.output_nanos
-        cost = total // TOKENS_PER_PRICE
+        cost = total // TOKENS_PER_PRICE + earlier.earlier_nanos
+    input_tokens += earlier.earlier_input_tokens
+    output_tokens += earlier.earlier_output_tokens
     return Outcome(
         now_us,
         cost,

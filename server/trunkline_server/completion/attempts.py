@@ -102,6 +102,7 @@ class Try:
         is_open: no outcome has been reported yet.
         is_whole: the answer came to its end.
         output_chars: characters of content, shown or not; known when the attempt was left.
+        message: what the caller is told of it, once it has ended.
     """
 
     candidate: Candidate
@@ -117,6 +118,7 @@ class Try:
     is_open: bool = True
     is_whole: bool = False
     output_chars: int = 0
+    message: Attempt | None = None
 
 
 class Hop:
@@ -141,6 +143,7 @@ class Hop:
         self.number = number
         self.attempts: list[Attempt] = []
         self.records: list[AttemptRecord] = []
+        self.begun: list[Try] = []
         self.shown: list[
             Try
         ] = []  # Those whose content the caller has, or had: in order, the last one serves.
@@ -152,6 +155,7 @@ class Hop:
         self._tried: set[str] = set()
         self._interruption: TrunklineError | None = None
         self._broken_off: Attempt | None = None
+        self._abandoned: list[Try] | None = None
         continues = limits.recovery == CONTINUE and not limits.whole
         self._said = Said() if continues and may_continue(prompt.spec) else None
 
@@ -159,6 +163,24 @@ class Hop:
     def served(self) -> Try:
         """The attempt that gives the answer; only once content has come."""
         return self.shown[-1]
+
+    @property
+    def billed(self) -> list[Try]:
+        """Attempts that are paid for: whose content the caller got. A unary caller gets that of the last one alone."""
+        if self._abandoned is not None:
+            return self._abandoned
+        return self.shown[-1:] if self.limits.whole else self.shown[::-1]
+
+    def abandon(self) -> None:
+        """Nobody wants this turn any more: end at once what is open. Only what had begun to answer is paid for."""
+        if self._abandoned is None:
+            self._abandoned = []
+        for attempt in self.begun:
+            if attempt.is_open:
+                if attempt.answer is not None:
+                    self._abandoned.append(attempt)
+                self._outrun(attempt)
+                self._leave(attempt)
 
     @property
     def _is_continued(self) -> bool:
@@ -353,7 +375,9 @@ class Hop:
         now_s = self._loop.time()
         is_first = candidate.key not in self._retries and not is_hedge
         permit = self.upstream.circuits.begin(candidate, now_s, is_first=is_first)
-        return Try(candidate, permit, now_s, time.time(), is_hedge)
+        attempt = Try(candidate, permit, now_s, time.time(), is_hedge)
+        self.begun.append(attempt)
+        return attempt
 
     async def _until_content(self, attempt: Try) -> None:
         """Open the attempt and read until there is content, or the answer has ended without.
@@ -592,6 +616,7 @@ class Hop:
         )
         if attempt.is_hedge:
             message.hedge = True
+        attempt.message = message
         self.attempts.append(message)
 
     def _nobody_answered(self) -> TrunklineError:

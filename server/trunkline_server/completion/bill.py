@@ -19,6 +19,8 @@ from trunkline_server.accounts.budgets import Budgets
 from trunkline_server.accounts.idempotency import KEPT_US, MAX_RESPONSE_BYTES, Claim, Replay
 from trunkline_server.accounts.ledger import MAX_NANOS, Hold, Outcome, Payer
 from trunkline_server.completion.attempts import Hop
+from trunkline_server.completion.metering import usage_of_hops
+from trunkline_server.completion.panel_prompts import CRITIQUE_TOKENS, FRAME_TOKENS
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import NoEligibleProvider, StorageUnavailable
 from trunkline_server.core.plans import Caller
@@ -33,6 +35,8 @@ BLOCK_TOKENS: Final = 4_096  # Held at a time for an answer without a limit.
 EXTEND_AT: Final = 0.8
 MAX_ID_CHARS: Final = 256
 SALT_BYTES: Final = 16
+UNPRICED: Final = "no price is known for any model that could answer"
+_NOTHING: Final = Usage()
 
 
 def prompt_tokens(size_bytes: int) -> int:
@@ -61,6 +65,7 @@ class Bill:
         "_caller",
         "_candidates",
         "_chars",
+        "_earlier",
         "_key",
         "_limit_chars",
         "_spec",
@@ -84,6 +89,7 @@ class Bill:
         self._candidates = candidates
         self._base_chars = 0
         self._chars = 0
+        self._earlier = Usage()
         is_open = not spec.sampling.HasField("max_output_tokens")
         self._limit_chars = EXTEND_AT * BLOCK_TOKENS * CHARS_PER_TOKEN if is_open else float("inf")
 
@@ -92,26 +98,28 @@ class Bill:
         """Is the answer to be kept for an idempotency key?"""
         return bool(self._key)
 
-    def begins(self, candidate: Candidate) -> None:
-        """Somebody has begun to answer."""
+    def begins(self, hops: Sequence[Hop]) -> None:
+        """Somebody has begun to answer: the last of these."""
+        candidate = hops[-1].served.candidate
         price = candidate.price
+        earlier = self._earlier = usage_of_hops(hops[:-1]) if len(hops) > 1 else _NOTHING
+        nanos = earlier.cost.amount_nanos if earlier.HasField("cost") or len(hops) == 1 else None
         self._books.progress.answers(
             self._tab.slot,
             self._tab.hold.id,
             candidate.provider,
             candidate.id,
             (price.input_nanos, price.output_nanos, price.cached_input_nanos),
+            (earlier.input_tokens, earlier.output_tokens, nanos),
         )
-        self._books.progress.count(self._tab.slot, 0, 0, self._chars)
 
     def is_outgrown(self, hop: Hop) -> bool:
         """Note how far the answer is. Has it nearly used up what is held?"""
         attempt = hop.served
         chars = attempt.answer.output_chars if attempt.answer is not None else attempt.output_chars
-        chars += self._base_chars
-        self._chars = chars
         self._books.progress.count(self._tab.slot, 0, 0, chars)
-        return chars >= self._limit_chars
+        self._chars = chars + self._base_chars
+        return self._chars >= self._limit_chars
 
     async def extend(self) -> bool:
         """Hold as many more blocks as it takes. False: there are no credits for them.
@@ -131,6 +139,12 @@ class Bill:
         """Hold what a further model turn may cost, before it is asked. False: there are no credits for it."""
         self._base_chars += hop.served.output_chars
         amount = _worst(hop.plan.candidates, prompt_tokens(size_bytes), output_tokens(self._spec))
+        return not amount or await self._tab.extend(amount)
+
+    async def widen(self, plan: Plan, size_bytes: int) -> bool:
+        """Hold what a wider panel may cost, before it is asked. False: there are no credits for it."""
+        amount = _worst_of(plan, self._spec, prompt_tokens(size_bytes))
+        self._candidates = plan.candidates
         return not amount or await self._tab.extend(amount)
 
     async def settle(self, usage: Usage, hops: Sequence[Hop], completion: Completion) -> None:
@@ -156,14 +170,19 @@ class Bill:
 
     def _note(self, usage: Usage) -> None:
         """What was used, for who has to settle it if this process does not come to it."""
+        earlier = self._earlier
         self._books.progress.count(
-            self._tab.slot, usage.input_tokens, usage.output_tokens, self._chars
+            self._tab.slot,
+            max(0, usage.input_tokens - earlier.input_tokens),
+            max(0, usage.output_tokens - earlier.output_tokens),
+            0,
         )
 
     def _outcome(
         self, usage: Usage, hops: Sequence[Hop], reason: str, response: bytes | None
     ) -> Outcome:
-        served = next((hop.served for hop in reversed(hops) if hop.shown), None)
+        billed = [attempt for hop in reversed(hops) for attempt in hop.billed]
+        served = billed[0] if billed else None
         hold = self._tab.hold
         if served is None:
             cost: int | None = 0
@@ -229,12 +248,24 @@ class Billing:
         terms = caller.plan
         if not (terms.is_prepaid and terms.refuses_unknown_price):
             return plan
-        known = tuple(c for c in plan.candidates if _is_priced(c))
-        if len(known) == len(plan.candidates):
+        if all(_is_priced(c) for c in plan.candidates):
             return plan
-        if not known:
-            raise NoEligibleProvider("no price is known for any model that could answer")
-        return replace(plan, candidates=known)
+        priced = _priced(plan)
+        panel = plan.panel
+        if panel is None:
+            return priced
+        proposers = [p for p in panel.proposers if any(_is_priced(c) for c in p.candidates)]
+        if not proposers:
+            raise NoEligibleProvider(UNPRICED)
+        return replace(
+            priced,
+            panel=replace(
+                panel,
+                proposers=tuple(_priced(p) for p in proposers),
+                aggregator=_priced(panel.aggregator),
+                quorum=min(panel.quorum, len(proposers)),
+            ),
+        )
 
     async def open(
         self,
@@ -263,7 +294,7 @@ class Billing:
             request_id,
             Payer(organization, caller.project, caller.key_id),
             self._books.owner,
-            _worst(candidates, tokens, output_tokens(spec)),
+            _worst_of(plan, spec, tokens),
             now_us,
             caller.plan.is_prepaid,
             self._budgets.claims(organization, caller.project, caller.key_id, now_us),
@@ -288,6 +319,13 @@ class Billing:
         return Bill(self._books, opened, caller, spec, idempotency_key, candidates)
 
 
+def _priced(plan: Plan) -> Plan:
+    known = tuple(c for c in plan.candidates if _is_priced(c))
+    if not known:
+        raise NoEligibleProvider(UNPRICED)
+    return replace(plan, candidates=known)
+
+
 def _is_priced(candidate: Candidate) -> bool:
     price = candidate.price
     return price.input_nanos is not None and price.output_nanos is not None
@@ -303,6 +341,26 @@ def _worst(candidates: Sequence[Candidate], input_tokens: int, output_tokens: in
             if cost > worst:
                 worst = cost
     return min(MAX_NANOS, -(-worst // TOKENS_PER_PRICE))
+
+
+def _worst_of(plan: Plan, spec: CompletionSpec, tokens: int) -> int:
+    """What all model turns of a plan would cost at most, in nanos, for a prompt of so many tokens."""
+    answer_tokens = output_tokens(spec)
+    panel = plan.panel
+    if panel is None:
+        return _worst(plan.candidates, tokens, answer_tokens)
+    if not panel.mixes:
+        return _worst(panel.proposers[0].candidates, tokens, answer_tokens)
+    rules = panel.rules
+    has_limit = spec.sampling.HasField("max_output_tokens")
+    draft_tokens = min(answer_tokens, rules.proposal_tokens) if has_limit else rules.proposal_tokens
+    read_tokens = tokens + len(panel.proposers) * draft_tokens + FRAME_TOKENS
+    makers = panel.aggregator.candidates
+    total = sum(_worst(proposer.candidates, tokens, draft_tokens) for proposer in panel.proposers)
+    if rules.critiques:
+        total += _worst(makers, read_tokens, CRITIQUE_TOKENS)
+        read_tokens += CRITIQUE_TOKENS
+    return min(MAX_NANOS, total + _worst(makers, read_tokens, answer_tokens))
 
 
 def _storable(text: str) -> str:

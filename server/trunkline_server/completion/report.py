@@ -24,12 +24,13 @@ from trunkline.v1.completion_pb2 import (
 from trunkline.v1.completion_service_pb2 import StreamOptions
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.completion.attempts import Batch, Hop, Try
+from trunkline_server.completion.metering import usage_of_hops
+from trunkline_server.completion.panel import Panel
+from trunkline_server.completion.panel_report import panel_report
 from trunkline_server.completion.turns import Turns
 from trunkline_server.core.attempts import set_duration
 from trunkline_server.core.candidate import Plan
 from trunkline_server.core.fold import Fold, ended
-from trunkline_server.core.pricing import price
-from trunkline_server.core.usage import CHARS_PER_TOKEN, add
 
 OUTRUN: Final = code_pb2.CANCELLED  # The code of an attempt that lost to another one.
 _MESSAGES: Final = ("spec.messages", "messages")
@@ -37,15 +38,22 @@ _MESSAGES: Final = ("spec.messages", "messages")
 FAILED_OVER: Final = RouteReason.ROUTE_REASON_FAILOVER
 SCORED: Final = RouteReason.ROUTE_REASON_SCORED
 REQUESTED: Final = RouteReason.ROUTE_REASON_REQUESTED
+ESCALATED: Final = RouteReason.ROUTE_REASON_ESCALATION
 
 
 class Report:
     """Of one request. Knows a hop from `begin` on, which is when content has come."""
 
     def __init__(
-        self, spec: CompletionSpec, options: StreamOptions, request_id: str, completion_id: str
+        self,
+        spec: CompletionSpec,
+        options: StreamOptions,
+        request_id: str,
+        completion_id: str,
+        panel: Panel | None = None,
     ) -> None:
         self._spec = spec
+        self._panel = panel
         self._options = options
         self._request_id = request_id
         self._completion_id = completion_id
@@ -74,7 +82,10 @@ class Report:
         if len(hop.shown) == 1:
             self._told = 0
         self.served = hop.served
-        self._route = _route(plan, hops)
+        self._route = _route(plan if self._panel is None else self._panel.plan, hops)
+        if self._panel is not None and self._panel.escalation_reason:
+            self._route.escalated = True
+            self._route.reason = ESCALATED
 
     def opening(self, hop: Hop, batch: Batch) -> Batch:
         """The first batch of whoever serves from now on, with what is said before it."""
@@ -100,12 +111,17 @@ class Report:
         turns: Turns | None,
         fold: Fold | None,
         total_s: float,
+        first_token_s: float | None,
     ) -> None:
-        """The whole answer, into an empty message; its content only where it was folded."""
+        """The whole answer, into an empty message; its content only where it was folded.
+
+        Args:
+            total_s, first_token_s: since the request came.
+        """
         hop = hops[-1]
         facts = hop.served.facts
         spec = self._spec
-        usage = self.usage = _usage(hops)
+        usage = self.usage = usage_of_hops(hops)
         completion.id = self._completion_id
         completion.request_id = self._request_id
         completion.create_time.seconds = int(self._created_s)
@@ -118,7 +134,9 @@ class Report:
         completion.usage.MergeFrom(usage)
         for each in hops:
             completion.attempts.extend(each.attempts)
-            completion.warnings.extend(_news(each.served.facts.warnings, completion, each.number))
+            if each.shown:
+                warnings = each.served.facts.warnings
+                completion.warnings.extend(_news(warnings, completion, each.number))
             completion.warnings.extend(each.continued)
         if turns is not None:
             completion.warnings.extend(turns.warnings)
@@ -132,21 +150,22 @@ class Report:
             completion.service_tier = facts.service_tier
         timing = completion.timing
         set_duration(timing.total, total_s)
-        first_token_s = hops[0].shown[0].first_token_s
         if first_token_s is not None:
             set_duration(timing.time_to_first_token, first_token_s)
         _structure(spec, completion)
+        if self._panel is not None:
+            completion.panel.CopyFrom(panel_report(self._panel))
 
     def interrupted(self, hops: Sequence[Hop]) -> CompleteResponse:
         """The last event of a stream that broke off."""
-        usage = self.usage = _usage(hops)
+        usage = self.usage = usage_of_hops(hops)
         attempts = [attempt for hop in hops for attempt in hop.attempts]
         event = StreamInterrupted(route=self._route, usage=usage, attempts=attempts)
         return CompleteResponse(interrupted=event)
 
     def used(self, hops: Sequence[Hop]) -> Usage:
         """What was used so far, by whoever gave content."""
-        return self.usage or _usage(hops)
+        return self.usage or usage_of_hops(hops)
 
 
 def _news(
@@ -201,46 +220,3 @@ def _route(plan: Plan, hops: Sequence[Hop]) -> Route:
         reason=reason,
         scores_run_id=plan.decision.scores_run_id if plan.decision is not None else "",
     )
-
-
-def _usage(hops: Sequence[Hop]) -> Usage:
-    """What all attempts together used whose content the caller got. A unary caller gets that of the last one alone."""
-    total: Usage | None = None
-    for hop in hops:
-        spec = hop.prompt.spec
-        counted = hop.shown[-1:] if hop.limits.whole else hop.shown[::-1]
-        for attempt in counted:
-            usage = _usage_of(spec, attempt)
-            if total is None:
-                total = usage
-            else:
-                add(total, usage)
-    return total or Usage()
-
-
-def _usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
-    """The upstream's counts, or ours where it sent none, and what they cost."""
-    reported = attempt.facts.usage
-    usage = Usage()
-    if reported is not None:
-        usage.CopyFrom(reported)
-    if reported is None or reported.estimated or not attempt.is_whole:
-        # What a provider counted before the end may be of the beginning alone.
-        written_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
-        usage.input_tokens = usage.input_tokens or _estimated_input_tokens(spec)
-        usage.output_tokens = max(usage.output_tokens, written_tokens)
-        usage.total_tokens = usage.input_tokens + usage.output_tokens
-        usage.estimated = True
-    cost = price(usage, attempt.candidate.price)
-    if cost is not None:
-        usage.cost.CopyFrom(cost)
-    return usage
-
-
-def _estimated_input_tokens(spec: CompletionSpec) -> int:
-    chars = len(spec.system_prompt)
-    for message in spec.messages:
-        for part in message.parts:
-            chars += len(part.text) + len(part.tool_call.arguments_json)
-            chars += sum(len(inner.text) for inner in part.tool_result.parts)
-    return -(-chars // CHARS_PER_TOKEN)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse, UsageUpdate
@@ -42,6 +42,7 @@ from trunkline_server.completion.bill import (
 from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.effort import tuned
 from trunkline_server.completion.kept import KeptTurns
+from trunkline_server.completion.panel import NewHop, NewTurns, Panel
 from trunkline_server.completion.replay import forget_messages, replayed
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
@@ -53,21 +54,24 @@ from trunkline_server.core.errors import (
     InvalidRequest,
     NotFound,
     NotSupported,
+    RequestError,
     RouteNotAllowed,
     ServiceError,
     TrunklineError,
 )
 from trunkline_server.core.fold import Fold
 from trunkline_server.core.plans import Caller, Scope
-from trunkline_server.core.ports import Prompt, RequestRecord, Router, Unencodable
+from trunkline_server.core.ports import Prompt, RequestRecord, Router, Similarity, Unencodable
 from trunkline_server.core.tools import ToolContext, Tools
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
 MAX_REQUEST_ID_CHARS: Final = 64
 MAX_STREAM_S: Final = 600.0
 MAX_UNARY_S: Final = 300.0
+SETTLE_EARLY_S: Final = 0.05  # Before the first heartbeat, which may send the head.
 AUTO: Final = "auto"
 REPLAYED: Final = ("idempotent-replayed", "true")
+PANEL_HEADER: Final = "trunkline-panel"  # The panel route that serves, after any escalation.
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
 
 
@@ -107,14 +111,19 @@ class Completions:
         router: Router,
         upstream: Upstream,
         tools: Tools,
+        similarity: Similarity,
+        settle_s: float,
         mint_id: Callable[[], str],
     ) -> None:
+        """Args: settle_s: after so long a stream's head may go out, so a panel's route does not change any more."""
         self.admission = admission
         self._access = access
         self._billing = billing
         self._router = router
         self._upstream = upstream
         self._tools = tools
+        self._similarity = similarity
+        self._settle_s = settle_s
         self._kept = KeptTurns(time.monotonic)
         self._decisions = Decisions()
         self._mint_id = mint_id
@@ -206,6 +215,7 @@ class Completions:
         record.reason = "CANCELLED"  # Until another end is known.
         hops: list[Hop] = []
         turns: Turns | None = None
+        panel: Panel | None = None
         report: Report | None = None
         entered: Pass | None = None
         bill: Bill | None = None
@@ -234,6 +244,7 @@ class Completions:
                     spec, unasked = tuned(spec)
                     box = toolbox(spec, self._tools)
                     plan = self._router.plan(spec, call.request_id, whole=unary is not None)
+                    _check_route(plan, caller, spec)
                     self._decisions.keep(caller.key_id, call.request_id, plan)
                     record.route = plan.route
                     if self._billing is not None and caller.organization:
@@ -258,17 +269,38 @@ class Completions:
                             return
                         bill = opened
                     # answer
-                    report = Report(spec, options, call.request_id, completion_id)
-                    if options.HasField("heartbeat_interval"):
-                        yield [report.started()]
                     new_hop = self._hops(deadline, call, completion_id, unary is not None, unasked)
-                    if box is None:
-                        hops = [new_hop(spec, plan, 0)]
-                        answer = hops[0].batches()
-                    else:
-                        turns = self._turns(box, plan, deadline, new_hop, call, completion_id, bill)
-                        hops = turns.hops
-                        answer = turns.batches()
+                    new_turns = self._turns(box, deadline, call, completion_id, bill)
+                    if plan.panel is not None:
+                        panel = self._panel(
+                            plan=plan,
+                            spec=spec if box is None else box.spec,
+                            deadline=deadline,
+                            new_hop=new_hop,
+                            new_turns=new_turns,
+                            call=call,
+                            caller=caller,
+                            bill=bill,
+                            size_bytes=size_bytes,
+                            settled_at_s=None
+                            if unary is not None
+                            else started_s + _settle_s(options, self._settle_s),
+                            seed=completion_id,
+                        )
+                        hops = panel.hops
+                        answer = panel.batches()
+                    report = Report(spec, options, call.request_id, completion_id, panel)
+                    if options.HasField("heartbeat_interval") and panel is None:
+                        # A panel's head tells the route that serves: it waits for the first heartbeat.
+                        yield [report.started()]
+                    if panel is None:
+                        turns = new_turns(spec, plan, new_hop)
+                        if turns is None:
+                            hops = [new_hop(spec, plan, 0)]
+                            answer = hops[0].batches()
+                        else:
+                            hops = turns.hops
+                            answer = turns.batches()
                     buffers_calls = options.buffer_tool_arguments
                     keeps = bill is not None and bill.has_key
                     folds = unary is not None or options.include_final_messages or keeps
@@ -283,7 +315,9 @@ class Completions:
                             if is_opening:
                                 report.begin(plan, hops)
                                 if bill is not None:
-                                    bill.begins(hops[-1].served.candidate)
+                                    bill.begins(hops)
+                                if panel is not None:
+                                    record.route = panel.plan.route
                                 if record.time_to_first_token_s is None:
                                     record.time_to_first_token_s = clock() - started_s
                                 if unary is None:
@@ -297,6 +331,7 @@ class Completions:
                             if bill is None or not is_outgrown:
                                 continue
                             if not await bill.extend():
+                                turns = turns if panel is None else panel.turns
                                 ended = _end_for_lack_of_credits(hops[-1], turns)
                                 if unary is None:
                                     yield ended
@@ -304,7 +339,11 @@ class Completions:
                     # settle
                     last = CompleteResponse()
                     completion = last.completed.completion if unary is None else unary
-                    report.fill(completion, hops, turns, fold, clock() - started_s)
+                    turns = turns if panel is None else panel.turns
+                    total_s = clock() - started_s
+                    report.fill(
+                        completion, hops, turns, fold, total_s, record.time_to_first_token_s
+                    )
                     if turns is not None:
                         self._kept.keep(caller.key_id, asked, turns.open_calls, turns.transcript)
                     if bill is not None:
@@ -326,6 +365,7 @@ class Completions:
                     raise
         except Exception as error:
             record.reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
+            turns = turns if panel is None else panel.turns
             if isinstance(error, ServiceError) and turns is not None and turns.has_effects:
                 error.is_repeatable = False
             if report is not None and report.served is not None and unary is None:
@@ -365,13 +405,15 @@ class Completions:
         completion_id: str,
         whole: bool,
         unasked: frozenset[str],
-    ) -> Callable[[CompletionSpec, Plan, int], Hop]:
+    ) -> NewHop:
         """Makes the model turns of one answer."""
 
-        def new_hop(spec: CompletionSpec, plan: Plan, number: int) -> Hop:
-            streams = _streams(spec, plan, whole)
+        def new_hop(spec: CompletionSpec, plan: Plan, number: int, is_member: bool = False) -> Hop:
+            # A member's answer is read as a stream, so that it can be left half-way and silence is noticed; but nobody
+            # sees it, so that one which breaks off simply starts again.
+            streams = is_member or _streams(spec, plan, whole)
             prompt = Prompt(spec, streams, call.traceparent, call.tracestate, unasked)
-            limits = _limits(spec, plan, whole)
+            limits = _limits(spec, plan, whole or is_member)
             hop_id = f"{completion_id}.{number}"
             return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number)
 
@@ -379,26 +421,81 @@ class Completions:
 
     def _turns(
         self,
-        box: Toolbox,
-        plan: Plan,
+        box: Toolbox | None,
         deadline: Deadline,
-        new_hop: Callable[[CompletionSpec, Plan, int], Hop],
         call: Call,
         completion_id: str,
         bill: Bill | None,
-    ) -> Turns:
+    ) -> NewTurns:
+        """Makes the loop over the turns of an answer; nothing where the gateway runs no tools."""
+
         async def is_paid_for(hop: Hop, spec: CompletionSpec) -> bool:
             return bill is None or await bill.next_hop(hop, spec.ByteSize())
 
-        context = ToolContext(completion_id, call.request_id, box.spec.session_id)
-        return Turns(
-            box=box,
-            tools=self._tools,
+        def new_turns(
+            spec: CompletionSpec, plan: Plan, new_hop: Callable[[CompletionSpec, Plan, int], Hop]
+        ) -> Turns | None:
+            if box is None:
+                return None
+            return Turns(
+                box=replace(box, spec=spec) if plan.panel is not None else box,
+                tools=self._tools,
+                plan=plan,
+                deadline=deadline,
+                new_hop=new_hop,
+                context=ToolContext(completion_id, call.request_id, box.spec.session_id),
+                is_paid_for=is_paid_for,
+            )
+
+        return new_turns
+
+    def _panel(
+        self,
+        *,
+        plan: Plan,
+        spec: CompletionSpec,
+        deadline: Deadline,
+        new_hop: NewHop,
+        new_turns: NewTurns,
+        call: Call,
+        caller: Caller,
+        bill: Bill | None,
+        size_bytes: int,
+        settled_at_s: float | None,
+        seed: str,
+    ) -> Panel:
+        def tell(route: str) -> None:
+            call.headers[:] = [h for h in call.headers if h[0] != PANEL_HEADER]
+            call.headers.append((PANEL_HEADER, route))
+
+        def wider(route: str) -> Plan | None:
+            try:
+                found = self._router.plan(
+                    spec, call.request_id, whole=settled_at_s is None, route=route
+                )
+                _check_route(found, caller, spec)
+                if bill is not None and self._billing is not None:
+                    found = self._billing.payable(caller, found)
+            except RequestError:
+                return None  # Not for this caller: it keeps the answer that it has.
+            return found
+
+        async def is_paid_for(wider: Plan) -> bool:
+            return bill is None or await bill.widen(wider, size_bytes)
+
+        tell(plan.route)
+        return Panel(
             plan=plan,
+            spec=spec,
             deadline=deadline,
             new_hop=new_hop,
-            context=context,
+            new_turns=new_turns,
+            wider=wider,
             is_paid_for=is_paid_for,
+            similarity=self._similarity,
+            tell=tell,
+            settled_at_s=settled_at_s,
+            seed=seed,
         )
 
 
@@ -440,6 +537,26 @@ def _check_plan(spec: CompletionSpec, caller: Caller) -> None:
         raise RouteNotAllowed(f"the plan {plan.id!r} does not have this model or route")
     if plan.modes is not None and (spec.mode or AUTO) not in plan.modes:
         raise RouteNotAllowed(f"the plan {plan.id!r} does not have this mode", field="spec.mode")
+
+
+def _check_route(plan: Plan, caller: Caller, spec: CompletionSpec) -> None:
+    """Is the route for this caller's plan, and for such a request?"""
+    terms = caller.plan
+    if plan.plans is not None and terms.id not in plan.plans:
+        raise RouteNotAllowed(f"the plan {terms.id!r} does not have the route {plan.route!r}")
+    if plan.panel is not None:
+        if terms.routes is not None and plan.route not in terms.routes:
+            raise RouteNotAllowed(f"the plan {terms.id!r} does not have the route {plan.route!r}")
+        if plan.panel.mixes and spec.sampling.candidate_count > 1:
+            raise InvalidRequest("spec.sampling.candidate_count", "must be 1 with a panel")
+
+
+def _settle_s(options: StreamOptions, usual_s: float) -> float:
+    """When the head of a stream may have to go out before there is content."""
+    if options.HasField("heartbeat_interval"):
+        interval = options.heartbeat_interval
+        usual_s = min(usual_s, interval.seconds + interval.nanos / 1e9)
+    return usual_s - SETTLE_EARLY_S
 
 
 def _deadline(call: Call, now_s: float, whole: bool, caller: Caller) -> Deadline:

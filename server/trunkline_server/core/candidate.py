@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from trunkline.v1.completion_spec_pb2 import Recovery
+from trunkline_server.core.panels import PanelRules
 
 
 class Capability(StrEnum):
@@ -139,6 +140,8 @@ class Plan:
         hedges: another provider may be asked while the first is silent.
         demoted: who is asked only when all others have failed, by `Candidate.key`, and why.
         decision: how the order came about; None where there was nothing to decide.
+        plans: ids of the plans whose holders may ask the route; None: everybody.
+        panel: who answers together, where several do.
     """
 
     requested_model: str
@@ -151,3 +154,26 @@ class Plan:
     pinned: bool = False
     recovery: "Recovery.ValueType" = Recovery.RECOVERY_TERMINATE
     hedges: bool = False
+    plans: frozenset[str] | None = None
+    panel: "PanelPlan | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class PanelPlan:
+    """The members of a panel. Each has candidates of its own, the first of which is meant; the others stand in for it.
+
+    Attributes:
+        proposers: one or more. A single one answers itself.
+        aggregator: who makes one answer of the proposals.
+        quorum: so many proposals are enough; no more than there are proposers.
+    """
+
+    rules: PanelRules
+    proposers: tuple[Plan, ...]
+    aggregator: Plan
+    quorum: int
+
+    @property
+    def mixes(self) -> bool:
+        """Is one answer made of several?"""
+        return len(self.proposers) > 1

@@ -107,8 +107,14 @@ class Providers(Protocol):
 class Router(Protocol):
     """Chooses candidates."""
 
-    def plan(self, spec: CompletionSpec, request_id: str, *, whole: bool = False) -> Plan:
-        """Who may answer, best first. `whole`: the answer is not streamed.
+    def plan(
+        self, spec: CompletionSpec, request_id: str, *, whole: bool = False, route: str = ""
+    ) -> Plan:
+        """Who may answer, best first.
+
+        Args:
+            whole: the answer is not streamed.
+            route: instead of the model that the request names.
 
         Raises:
             ModelNotFound, NoEligibleProvider, CapabilityUnsupported.
@@ -194,3 +200,11 @@ class Telemetry(Protocol):
 
 
 Clock = Callable[[], float]
+
+
+class Similarity(Protocol):
+    """How much alike two texts are."""
+
+    async def cosine(self, first: str, second: str) -> float | None:
+        """-1 to 1, where 1 says the same; None where it is not known."""
+        ...

@@ -55,6 +55,7 @@ _LIMIT = "rate_limit_error"
 
 STATUSES: Final[Mapping[str, Status]] = {
     "INVALID_REQUEST": Status(Code.INVALID_ARGUMENT, 400, _INVALID, None),
+    "INVALID_API_VERSION": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "invalid_api_version"),
     "EMPTY_PROMPT": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "empty_prompt"),
     "CAPABILITY_UNSUPPORTED": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "unsupported_parameter"),
     "MODE_REQUIRES_JOB": Status(Code.INVALID_ARGUMENT, 400, _INVALID, "mode_requires_job"),

@@ -10,6 +10,7 @@ from typing import Final
 from trunkline.v1.completion_spec_pb2 import Recovery
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import ModelNotFound
+from trunkline_server.core.panels import PanelRules
 
 AUTO: Final = "auto"
 MAX_SUGGESTIONS: Final = 1
@@ -27,7 +28,8 @@ class Strategy(StrEnum):
 class Route:
     """A name for several candidates. `candidates` and `fallbacks` are model ids, aliases or `provider/model`.
 
-    `weights` go with `candidates`, one for each, under the strategy WEIGHTED.
+    `weights` go with `candidates`, one for each, under the strategy WEIGHTED. A panel's members are named in its rules,
+    so it has no candidates. `plans`: ids of the plans whose holders may ask for it; None: everybody.
     """
 
     id: str
@@ -39,6 +41,22 @@ class Route:
     hedges: bool = False
     label: str = ""
     description: str = ""
+    plans: frozenset[str] | None = None
+    panel: PanelRules | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Who a panel's rules name. Empty where the rules leave it open.
+
+    Attributes:
+        proposers: of each, those who may be asked, the one that is meant first, by `Candidate.key`.
+        aggregators: the same of the one that makes the answer.
+    """
+
+    rules: PanelRules
+    proposers: tuple[tuple[str, ...], ...] = ()
+    aggregators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,8 @@ class Selection:
         recovery, hedges: the route's own.
         min_window: tokens of the smallest context window among them.
         has_modes: some serve certain modes only, which counts unless one model was named.
+        plans: the route's own.
+        members: of a panel, who are all in `groups` too.
     """
 
     route: str
@@ -64,6 +84,8 @@ class Selection:
     hedges: bool = False
     min_window: float = math.inf
     has_modes: bool = False
+    plans: frozenset[str] | None = None
+    members: Members | None = None
 
 
 class Catalog:
@@ -114,9 +136,7 @@ class Catalog:
         if name in self.routes:
             return self._of_route(self.routes[name])
         if name in ("", AUTO):
-            hosted = tuple(c for c in self.candidates if not c.embedded)
-            embedded = tuple(c for c in self.candidates if c.embedded)
-            return Selection("", _distinct([hosted, embedded]), pinned=False)
+            return Selection("", self._all(), pinned=False)
         deployments = self.deployments(name)
         if not deployments:
             nearest = self.nearest(name)
@@ -127,7 +147,46 @@ class Catalog:
         fallbacks = (self.deployments(name) for c in deployments for name in c.fallbacks)
         return Selection("", _distinct([deployments, *fallbacks]), pinned=True)
 
+    def _all(self) -> tuple[tuple[Candidate, ...], ...]:
+        hosted = tuple(c for c in self.candidates if not c.embedded)
+        embedded = tuple(c for c in self.candidates if c.embedded)
+        return _distinct([hosted, embedded])
+
+    def _of_panel(self, route: Route, rules: PanelRules) -> Selection:
+        fallbacks = [c for name in route.fallbacks for c in self.deployments(name)]
+        proposers = [self._with_stand_ins(name) for name in rules.proposers]
+        aggregators = self._with_stand_ins(rules.aggregator) if rules.aggregator else ()
+        if proposers:
+            meant = [c for members in (*proposers, aggregators) for c in members]
+            groups = _distinct([meant, fallbacks])
+        else:
+            groups = _distinct([(*aggregators, *self._all()[0]), *self._all()[1:], fallbacks])
+        members = Members(
+            rules,
+            tuple(_keys([*members, *fallbacks]) for members in proposers),
+            _keys(aggregators),
+        )
+        return Selection(
+            route.id,
+            groups,
+            pinned=False,
+            recovery=route.recovery,
+            hedges=route.hedges,
+            plans=route.plans,
+            members=members,
+        )
+
+    def _with_stand_ins(self, name: str) -> tuple[Candidate, ...]:
+        """A name's deployments, and those of the fallbacks that they name."""
+        deployments = self.deployments(name)
+        return (
+            *deployments,
+            *(c for d in deployments for n in d.fallbacks for c in self.deployments(n)),
+        )
+
     def _of_route(self, route: Route) -> Selection:
+        if route.panel is not None:
+            return self._of_panel(route, route.panel)
         members = [self.deployments(name) for name in route.candidates]
         first = tuple(candidate for member in members for candidate in member)
         fallbacks = [self.deployments(name) for name in route.fallbacks]
@@ -146,6 +205,7 @@ class Catalog:
             weights=weights,
             recovery=route.recovery,
             hedges=route.hedges,
+            plans=route.plans,
         )
 
 
@@ -162,3 +222,7 @@ def _distinct(groups: Iterable[Sequence[Candidate]]) -> tuple[tuple[Candidate, .
         if fresh:
             kept.append(tuple(fresh))
     return tuple(kept)
+
+
+def _keys(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(candidate.key for candidate in candidates))

@@ -10,6 +10,7 @@ from trunkline_server.core.candidate import Candidate, Capability, Exclusion, Pl
 from trunkline_server.core.errors import CapabilityUnsupported, NoEligibleProvider
 from trunkline_server.routing.catalog import AUTO, Catalog, Selection, Strategy
 from trunkline_server.routing.experience import Experience
+from trunkline_server.routing.panels import panel_of
 from trunkline_server.routing.ranking import Terms, terms, weighted
 from trunkline_server.routing.scores import GLOBAL, Scores
 from trunkline_server.routing.thompson import Ranking
@@ -98,17 +99,24 @@ class Router:
         self._plans: dict[str, Plan] = {}
         self._terms: dict[_Kind, tuple[float, Terms]] = {}
 
-    def plan(self, spec: CompletionSpec, request_id: str, *, whole: bool = False) -> Plan:
-        """Candidates in the order in which they are asked. `whole`: the answer is not streamed."""
+    def plan(
+        self, spec: CompletionSpec, request_id: str, *, whole: bool = False, route: str = ""
+    ) -> Plan:
+        """Candidates in the order in which they are asked.
+
+        Args:
+            whole: the answer is not streamed.
+            route: instead of the model that the request names.
+        """
         needs = required(spec)
-        name, intent = spec.model, spec.intent
+        name, intent = route or spec.model, spec.intent
         has_bounds = bool(intent.region) or spec.HasField("constraints")
         is_plain = not (needs or has_bounds or spec.mode or self._experience.knows_failing)
         if is_plain and (plan := self._plans.get(name)) is not None:
             return plan
         selection = self.catalog.select(name)
         filters = _Filters(spec, needs, selection)
-        plan = self._plan(spec, request_id, selection, filters, whole)
+        plan = self._plan(spec, request_id, selection, filters, whole, name)
         is_open = plan.decision is not None or selection.strategy is WEIGHTED
         depends_on_length = not selection.pinned and selection.min_window < math.inf
         if is_plain and not is_open and not depends_on_length:
@@ -122,6 +130,7 @@ class Router:
         selection: Selection,
         filters: "_Filters",
         whole: bool,
+        name: str,
     ) -> Plan:
         excluded: list[Exclusion] = []
         candidates: list[Candidate] = []
@@ -129,6 +138,10 @@ class Router:
         now_s = self._clock()
         cell: tuple[str, str] | None = None
         tokens = 0
+        members = selection.members
+        optimize_for = spec.intent.optimize_for
+        if members is not None:
+            optimize_for = optimize_for or members.rules.optimize_for
         for number, group in enumerate(selection.groups):
             kept = group if filters.pass_all else filters.apply(group, excluded)
             if number == 0 and selection.strategy is WEIGHTED:
@@ -137,7 +150,7 @@ class Router:
                 if cell is None:
                     cell = self._cell(spec)
                     tokens = 1 << (filters.spec_bytes // BYTES_PER_TOKEN).bit_length()
-                kind = _Kind(spec.model, number, spec.intent.optimize_for, cell, tokens, whole)
+                kind = _Kind(name, number, optimize_for, cell, tokens, whole)
                 found = self._rank(kind, kept, len(kept) == len(group), request_id, now_s)
                 ranked.append(found)
                 by_name = found.terms.by_name
@@ -153,7 +166,7 @@ class Router:
             assert cell is not None
             language, region = cell
             decision = Decision(self._scores.run_id, language, region or GLOBAL, tuple(ranked))
-        return Plan(
+        plan = Plan(
             requested_model=spec.model,
             route=selection.route,
             resolved_mode="" if filters.mode == AUTO else filters.mode,
@@ -164,7 +177,12 @@ class Router:
             pinned=selection.pinned,
             recovery=selection.recovery,
             hedges=selection.hedges,
+            plans=selection.plans,
         )
+        if members is None:
+            return plan
+        cell = cell or self._cell(spec)
+        return panel_of(members, plan, lambda c: self._scores.accuracy(c, cell))
 
     def _cell(self, spec: CompletionSpec) -> tuple[str, str]:
         language = spec.intent.language

@@ -17,11 +17,11 @@ from typing import Final
 
 from trunkline_server.core.progress import Progressed
 
-SLOT: Final = struct.Struct("<32s64s128sqqqqqq")
+SLOT: Final = struct.Struct("<32s64s128sqqqqqqqqq")
 COUNTS: Final = struct.Struct("<qqq")
 COUNTS_AT: Final = SLOT.size - COUNTS.size
 MAX_SLOTS: Final = 100_000
-UNKNOWN: Final = -1  # A price that is not known.
+UNKNOWN: Final = -1  # A price or a cost that is not known.
 NEW_SUFFIX: Final = ".new"
 
 
@@ -73,7 +73,7 @@ class Progress:
             return -1
         slot = self._free.pop()
         SLOT.pack_into(
-            self._map, slot * SLOT.size, id_.encode()[:32], b"", b"", -1, -1, -1, 0, 0, 0
+            self._map, slot * SLOT.size, id_.encode()[:32], b"", b"", -1, -1, -1, 0, 0, 0, 0, 0, 0
         )
         return slot
 
@@ -84,11 +84,16 @@ class Progress:
         provider: str,
         model: str,
         prices: tuple[int | None, int | None, int | None],
+        earlier: tuple[int, int, int | None],
     ) -> None:
-        """Somebody has begun to answer."""
+        """Somebody has begun to answer.
+
+        Args:
+            earlier: input and output tokens of the model turns before, and what they cost.
+        """
         if slot < 0 or self._map is None:
             return
-        known = [UNKNOWN if price is None else price for price in prices]
+        known = [UNKNOWN if nanos is None else nanos for nanos in (*prices, *earlier)]
         name = (id_.encode()[:32], provider.encode()[:64], model.encode()[:128])
         SLOT.pack_into(self._map, slot * SLOT.size, *name, *known, 0, 0, 0)
 
@@ -132,9 +137,20 @@ def read(path: Path) -> dict[str, Progressed]:
     found = {}
     for at in range(0, len(data) - SLOT.size + 1, SLOT.size):
         if data[at]:
-            id_, provider, model, input_, output, cached, *counts = SLOT.unpack_from(data, at)
-            prices = (_price(input_), _price(output), _price(cached))
-            found[_text(id_)] = Progressed(_text(provider), _text(model), *prices, *counts)
+            id_, provider, model, *numbers = SLOT.unpack_from(data, at)
+            found[_text(id_)] = Progressed(
+                _text(provider),
+                _text(model),
+                input_price=_price(numbers[0]),
+                output_price=_price(numbers[1]),
+                cached_input_price=_price(numbers[2]),
+                earlier_input_tokens=numbers[3],
+                earlier_output_tokens=numbers[4],
+                earlier_nanos=_price(numbers[5]),
+                input_tokens=numbers[6],
+                output_tokens=numbers[7],
+                output_chars=numbers[8],
+            )
     return found
 
 

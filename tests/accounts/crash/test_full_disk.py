@@ -203,7 +203,7 @@ print("open", flush=True)
 sys.stdin.readline()
 for n in range(2_000):
     slot = progress.take(f"cmpl_{n}")
-    progress.answers(slot, f"cmpl_{n}", "a", "m", (1, 2, None))
+    progress.answers(slot, f"cmpl_{n}", "a", "m", (1, 2, None), (0, 0, 0))
     progress.count(slot, 0, 0, n)
 print("noted", flush=True)
 """

@@ -17,6 +17,7 @@ from trunkline.v1.catalog_service_pb2 import (
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import ModelNotFound
+from trunkline_server.core.panels import PanelRules
 from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.call import Calls, Context, answer_unary
 from trunkline_server.edges.grpc.pages import page_size_of, start_of
@@ -31,6 +32,8 @@ class NamedRoute(Protocol):
     def label(self) -> str: ...
     @property
     def description(self) -> str: ...
+    @property
+    def panel(self) -> PanelRules | None: ...
 
 
 class Models(Protocol):
@@ -134,7 +137,7 @@ class CatalogServicer:
 def _route(route: NamedRoute) -> Model:
     return Model(
         id=route.id,
-        kind=ModelKind.MODEL_KIND_ROUTE,
+        kind=ModelKind.MODEL_KIND_ROUTE if route.panel is None else ModelKind.MODEL_KIND_PANEL,
         label=route.label,
         description=route.description,
         availability=Availability.AVAILABILITY_AVAILABLE,

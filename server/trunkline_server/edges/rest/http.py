@@ -73,7 +73,10 @@ class Exchange(Protocol):
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request, whole. Header names are in lower case, `query` is without its question mark."""
+    """One HTTP request, whole. Header names are in lower case, `query` is without its question mark.
+
+    `echoed`: headers that every response to it carries.
+    """
 
     method: str
     path: str
@@ -83,6 +86,7 @@ class Request:
     request_id: str = ""
     metadata: list[tuple[str, str]] = field(default_factory=list)
     query: str = ""
+    echoed: Headers = field(default_factory=list)
 
     def respond(
         self,
@@ -96,6 +100,7 @@ class Request:
             (b"content-type", content_type),
             (b"x-request-id", self.request_id.encode()),
             *headers,
+            *self.echoed,
         ]
         self.exchange.write_head(status, head, len(body))
         self.exchange.end(body)
@@ -188,6 +193,7 @@ class EventStream:
     def __init__(self, request: Request, heartbeat_s: float) -> None:
         self._exchange = request.exchange
         self._request_id = request.request_id.encode()
+        self._echoed = request.echoed
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
         self._written_at_s = self._loop.time()
@@ -200,11 +206,11 @@ class EventStream:
         """What the head will say, beside what it was told before; before the first write."""
         self._head.update(headers)
 
-    def set_known(self, call: Any) -> None:
-        """For a head that has to go out before the call has any metadata: what it knows by then."""
+    def set_known(self, call: Any, named: Callable[[Headers], Headers] = list) -> None:
+        """For a head that has to go out before the call has any metadata: what it knows by then, as it is `named`."""
         known = getattr(call, "known_metadata", None)
         if known is not None:
-            self._known = lambda: response_headers(known())
+            self._known = lambda: named(response_headers(known()))
 
     @property
     def is_slow(self) -> bool:
@@ -240,6 +246,7 @@ class EventStream:
             (b"cache-control", b"no-cache"),
             (b"x-request-id", self._request_id),
             *self._head.items(),
+            *self._echoed,
         ]
         self._exchange.write_head(200, head, None)
 

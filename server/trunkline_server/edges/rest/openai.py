@@ -33,6 +33,7 @@ from trunkline_server.edges.rest.openai_request import (
     write_spec,
 )
 from trunkline_server.edges.rest.routes import Routes
+from trunkline_server.edges.rest.waymark import ROUTE, read_version, waymark, with_route
 from trunkline_server.edges.status import Refusal
 
 COMPLETIONS: Final = "/v1/chat/completions"
@@ -76,6 +77,7 @@ class OpenAIShim:
         return encode({"error": error_object(refused)})
 
     async def _chat(self, request: Request) -> None:
+        read_version(request)
         chat = read_chat_request(request.body)
         if chat.stream:
             complete = CompleteRequest()
@@ -87,19 +89,21 @@ class OpenAIShim:
         write_spec(chat, unary.spec)
         call = self._completions.CompleteUnary(unary, metadata=request.metadata)
         completion = (await call).completion
-        headers = response_headers(await call.initial_metadata())
+        headers = with_route(response_headers(await call.initial_metadata()))
         request.respond(200, encode(_whole(completion)), headers)
 
     async def _stream(self, request: Request, chat: ChatRequest, complete: CompleteRequest) -> None:
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
-            stream.set_known(call)
+            stream.set_known(call, with_route)
             chunks = _Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
                     if not stream.is_open:
-                        stream.set_head(head_of(await call.initial_metadata(), batch))
+                        headers = with_route(head_of(await call.initial_metadata(), batch))
+                        stream.set_head(headers)
+                        chunks.is_panel = any(name == ROUTE for name, _ in headers)
                     if data := chunks.encode(batch):
                         stream.write(data)
                         if stream.is_slow:
@@ -237,6 +241,11 @@ _INEXACT: Final = frozenset(FinishReason.values()) - {
 }
 
 
+def _model_of(route: Route, *, is_panel: bool) -> str:
+    """Of a panel the route that served: no single model did."""
+    return route.route if is_panel else route.model
+
+
 def chat_id(completion_id: str) -> str:
     """The id that this API's clients expect, with our own suffix."""
     return f"chatcmpl-{completion_id.removeprefix('cmpl_')}"
@@ -247,7 +256,7 @@ def _whole(completion: Completion) -> dict[str, Any]:
         "id": chat_id(completion.id),
         "object": "chat.completion",
         "created": completion.create_time.seconds,
-        "model": completion.route.model,
+        "model": _model_of(completion.route, is_panel=completion.HasField("panel")),
         "choices": [
             {
                 "index": choice.index,
@@ -263,6 +272,8 @@ def _whole(completion: Completion) -> dict[str, Any]:
         answer["service_tier"] = completion.service_tier
     answer["system_fingerprint"] = completion.system_fingerprint or None
     answer["trunkline"] = _extension(completion)
+    if completion.HasField("panel"):
+        answer["waymark"] = waymark(completion.panel)
     return answer
 
 
@@ -324,6 +335,7 @@ class _Chunks:
 
     def __init__(self, includes_usage: bool) -> None:
         self._includes_usage = includes_usage
+        self.is_panel = False
         self._id = ""
         self._created = 0
         self._route = Route()
@@ -379,7 +391,7 @@ class _Chunks:
                         "id": self._id,
                         "object": "chat.completion.chunk",
                         "created": self._created,
-                        "model": self._route.model,
+                        "model": _model_of(self._route, is_panel=self.is_panel),
                     }
                 )
                 self._prefix = b'data: %b,"choices":[' % head[:-1]
@@ -446,6 +458,8 @@ class _Chunks:
     def _end(self, completion: Completion) -> bytes:
         """Finish chunks wait for the end, so that the last of them can carry the extension."""
         extension = b',"trunkline":%b' % encode(_extension(completion))
+        if completion.HasField("panel"):
+            extension += b',"waymark":%b' % encode(waymark(completion.panel))
         chunks = []
         for number, (choice_index, word) in enumerate(self._finishes, start=1):
             chunks.append(self._started(choice_index))

@@ -1,0 +1,1 @@
+"""How much alike two texts are: the `Similarity` port."""
