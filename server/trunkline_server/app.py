@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -717,10 +718,14 @@ class Service:
                 else json_page(503, b'{"ready":false}')
             )
 
+        def metrics() -> tuple[int, bytes, bytes]:
+            self.telemetry.flush()
+            return exposition()
+
         return {
             "/livez": lambda: json_page(200, b'{"live":true}'),
             "/readyz": ready,
-            "/metrics": exposition,
+            "/metrics": metrics,
         }
 
     def hurry(self) -> None:
@@ -766,6 +771,7 @@ class Service:
     async def close(self) -> None:
         """Release what is left."""
         self._watch.stop()
+        self.telemetry.flush()
         if self._reporter is not None:
             self._reporter.cancel()
         if self._accounts_watch is not None:
@@ -889,6 +895,8 @@ async def serve(
     log = configure(settings.server.log_level)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
+    # Every generator here is closed by whoever began it, so the loop need not know of those that run.
+    sys.set_asyncgen_hooks(firstiter=None)
     async with running(settings, parts, log) as service:
 
         def stop() -> None:

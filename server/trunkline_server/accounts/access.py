@@ -145,10 +145,12 @@ class Access:
         plan = caller.plan
         subject = _subject(caller, peer)
         limits = self._limits_of(plan)
+        is_allowed = _has_scope(caller, Scope.COMPLETE)
         # Who may not complete uses up none of the tokens of those who may.
-        demands = limits.demands(subject, tokens if _has_scope(caller, Scope.COMPLETE) else 0)
+        demands = limits.demands(subject, tokens if is_allowed else 0)
         _tell(await self.limiter.take(demands), headers)
-        _check_scope(caller, Scope.COMPLETE)
+        if not is_allowed:
+            _check_scope(caller, Scope.COMPLETE)
         by_tokens = demands[-1] if limits.tokens is not None else None
         if plan.concurrency is None:
             return Pass(caller, self, by_tokens)

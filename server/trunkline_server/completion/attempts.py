@@ -74,7 +74,7 @@ class Upstream:
     random: Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
     """Of one request. None: the candidate's own.
 

@@ -72,10 +72,8 @@ class NewHop(Protocol):
         ...
 
 
-# spec, plan, and what makes the hops: the turns of an answer with tools of the gateway's own; None where there are none
-NewTurns = Callable[
-    [CompletionSpec, Plan, Callable[[CompletionSpec, Plan, int], Hop]], Turns | None
-]
+# Of a spec, a plan, and what makes the hops: the turns of an answer with tools of the gateway's own.
+NewTurns = Callable[[CompletionSpec, Plan, Callable[[CompletionSpec, Plan, int], Hop]], Turns]
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +112,7 @@ class Panel:
     """All turns of one answer. Iterate `batches`; `hops` has what was asked so far, the last one answers.
 
     Args:
-        new_turns: for an answer that may use tools of the gateway's own.
+        new_turns: for an answer that may use tools of the gateway's own; None where it may use none.
         wider: the plan of the route that a name stands for, if this caller may use it; else None.
         is_paid_for: may this plan be asked as well?
         tell: is told of the route that serves from now on.
@@ -130,7 +128,7 @@ class Panel:
         spec: CompletionSpec,
         deadline: Deadline,
         new_hop: NewHop,
-        new_turns: NewTurns,
+        new_turns: NewTurns | None,
         wider: Callable[[str], Plan | None],
         is_paid_for: Callable[[Plan], Awaitable[bool]],
         similarity: Similarity,
@@ -296,7 +294,10 @@ class Panel:
             # At once, before anything is waited for: whoever is cancelled here may be cancelled again.
             for task, member in running.items():
                 task.cancel()
-                member.hop.abandon()
+                if (
+                    not member.has_ended
+                ):  # It may have, since it was last looked at: then it is paid for as a whole.
+                    member.hop.abandon()
             if running:
                 await asyncio.wait(running)
         usable = [member for member in proposers if member.is_usable]
@@ -428,7 +429,8 @@ class Panel:
             joined.append(member)
             return member.hop
 
-        turns = self.turns = self._new_turns(spec, plan, new_hop)
+        turns = self._new_turns(spec, plan, new_hop) if self._new_turns is not None else None
+        self.turns = turns
         source = turns.batches() if turns is not None else new_hop(spec, plan, 0).batches()
         try:
             async with aclosing(source) as batches:
@@ -474,13 +476,19 @@ class Panel:
     async def _critique(self, critic: Member) -> str:
         """What it has found; empty where it has nothing that can be read, or not in time."""
         left_s = self._deadline.remaining_s(self._loop.time())
+        timeout_s = min(CRITIQUE_S, CRITIQUE_SHARE * max(0.0, left_s))
+        task = self._loop.create_task(self._ask(critic))
         try:
-            async with asyncio.timeout(min(CRITIQUE_S, CRITIQUE_SHARE * max(0.0, left_s))):
-                await self._ask(critic)
-        except TimeoutError:
-            critic.hop.abandon()
-            critic.has_ended = True
+            await asyncio.wait([task], timeout=timeout_s)
+        finally:
+            if not task.done():
+                # Before it is cancelled: after that nobody knows any more what had begun and has to be paid for.
+                critic.hop.abandon()
+                task.cancel()
+                await asyncio.wait([task])
+        if task.cancelled():
             return ""
+        task.result()
         found = critique_of(critic.text)
         if found:
             critic.status = USED

@@ -51,6 +51,7 @@ class Candidate:
         drain_on_disconnect: it bills the whole generation whoever listens, so an answer that the caller left is read to
             its end.
         scores: static scores, 0 to 1: accuracy, latency, cost.
+        key: names it among all candidates.
     """
 
     provider: str
@@ -75,11 +76,10 @@ class Candidate:
     prefills: bool = False
     drain_on_disconnect: bool = False
     embedded: bool = False
+    key: str = field(init=False)
 
-    @property
-    def key(self) -> str:
-        """Names it among all candidates."""
-        return f"{self.provider}/{self.id}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.provider}/{self.id}")
 
 
 @dataclass(frozen=True, slots=True)

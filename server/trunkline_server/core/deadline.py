@@ -10,7 +10,7 @@ MIN_ATTEMPT_S = 2.5  # A further attempt with less time than this would only bur
 MIN_FIRST_TOKEN_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
     """The instant at which the caller stops caring."""
 

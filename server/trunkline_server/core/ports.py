@@ -11,7 +11,8 @@ from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import UpstreamError
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as all that is made for each attempt: freezing makes that three times as dear.
+@dataclass(slots=True)
 class Prompt:
     """What a candidate is asked: the spec as the caller gave it, and what travels with it.
 
@@ -147,7 +148,7 @@ class Experience(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptRecord:
     """One attempt, for the log line."""
 

@@ -86,8 +86,8 @@ class Experience:
             return
         key = candidate.key
         own, other = (self.whole, self.streamed) if whole else (self.streamed, self.whole)
-        own.observe(now_s, key, latency_s, failed)
-        other.observe(now_s, key, None, failed)
+        own.belief(key, now_s).see(now_s, latency_s, failed)
+        other.belief(key, now_s).see(now_s, None, failed)
         recent = self._recent.get(key)
         if recent is None:
             recent = self._recent[key] = Recent()

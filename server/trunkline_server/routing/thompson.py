@@ -53,6 +53,8 @@ REFRESH_S: Final = 10.0  # An index without news is good for so long.
 
 HASH_BYTES: Final = 8
 FORGETTING_PER_S: Final = math.log(2) / HALF_LIFE_S
+PRIOR_WEIGHT: Final = (1 - GAMMA) * SIGMA_WEIGHT
+PRIOR_SQUARES: Final = PRIOR_WEIGHT * SIGMA * SIGMA
 
 
 class Offer(Protocol):
@@ -166,14 +168,38 @@ class Belief:
 
     def see(self, now_s: float, latency_s: float | None, failed: bool) -> None:
         """An attempt ended: `latency_s` until its first token, or until it failed; None if neither is known."""
-        self._judge(self._trouble_now(now_s), latency_s, failed)
-        log_s, self._weight = self._mean(now_s)
-        self._at_s = max(now_s, self._at_s)
-        if latency_s is not None:
-            self.is_blank = False
-        if latency_s is not None and not failed:
-            self._time(math.log(max(latency_s, MIN_LATENCY_S)), log_s)
+        # Each attempt ends here twice, so what `_mean` and `_trouble_now` do is done once, and without calls.
+        weight, trouble = self._weight, self._trouble
+        idle_s = now_s - self._at_s
+        if idle_s > 0:
+            self._at_s = now_s
+            weight *= math.exp(-FORGETTING_PER_S * idle_s)
+            trouble = TROUBLE_SHARE + (trouble - TROUBLE_SHARE) * math.exp(-idle_s / TROUBLE_S)
+        failure = self._failure
+        if failed:
+            in_trouble, well = trouble * TROUBLE_FAILURE, (1 - trouble) * failure
+        else:
+            in_trouble, well = trouble * (1 - TROUBLE_FAILURE), (1 - trouble) * (1 - failure)
+        trouble = in_trouble / (in_trouble + well)
+        # What happens in trouble says nothing about how often a candidate fails that is well.
+        step = (1 - FAILURE_GAMMA) * (1 - trouble)
+        failure += step * (failed - failure)
+        self._failure = max(MIN_FAILURE, failure)
+        self._trouble = min(MAX_TROUBLE, trouble)
         self.good_until_s = -math.inf
+        if latency_s is None:
+            self._weight = weight
+            return
+        self.is_blank = False
+        self._lost_s += step * (failed * latency_s - self._lost_s)
+        if failed:
+            self._weight = weight
+            self._failure_s += FAILURE_STEP * (latency_s - self._failure_s)
+            return
+        usual = USUAL_WEIGHT / (weight + USUAL_WEIGHT)
+        expected = self._log_s + usual * (self._usual_log_s - self._log_s)
+        self._weight = weight
+        self._time(math.log(max(MIN_LATENCY_S, latency_s)), expected)
 
     def outwait(self, now_s: float, waited_s: float) -> None:
         """Nobody waits any more for an attempt that has not begun to answer: it would have taken longer than that.
@@ -203,27 +229,13 @@ class Belief:
         lost_s = trouble * TROUBLE_FAILURE * self._failure_s + (1 - trouble) * self._lost_s
         return Expectation(math.exp(log_s + self._variance / 2), failure, lost_s / (1 - failure))
 
-    def _judge(self, trouble: float, latency_s: float | None, failed: bool) -> None:
-        in_trouble = trouble * (TROUBLE_FAILURE if failed else 1 - TROUBLE_FAILURE)
-        well = (1 - trouble) * (self._failure if failed else 1 - self._failure)
-        trouble = in_trouble / (in_trouble + well)
-        # What happens in trouble says nothing about how often a candidate fails that is well.
-        step = (1 - FAILURE_GAMMA) * (1 - trouble)
-        self._failure = max(MIN_FAILURE, self._failure + step * (failed - self._failure))
-        self._trouble = min(trouble, MAX_TROUBLE)
-        if latency_s is not None:
-            self._lost_s += step * (failed * latency_s - self._lost_s)
-            if failed:
-                self._failure_s += FAILURE_STEP * (latency_s - self._failure_s)
-
     def _time(self, log_s: float, expected_log_s: float) -> None:
         # The prior variance stays in at its full weight, whatever else is forgotten.
         # The first observation of all differs from nothing.
         gap = log_s - expected_log_s if self._usual_count else 0.0
-        squares_prior = (1 - GAMMA) * SIGMA * SIGMA * SIGMA_WEIGHT
-        self._squares = self._squares * GAMMA + squares_prior + gap * gap
-        self._squares_weight = self._squares_weight * GAMMA + (1 - GAMMA) * SIGMA_WEIGHT + 1
-        self._variance = self._squares / self._squares_weight
+        self._squares = squares = self._squares * GAMMA + PRIOR_SQUARES + gap * gap
+        self._squares_weight = weight = self._squares_weight * GAMMA + PRIOR_WEIGHT + 1
+        self._variance = squares / weight
         kept = self._weight * GAMMA
         self._log_s = (self._log_s * kept + log_s) / (kept + 1)
         self._weight = kept + 1

@@ -1,7 +1,6 @@
 """One log line and a few counters for each request: ids, counts, durations and reasons, never content."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +11,7 @@ from trunkline.v1.completion_pb2 import Usage
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.ports import RequestRecord
+from trunkline_server.telemetry.tally import Add, Tally
 
 DURATION_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -59,8 +59,6 @@ IN_FLIGHT: Final = Gauge(
 
 WORD: Final = re.compile(r"[A-Za-z0-9_.:/=+-]{1,128}\Z")
 
-Add = Callable[[float], None]
-
 
 @dataclass(frozen=True, slots=True)
 class _Meters:
@@ -78,6 +76,7 @@ class RequestTelemetry:
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
         self._log = log
+        self._tally = Tally()
         self._meters: dict[tuple[str, str, str, str, str], _Meters] = {}
         self._attempts: dict[tuple[str, str, str], Add] = {}
 
@@ -94,13 +93,14 @@ class RequestTelemetry:
         meters = self._meters.get(kind)
         if meters is None:
             meters = self._meters[kind] = _meters(*kind)
-        meters.requests(1)
+        add = self._tally.add
+        add(meters.requests, 1)
         meters.duration(duration_s)
         first_token_s = request.time_to_first_token_s
         if first_token_s is not None:
             meters.first_token(first_token_s)
-            meters.input_tokens(request.input_tokens)
-            meters.output_tokens(request.output_tokens)
+            add(meters.input_tokens, request.input_tokens)
+            add(meters.output_tokens, request.output_tokens)
         attempts = []
         for attempt in request.attempts:
             candidate = attempt.candidate
@@ -132,6 +132,10 @@ class RequestTelemetry:
             cached_input_tokens=request.cached_input_tokens,
             attempts=attempts,
         )
+
+    def flush(self) -> None:
+        """All that was counted so far shows from now on."""
+        self._tally.flush()
 
     def attempt_failed(self, request_id: str, candidate: Candidate, error: UpstreamError) -> None:
         """An attempt has failed. Its code is logged; the provider's text is not: it may quote the prompt or our key."""
@@ -170,7 +174,7 @@ class RequestTelemetry:
         add = self._attempts.get(key)
         if add is None:
             add = self._attempts[key] = ATTEMPTS.labels(*key).inc
-        add(1)
+        self._tally.add(add, 1)
 
 
 def _word(text: str) -> str:

@@ -216,7 +216,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unread_bytes = 0
-        self._count_header(len(name) + len(value))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse_headers()
         # Trailers mean nothing here: what a proxy in front has checked is the head.
         if not self._has_headers:
             self._headers.append((name.lower(), value))
@@ -325,7 +327,7 @@ class Connection(asyncio.Protocol):
         self._is_chunked = length is None and self._knows_chunks
         lines = [_STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines += (name, b": ", value, b"\r\n")
         if length is not None:
             lines.append(b"content-length: %d\r\n" % length)
         elif self._knows_chunks:  # Otherwise the end of the connection is that of the body.

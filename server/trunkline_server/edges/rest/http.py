@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import grpc
@@ -206,11 +205,11 @@ class EventStream:
         """What the head will say, beside what it was told before; before the first write."""
         self._head.update(headers)
 
-    def set_known(self, call: Any, named: Callable[[Headers], Headers] = list) -> None:
-        """For a head that has to go out before the call has any metadata: what it knows by then, as it is `named`."""
+    def set_known(self, call: Any) -> None:
+        """For a head that has to go out before the call has any metadata: what it knows by then."""
         known = getattr(call, "known_metadata", None)
         if known is not None:
-            self._known = lambda: named(response_headers(known()))
+            self._known = lambda: response_headers(known())
 
     @property
     def is_slow(self) -> bool:
@@ -282,17 +281,28 @@ def error_headers(refused: Refusal) -> Headers:
 
 def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
     """Response headers from a call's initial metadata: ours only, and not the id, which was known before."""
-    return [
-        (header, value.encode("ascii", "replace"))
-        for name, value in metadata
-        if (header := _header_of(name)) is not None and isinstance(value, str)
-    ]
+    headers: Headers = []
+    for name, value in metadata:
+        header = _HEADERS.get(name)
+        if header is None:
+            header = _header_of(name)
+        if header:
+            headers.append((header, value.encode("ascii", "replace")))
+    return headers
 
 
-@lru_cache(maxsize=256)
-def _header_of(name: str) -> bytes | None:
-    """The header that metadata of this name becomes; None where it stays inside. There are few names."""
-    return name.encode("ascii") if name.startswith(PASSED_ON) else None
+# The headers that metadata becomes, by its names, of which there are few; empty where it stays inside. The route that
+# is a panel has the name that Speechify's clients know.
+_HEADERS: Final[dict[str, bytes]] = {"trunkline-panel": b"speechify-route"}
+MAX_NAMES: Final = 256
+
+
+def _header_of(name: str) -> bytes:
+    is_text = name.startswith(PASSED_ON) and not name.endswith("-bin")
+    header = name.encode("ascii") if is_text else b""
+    if len(_HEADERS) < MAX_NAMES:
+        _HEADERS[name] = header
+    return header
 
 
 def head_of(metadata: Iterable[tuple[str, Any]], batch: Iterable[Any]) -> Headers:

@@ -33,7 +33,7 @@ from trunkline_server.edges.rest.openai_request import (
     write_spec,
 )
 from trunkline_server.edges.rest.routes import Routes
-from trunkline_server.edges.rest.waymark import ROUTE, read_version, waymark, with_route
+from trunkline_server.edges.rest.waymark import ROUTE, read_version, waymark
 from trunkline_server.edges.status import Refusal
 
 COMPLETIONS: Final = "/v1/chat/completions"
@@ -89,21 +89,21 @@ class OpenAIShim:
         write_spec(chat, unary.spec)
         call = self._completions.CompleteUnary(unary, metadata=request.metadata)
         completion = (await call).completion
-        headers = with_route(response_headers(await call.initial_metadata()))
+        headers = response_headers(await call.initial_metadata())
         request.respond(200, encode(_whole(completion)), headers)
 
     async def _stream(self, request: Request, chat: ChatRequest, complete: CompleteRequest) -> None:
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
-            stream.set_known(call, with_route)
+            stream.set_known(call)
             chunks = _Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
                     if not stream.is_open:
-                        headers = with_route(head_of(await call.initial_metadata(), batch))
+                        headers = head_of(await call.initial_metadata(), batch)
                         stream.set_head(headers)
-                        chunks.is_panel = any(name == ROUTE for name, _ in headers)
+                        chunks.is_panel = ROUTE in dict(headers)
                     if data := chunks.encode(batch):
                         stream.write(data)
                         if stream.is_slow:

@@ -10,12 +10,11 @@ from datetime import date
 from typing import Any, Final
 
 from trunkline.v1.completion_pb2 import PanelReport
-from trunkline_server.edges.rest.http import Headers, Refused, Request
+from trunkline_server.edges.rest.http import Refused, Request
 from trunkline_server.edges.status import Refusal
 
 VERSION: Final = b"speechify-version"
 ROUTE: Final = b"speechify-route"
-PANEL: Final = b"trunkline-panel"
 _DATE: Final = re.compile(rb"\d{4}-\d{2}-\d{2}\Z")
 
 
@@ -25,19 +24,14 @@ def read_version(request: Request) -> None:
     Raises:
         Refused: INVALID_API_VERSION.
     """
-    versions = [value.strip() for name, value in request.headers if name == VERSION]
-    if not versions:
+    if VERSION not in dict(request.headers):
         return
+    versions = [value.strip() for name, value in request.headers if name == VERSION]
     if len(versions) > 1 or not _is_date(versions[0]):
         raise Refused(
             Refusal("INVALID_API_VERSION", "must be one ISO date, as 2026-01-31", field="speechify-version")
         )  # fmt: skip
     request.echoed.append((VERSION, versions[0]))
-
-
-def with_route(headers: Headers) -> Headers:
-    """The headers, and the route that serves where it is a panel."""
-    return headers + [(ROUTE, value) for name, value in headers if name == PANEL]
 
 
 def waymark(panel: PanelReport) -> dict[str, Any]:
