@@ -48,17 +48,15 @@ def attempt_message(
     upstream_request_id: str = "",
 ) -> Attempt:
     """The contract's `Attempt`. Instants in seconds since the epoch, durations in seconds."""
+    # Only what is not the default: each field that is set costs as much as a dozen lines.
     attempt = Attempt(
-        id=attempt_id,
-        provider=candidate.provider,
-        model=candidate.id,
-        hop=hop,
-        http_status=http_status,
-        upstream_request_id=upstream_request_id,
+        id=attempt_id, provider=candidate.provider, model=candidate.id, http_status=http_status
     )
-    seconds = int(started_unix_s)
-    attempt.start_time.seconds = seconds
-    attempt.start_time.nanos = int((started_unix_s - seconds) * 1e9)
+    if hop:
+        attempt.hop = hop
+    if upstream_request_id:
+        attempt.upstream_request_id = upstream_request_id
+    set_time(attempt.start_time, started_unix_s)
     set_duration(attempt.duration, duration_s)
     if first_token_s is not None:
         set_duration(attempt.time_to_first_token, first_token_s)
@@ -72,8 +70,16 @@ def attempt_message(
 def set_duration(duration: "object", seconds: float) -> None:
     """Write seconds into a google.protobuf.Duration."""
     whole = int(seconds)
-    duration.seconds = whole  # type: ignore[attr-defined]
+    if whole:
+        duration.seconds = whole  # type: ignore[attr-defined]
     duration.nanos = int((seconds - whole) * 1e9)  # type: ignore[attr-defined]
+
+
+def set_time(timestamp: "object", unix_s: float) -> None:
+    """Write seconds since the epoch into a google.protobuf.Timestamp."""
+    whole = int(unix_s)
+    timestamp.seconds = whole  # type: ignore[attr-defined]
+    timestamp.nanos = int((unix_s - whole) * 1e9)  # type: ignore[attr-defined]
 
 
 def _status(reason: str, code: int, provider: str) -> status_pb2.Status:

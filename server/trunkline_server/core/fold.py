@@ -1,7 +1,7 @@
 """Folds the events of a stream into the choices of a `Completion`."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import Choice, TokenLogprob
@@ -43,18 +43,22 @@ class _Building:
         return part
 
 
-def ended(finishes: Iterable[ChoiceFinished]) -> list[Choice]:
-    """Choices without their messages: how they ended is all that most streams have to repeat."""
-    choices = [
-        Choice(
-            index=finished.choice_index,
-            finish_reason=finished.finish_reason,
-            native_finish_reason=finished.native_finish_reason,
-            stop_sequence=finished.stop_sequence,
+def end(choices: Any, finishes: Sequence[ChoiceFinished]) -> None:
+    """Add choices without their messages, in order: how they ended is all that most streams have to repeat.
+
+    Args:
+        choices: those of a `Completion`.
+    """
+    if len(finishes) > 1:
+        finishes = sorted(finishes, key=lambda finished: finished.choice_index)
+    for finished in finishes:
+        choice = choices.add(
+            finish_reason=finished.finish_reason, native_finish_reason=finished.native_finish_reason
         )
-        for finished in finishes
-    ]
-    return sorted(choices, key=lambda choice: choice.index) if len(choices) > 1 else choices
+        if finished.choice_index:
+            choice.index = finished.choice_index
+        if finished.stop_sequence:
+            choice.stop_sequence = finished.stop_sequence
 
 
 class Fold:
@@ -76,13 +80,26 @@ class Fold:
     def fill(self, choices: Iterable[Choice]) -> None:
         """Write the messages, and the log-probabilities, into choices that have ended."""
         for choice in choices:
-            choice.message.CopyFrom(self.message(choice.index))
-            choice.logprobs.extend(self._logprobs.get(choice.index, ()))
+            index = choice.index
+            self._write(choice.message, index)
+            if index in self._logprobs:
+                choice.logprobs.extend(self._logprobs[index])
 
     def message(self, choice_index: int) -> Message:
         """What the assistant has said in one choice."""
+        message = Message()
+        self._write(message, choice_index)
+        return message
+
+    def _write(self, message: Message, choice_index: int) -> None:
+        message.role = ASSISTANT
         parts = self._parts.get(choice_index, {})
-        return Message(role=ASSISTANT, parts=[parts[index].part() for index in sorted(parts)])
+        for index in sorted(parts):
+            building = parts[index]
+            if building.kind == "text" and building.final is None and building.state is None:
+                message.parts.add(text="".join(building.pieces))
+            else:
+                message.parts.append(building.part())
 
     def clear(self) -> None:
         """Begin anew."""

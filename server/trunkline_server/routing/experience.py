@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trunkline_server.core.candidate import Candidate
-from trunkline_server.routing.thompson import EXPLORED_SHARE, Measured, Thompson
+from trunkline_server.routing.thompson import EXPLORED_SHARE, Fortune, Measured, Thompson
 
 USUAL_OUTPUT_TOKENS: Final = 256.0  # Of an answer, while nothing is known.
 OUTPUT_STEP: Final = 0.05  # Of the newest in the moving average.
@@ -57,8 +57,10 @@ class Experience:
     def __init__(self, measured: Mapping[str, Measured], *, learns: bool = True) -> None:
         explored_share = EXPLORED_SHARE if learns else 0.0
         self.learns = learns
-        self.streamed = Thompson(measured, explored_share)
-        self.whole = Thompson(measured, explored_share)
+        # Whether a candidate fails does not depend on how it is read.
+        fortunes: dict[str, Fortune] = {}
+        self.streamed = Thompson(measured, explored_share, fortunes)
+        self.whole = Thompson(measured, explored_share, fortunes)
         self._recent: dict[str, Recent] = {}
         self._failing: set[str] = set()
         self._output_tokens: dict[str, float] = {}
@@ -87,12 +89,12 @@ class Experience:
         key = candidate.key
         own, other = (self.whole, self.streamed) if whole else (self.streamed, self.whole)
         own.belief(key, now_s).see(now_s, latency_s, failed)
-        other.belief(key, now_s).see(now_s, None, failed)
         recent = self._recent.get(key)
         if recent is None:
             recent = self._recent[key] = Recent()
         recent.add(now_s, failed)
         if failed:
+            other.belief(key, now_s).reconsider()
             if recent.failing_share(now_s) is not None:
                 self._failing.add(key)
         elif output_tokens:

@@ -92,8 +92,51 @@ class Expectation:
     lost_s: float
 
 
+class Fortune:
+    """How often a candidate fails, and how likely it is in trouble: the same for whoever asks it for what.
+
+    Attributes:
+        failure: the probability, while it is well.
+    """
+
+    __slots__ = ("_at_s", "_trouble", "failure")
+
+    def __init__(self, measured: Measured | None, now_s: float) -> None:
+        failures = measured.failures if measured else 0
+        attempts = len(measured.latencies_s) + failures if measured else 0
+        self._at_s = now_s
+        self._trouble = TROUBLE_SHARE
+        self.failure = (failures + FAILURE * FAILURE_WEIGHT) / (attempts + FAILURE_WEIGHT)
+
+    def trouble(self, now_s: float) -> float:
+        """The probability now."""
+        idle_s = now_s - self._at_s
+        if idle_s <= 0:
+            return self._trouble
+        return TROUBLE_SHARE + (self._trouble - TROUBLE_SHARE) * math.exp(-idle_s / TROUBLE_S)
+
+    def see(self, now_s: float, failed: bool) -> float:
+        """An attempt ended. Returns how much it says about how often the candidate fails while it is well."""
+        trouble, failure = self.trouble(now_s), self.failure
+        if failed:
+            in_trouble, well = trouble * TROUBLE_FAILURE, (1 - trouble) * failure
+        else:
+            in_trouble, well = trouble * (1 - TROUBLE_FAILURE), (1 - trouble) * (1 - failure)
+        trouble = in_trouble / (in_trouble + well)
+        # What happens in trouble says nothing about how often a candidate fails that is well.
+        step = (1 - FAILURE_GAMMA) * (1 - trouble)
+        self.failure = max(MIN_FAILURE, failure + step * (failed - failure))
+        self._trouble = min(MAX_TROUBLE, trouble)
+        if now_s > self._at_s:
+            self._at_s = now_s
+        return step
+
+
 class Belief:
     """About one candidate. When the clock runs backwards, no time has passed.
+
+    Args:
+        fortune: the candidate's. Whoever else adds to it says `reconsider` here.
 
     Attributes:
         index_s: what an answer costs in time, the mean over all that may be true: `latency_s + lost_s`.
@@ -103,13 +146,12 @@ class Belief:
 
     __slots__ = (
         "_at_s",
-        "_failure",
         "_failure_s",
+        "_fortune",
         "_log_s",
         "_lost_s",
         "_squares",
         "_squares_weight",
-        "_trouble",
         "_usual_count",
         "_usual_log_s",
         "_variance",
@@ -119,23 +161,21 @@ class Belief:
         "is_blank",
     )
 
-    def __init__(self, measured: Measured | None, now_s: float) -> None:
+    def __init__(self, measured: Measured | None, now_s: float, fortune: Fortune) -> None:
         logs = [math.log(max(s, MIN_LATENCY_S)) for s in measured.latencies_s] if measured else []
         failures = measured.failures if measured else 0
-        attempts = len(logs) + failures
+        self._fortune = fortune
         self._at_s = now_s
         self._weight = float(len(logs))
         self._log_s = sum(logs) / len(logs) if logs else math.log(UNKNOWN_S)
         self._usual_log_s = self._log_s
         self._usual_count = len(logs)
-        self.is_blank = not attempts
+        self.is_blank = not (logs or failures)
         self._squares = sum((log_s - self._log_s) ** 2 for log_s in logs)
         self._squares += SIGMA * SIGMA * SIGMA_WEIGHT
         self._squares_weight = self._weight + SIGMA_WEIGHT
         self._variance = self._squares / self._squares_weight
-        self._trouble = TROUBLE_SHARE
-        self._failure = (failures + FAILURE * FAILURE_WEIGHT) / (attempts + FAILURE_WEIGHT)
-        self._lost_s = self._failure * FAILURE_S
+        self._lost_s = fortune.failure * FAILURE_S
         self._failure_s = FAILURE_S
         self.good_until_s = -math.inf
         self.index_s = self.refresh(now_s)
@@ -146,10 +186,10 @@ class Belief:
         weight = self._weight * math.exp(-FORGETTING_PER_S * idle_s)
         usual = USUAL_WEIGHT / (weight + USUAL_WEIGHT)
         log_s = self._log_s + usual * (self._usual_log_s - self._log_s)
-        trouble = TROUBLE_SHARE + (self._trouble - TROUBLE_SHARE) * math.exp(-idle_s / TROUBLE_S)
+        trouble = self._fortune.trouble(now_s)
         failing = trouble * TROUBLE_FAILURE
         lost_s = failing * self._failure_s + (1 - trouble) * self._lost_s
-        lost_s /= 1 - failing - (1 - trouble) * self._failure
+        lost_s /= 1 - failing - (1 - trouble) * self._fortune.failure
         self.good_until_s = now_s + REFRESH_S
         self.index_s = math.exp(log_s + self._variance / 2) + lost_s
         return self.index_s
@@ -157,49 +197,33 @@ class Belief:
     def expected(self, now_s: float) -> Expectation:
         """What `index_s` is made of."""
         log_s, _ = self._mean(now_s)
-        return self._expectation(log_s, self._trouble_now(now_s))
+        return self._expectation(log_s, self._fortune.trouble(now_s))
 
     def drawn(self, now_s: float, random: Random) -> Expectation:
         """If what is drawn were true: each belief with the probability that it has."""
         log_s, weight = self._mean(now_s)
         log_s = random.gauss(log_s, math.sqrt(self._variance / (weight + USUAL_WEIGHT)))
-        is_in_trouble = random.random() < self._trouble_now(now_s)
+        is_in_trouble = random.random() < self._fortune.trouble(now_s)
         return self._expectation(log_s, float(is_in_trouble))
 
     def see(self, now_s: float, latency_s: float | None, failed: bool) -> None:
         """An attempt ended: `latency_s` until its first token, or until it failed; None if neither is known."""
-        # Each attempt ends here twice, so what `_mean` and `_trouble_now` do is done once, and without calls.
-        weight, trouble = self._weight, self._trouble
-        idle_s = now_s - self._at_s
-        if idle_s > 0:
-            self._at_s = now_s
-            weight *= math.exp(-FORGETTING_PER_S * idle_s)
-            trouble = TROUBLE_SHARE + (trouble - TROUBLE_SHARE) * math.exp(-idle_s / TROUBLE_S)
-        failure = self._failure
-        if failed:
-            in_trouble, well = trouble * TROUBLE_FAILURE, (1 - trouble) * failure
-        else:
-            in_trouble, well = trouble * (1 - TROUBLE_FAILURE), (1 - trouble) * (1 - failure)
-        trouble = in_trouble / (in_trouble + well)
-        # What happens in trouble says nothing about how often a candidate fails that is well.
-        step = (1 - FAILURE_GAMMA) * (1 - trouble)
-        failure += step * (failed - failure)
-        self._failure = max(MIN_FAILURE, failure)
-        self._trouble = min(MAX_TROUBLE, trouble)
+        step = self._fortune.see(now_s, failed)
         self.good_until_s = -math.inf
         if latency_s is None:
-            self._weight = weight
             return
         self.is_blank = False
         self._lost_s += step * (failed * latency_s - self._lost_s)
         if failed:
-            self._weight = weight
             self._failure_s += FAILURE_STEP * (latency_s - self._failure_s)
             return
-        usual = USUAL_WEIGHT / (weight + USUAL_WEIGHT)
-        expected = self._log_s + usual * (self._usual_log_s - self._log_s)
-        self._weight = weight
-        self._time(math.log(max(MIN_LATENCY_S, latency_s)), expected)
+        log_s, self._weight = self._mean(now_s)
+        self._at_s = max(now_s, self._at_s)
+        self._time(math.log(max(MIN_LATENCY_S, latency_s)), log_s)
+
+    def reconsider(self) -> None:
+        """The candidate's fortune has changed."""
+        self.good_until_s = -math.inf
 
     def outwait(self, now_s: float, waited_s: float) -> None:
         """Nobody waits any more for an attempt that has not begun to answer: it would have taken longer than that.
@@ -220,12 +244,8 @@ class Belief:
         usual = USUAL_WEIGHT / (weight + USUAL_WEIGHT)
         return self._log_s + usual * (self._usual_log_s - self._log_s), weight
 
-    def _trouble_now(self, now_s: float) -> float:
-        lasting = math.exp(-max(0.0, now_s - self._at_s) / TROUBLE_S)
-        return TROUBLE_SHARE + (self._trouble - TROUBLE_SHARE) * lasting
-
     def _expectation(self, log_s: float, trouble: float) -> Expectation:
-        failure = trouble * TROUBLE_FAILURE + (1 - trouble) * self._failure
+        failure = trouble * TROUBLE_FAILURE + (1 - trouble) * self._fortune.failure
         lost_s = trouble * TROUBLE_FAILURE * self._failure_s + (1 - trouble) * self._lost_s
         return Expectation(math.exp(log_s + self._variance / 2), failure, lost_s / (1 - failure))
 
@@ -270,12 +290,17 @@ class Thompson:
     Args:
         measured: by name, what a scoring run found.
         explored_share: 0 for nobody ever but the best.
+        fortunes: by name, where another policy has them too; filled as candidates are met.
     """
 
     def __init__(
-        self, measured: Mapping[str, Measured], explored_share: float = EXPLORED_SHARE
+        self,
+        measured: Mapping[str, Measured],
+        explored_share: float = EXPLORED_SHARE,
+        fortunes: dict[str, Fortune] | None = None,
     ) -> None:
         self._measured = measured
+        self._fortunes = {} if fortunes is None else fortunes
         self._explored = explored_share * 256**HASH_BYTES
         self._beliefs: dict[str, Belief] = {}
 
@@ -283,7 +308,11 @@ class Thompson:
         """Begins with its scoring run, if there was one, as if that were made when the candidate is first met."""
         belief = self._beliefs.get(candidate)
         if belief is None:
-            belief = self._beliefs[candidate] = Belief(self._measured.get(candidate), now_s)
+            measured = self._measured.get(candidate)
+            fortune = self._fortunes.get(candidate)
+            if fortune is None:
+                fortune = self._fortunes[candidate] = Fortune(measured, now_s)
+            belief = self._beliefs[candidate] = Belief(measured, now_s, fortune)
         return belief
 
     def order(self, now_s: float, request_id: str, candidates: Sequence[Offer]) -> list[str]:

@@ -10,9 +10,9 @@ from trunkline.v1.completion_event_pb2 import (
     TextDelta,
     ToolCallDelta,
 )
-from trunkline.v1.completion_pb2 import Choice, FinishReason, TokenLogprob
+from trunkline.v1.completion_pb2 import Choice, Completion, FinishReason, TokenLogprob
 from trunkline.v1.message_pb2 import Message, Part, ProviderState, Reasoning, Role, ToolCall
-from trunkline_server.core.fold import Fold, ended
+from trunkline_server.core.fold import Fold, end
 
 STATE = ProviderState(provider="p", model="m", data=b"opaque")
 
@@ -132,14 +132,17 @@ def test_events_without_content_are_passed_over():
 def test_choices_that_ended_are_listed_by_index():
     stop, length = FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH
 
-    found = ended(
+    found = Completion()
+
+    end(
+        found.choices,
         [
             ChoiceFinished(choice_index=1, finish_reason=length, native_finish_reason="max"),
             ChoiceFinished(choice_index=0, finish_reason=stop, stop_sequence="END"),
-        ]
+        ],
     )
 
-    assert found == [
+    assert list(found.choices) == [
         Choice(index=0, finish_reason=stop, stop_sequence="END"),
         Choice(index=1, finish_reason=length, native_finish_reason="max"),
     ]

@@ -29,6 +29,8 @@ FORWARDED: Final[Mapping[bytes, str]] = {
 }
 PASSED_ON: Final = ("trunkline-", *LIMIT_HEADERS, "idempotent-replayed")
 ASKING_S: Final = 2.0
+LEAST_HEARTBEAT_S: Final = 0.1  # That a service takes.
+AHEAD_SHARE: Final = 0.8
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}\Z")
 
 
@@ -179,7 +181,9 @@ class Limits:
 def keep_awake(options: StreamOptions, channel: Any, heartbeat_s: float) -> None:
     """Ask for heartbeats over a network: before the first comes metadata, for a head that can't wait for content."""
     if not getattr(channel, "is_local", False):
-        options.heartbeat_interval.FromMilliseconds(round(heartbeat_s * 1000))
+        # A little before our own: a head that goes out then has to know what that metadata says.
+        ahead_s = max(LEAST_HEARTBEAT_S, AHEAD_SHARE * heartbeat_s)
+        options.heartbeat_interval.FromMilliseconds(round(ahead_s * 1000))
 
 
 class EventStream:
@@ -281,28 +285,28 @@ def error_headers(refused: Refusal) -> Headers:
 
 def response_headers(metadata: Iterable[tuple[str, Any]]) -> Headers:
     """Response headers from a call's initial metadata: ours only, and not the id, which was known before."""
-    headers: Headers = []
-    for name, value in metadata:
-        header = _HEADERS.get(name)
-        if header is None:
-            header = _header_of(name)
-        if header:
-            headers.append((header, value.encode("ascii", "replace")))
-    return headers
+    names = _HEADERS
+    return [
+        (header, value.encode("ascii", "replace"))
+        for name, value in metadata
+        if (header := names[name])
+    ]
 
 
-# The headers that metadata becomes, by its names, of which there are few; empty where it stays inside. The route that
-# is a panel has the name that Speechify's clients know.
-_HEADERS: Final[dict[str, bytes]] = {"trunkline-panel": b"speechify-route"}
+class _Headers(dict[str, bytes]):
+    """The headers that metadata becomes, by its names, of which there are few; empty where it stays inside."""
+
+    def __missing__(self, name: str) -> bytes:
+        is_text = name.startswith(PASSED_ON) and not name.endswith("-bin")
+        header = name.encode("ascii") if is_text else b""
+        if len(self) < MAX_NAMES:
+            self[name] = header
+        return header
+
+
 MAX_NAMES: Final = 256
-
-
-def _header_of(name: str) -> bytes:
-    is_text = name.startswith(PASSED_ON) and not name.endswith("-bin")
-    header = name.encode("ascii") if is_text else b""
-    if len(_HEADERS) < MAX_NAMES:
-        _HEADERS[name] = header
-    return header
+# The route that is a panel has the name that Speechify's clients know.
+_HEADERS: Final = _Headers({"trunkline-panel": b"speechify-route"})
 
 
 def head_of(metadata: Iterable[tuple[str, Any]], batch: Iterable[Any]) -> Headers:
