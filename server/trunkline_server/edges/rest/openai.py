@@ -100,9 +100,10 @@ class OpenAIShim:
             chunks = _Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
-                    if not stream.is_open:
+                    if not chunks.have_begun:
                         headers = head_of(await call.initial_metadata(), batch)
                         stream.set_head(headers)
+                        # Also where a comment has sent the head: the chunks bear the panel's name.
                         chunks.is_panel = ROUTE in dict(headers)
                     if data := chunks.encode(batch):
                         stream.write(data)
@@ -344,6 +345,11 @@ class _Chunks:
         self._begun: set[int] = set()
         self._finishes: list[tuple[int, str]] = []
         self._ids: dict[int, CallIds] = {}
+
+    @property
+    def have_begun(self) -> bool:
+        """Is it known who answers?"""
+        return bool(self._prefix)
 
     def encode(self, batch: list[Any]) -> bytes:
         """The bytes of a batch; empty when none of its events shows here."""

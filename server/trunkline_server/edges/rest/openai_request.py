@@ -199,6 +199,7 @@ class ConstraintsIn(Struct, forbid_unknown_fields=True):
     max_cost_nanos: Int64 | None = None
     first_token_timeout_s: float | None = None
     idle_timeout_s: float | None = None
+    disable_escalation: bool = False
 
 
 class Extension(Struct, forbid_unknown_fields=True):
@@ -566,6 +567,8 @@ def _extension(extension: Extension, spec: CompletionSpec) -> None:
             if seconds is not None:
                 bounded = max(-MAX_SECONDS, min(seconds, MAX_SECONDS))
                 getattr(written, name).FromNanoseconds(int(bounded * 1e9))
+        if constraints.disable_escalation:
+            written.disable_escalation = True
     if extension.include_reasoning:
         spec.reasoning.include = True
     if extension.reasoning_budget_tokens is not None:
