@@ -31,8 +31,6 @@ PASSED_ON: Final = ("trunkline-", *LIMIT_HEADERS, "idempotent-replayed")
 ASKING_S: Final = 2.0
 LEAST_HEARTBEAT_S: Final = 0.1  # That a service takes.
 AHEAD_SHARE: Final = 0.8
-LEAST_HEARTBEAT_S: Final = 0.1  # That a service takes.
-AHEAD_SHARE: Final = 0.8
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}\Z")
 
 
