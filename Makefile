@@ -3,8 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint lint-code \
-	lint-contract types layers test test-faults test-crashes test-live check bench bench-compare lock \
-	release-contract clean
+	lint-contract types layers test test-faults test-crashes test-live check bench bench-panels \
+	bench-compare lock release-contract clean
 
 BIN := .venv/bin
 SETUP := scripts/setup
@@ -77,6 +77,9 @@ check: lint types layers test  ## Everything that must pass before a change land
 
 bench: setup  ## Measure CPU, latency and memory under load
 	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-panels: setup  ## Measure panels: waits when a proposer hangs, CPU of a member, about three minutes
+	@$(BIN)/python bench/panels.py $(ARGS)
 
 bench-compare: setup  ## Measure this checkout against another commit (BASE=main)
 	@$(BIN)/python bench/compare.py $(or $(BASE),$(error name a commit: make bench-compare BASE=main)) $(ARGS)

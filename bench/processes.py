@@ -61,9 +61,9 @@ def build(name: str) -> Path:
 
 
 @contextmanager
-def upstream() -> Iterator[tuple[int, int]]:
-    """A running upstream: its pid and its port."""
-    process = subprocess.Popen([build("upstream")], stdout=subprocess.PIPE, text=True)
+def upstream(*words: str) -> Iterator[tuple[int, int]]:
+    """A running upstream: its pid and its port. Args: words: options of its command line."""
+    process = subprocess.Popen([build("upstream"), *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.pid, int(process.stdout.readline())

@@ -18,8 +18,8 @@ from gateways import CannotMeasure, Gateway
 from processes import build, cpu_s, machine_busy_s, resident_bytes
 from yardstick import slowness_now
 
-CHUNKS = 64  # The upstream's default; its words have six letters, the space included.
-TEXT_BYTES = CHUNKS * 6
+CHUNKS = 64  # The upstream's default.
+CHUNK_BYTES = 6  # Of a word, the space included.
 STREAM_MS = 200 + CHUNKS * 10  # Of a paced stream, its tail included.
 HELD = 1000
 WARM_UP_S = 1.0
@@ -45,6 +45,7 @@ class Row:
     Attributes:
         model: the upstream's manner: `burst`, `paced` or `hold`; a unary answer has no manner.
         callers: how many ask at once.
+        chunks: of the upstream's answers, streamed or not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Row:
     model: str
     callers: int
     targets: Sequence[Target] = ()
+    chunks: int = CHUNKS
 
 
 REQUEST, CHUNK, FIRST = "cpu_us_per_request", "cpu_us_per_chunk", "added_first_p99_ms"
@@ -152,7 +154,7 @@ def command(row: Row, *, port: int, gateway: Gateway | None, seconds: float) -> 
         "--model",
         model,
         "--text-bytes",
-        str(TEXT_BYTES),
+        str(row.chunks * CHUNK_BYTES),
     ]
     words += ["--connections", str(row.callers), "--seconds", str(seconds)]
     if row.model == "hold":
@@ -276,7 +278,9 @@ def cost(row: Row, rounds: Sequence[Round], direct: Load) -> Cost:
         requests_per_s=middle(lambda load: load.requests / load.seconds),
         cpu_us_per_request=median(per_request) if per_request else None,
         cpu_us_per_request_rounds=per_request,
-        cpu_us_per_chunk=median(per_request) / CHUNKS if per_request and row.is_stream else None,
+        cpu_us_per_chunk=median(per_request) / row.chunks
+        if per_request and row.is_stream
+        else None,
         messages_per_stream=middle(lambda load: load.content_chunks / load.requests)
         if row.is_stream
         else None,

@@ -10,10 +10,14 @@
  *     burst   all of it in one write, at once
  *     paced   the first chunk after first-ms, the next ones gap-ms apart, each in a TCP packet of its own
  *     hold    the first chunk at once, then nothing until the peer closes
+ *     told-N  the first chunk when the prompt says, the next ones gap-ms apart, each in a TCP packet of its own: somewhere
+ *             in it stands `first_us=` and numbers with commas between them, of which the one at place N counts, from 0;
+ *             -1 is never
  *
  * The theory: answers never vary, so each is a script, bytes built once with the offsets up to which they may have left
- * after each step. A connection is a position in a script. There are two delays only, so timers are two queues, each
- * in order of its due times by itself.
+ * after each step. A connection is a position in a script. There are two delays that all share, so timers are two
+ * queues, each in order of its due times by itself; and a third one for the delays that prompts tell, where each finds
+ * its place from the end.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -62,8 +66,8 @@ static const char *WORDS[] = {" alpha", " brave", " crane", " delta", " eager", 
 static int loop;
 static int chunks = 64;
 static long long first_ns = 200000000, gap_ns = 10000000;
-static queue first_waits, gap_waits;
-static script unary, burst, paced, hold, refusal;
+static queue first_waits, gap_waits, told_waits;
+static script unary, burst, paced, hold, told, refusal;
 
 static long long now_ns(void)
 {
@@ -151,18 +155,22 @@ static void build_scripts(void)
     build_stream(&burst, "burst", 0, 1);
     build_stream(&paced, "paced", 1, 1);
     build_stream(&hold, "hold", 0, 0);
+    build_stream(&told, "told", 1, 1);
 }
 
 /* -- timers -- */
 
 static void enqueue(conn *c, queue *q, long long due_ns)
 {
+    conn *before = q->tail;
+    while (before && before->due_ns > due_ns)
+        before = before->before;
     c->due_ns = due_ns;
     c->queue = q;
-    c->after = NULL;
-    c->before = q->tail;
-    *(q->tail ? &q->tail->after : &q->head) = c;
-    q->tail = c;
+    c->before = before;
+    c->after = before ? before->after : q->head;
+    *(c->after ? &c->after->before : &q->tail) = c;
+    *(before ? &before->after : &q->head) = c;
 }
 
 static void dequeue(conn *c)
@@ -175,10 +183,14 @@ static void dequeue(conn *c)
     c->queue = NULL;
 }
 
+static conn *earlier(conn *a, conn *b)
+{
+    return !a ? b : !b ? a : a->due_ns <= b->due_ns ? a : b;
+}
+
 static conn *next_due(void)
 {
-    conn *a = first_waits.head, *b = gap_waits.head;
-    return !a ? b : !b ? a : a->due_ns <= b->due_ns ? a : b;
+    return earlier(earlier(first_waits.head, gap_waits.head), told_waits.head);
 }
 
 /* -- connections -- */
@@ -226,6 +238,22 @@ static int take_step(conn *c)
     return send_released(c);
 }
 
+/* The request's model, without its quotation mark; empty where it has none. */
+static const char *model_in(const char *body)
+{
+    const char *model = strstr(body, "\"model\"");
+    return model ? model + 7 + strspn(model + 7, ": \"") : "";
+}
+
+/* When the prompt says that this model's first chunk comes, in us from now; -1: never, or it does not say. */
+static long told_us(const char *body)
+{
+    const char *at = strstr(body, "first_us=");
+    for (long place = atol(model_in(body) + 5); at && place > 0; place--)
+        at = strchr(at + 1, ',');
+    return at ? atol(at + (*at == ',' ? 1 : 9)) : -1;
+}
+
 static script *answer_to(const char *head, const char *body)
 {
     const char *path_end = strchr(head + 5, ' '), *path = "/chat/completions";
@@ -235,11 +263,11 @@ static script *answer_to(const char *head, const char *body)
     const char *stream = strstr(body, "\"stream\"");
     if (!stream || strncmp(stream + 8 + strspn(stream + 8, ": "), "true", 4))
         return &unary;
-    const char *model = strstr(body, "\"model\"");
-    model = model ? model + 7 + strspn(model + 7, ": \"") : "";
+    const char *model = model_in(body);
     return !strncmp(model, "burst\"", 6)   ? &burst
            : !strncmp(model, "paced\"", 6) ? &paced
            : !strncmp(model, "hold\"", 5)  ? &hold
+           : !strncmp(model, "told-", 5)   ? &told
                                            : &refusal;
 }
 
@@ -258,13 +286,17 @@ static int answer(conn *c)
     char kept = body[body_bytes];
     body[body_bytes] = 0;
     c->answer = answer_to(c->request, body);
+    long first_us = c->answer == &told ? told_us(body) : 0;
     body[body_bytes] = kept;
     c->filled -= body + body_bytes - c->request;
     memmove(c->request, body + body_bytes, c->filled);
     c->step = c->sent = 0;
     if (!c->answer->is_paced)
         return take_step(c);
-    enqueue(c, &first_waits, now_ns() + first_ns);
+    if (c->answer != &told)
+        enqueue(c, &first_waits, now_ns() + first_ns);
+    else if (first_us >= 0)
+        enqueue(c, &told_waits, now_ns() + first_us * 1000LL);
     return 1;
 }
 
