@@ -18,6 +18,7 @@ from tests.support.scripted import (
     upstream_over,
 )
 from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
 from trunkline.v1.message_pb2 import Message, Part, Role
 from trunkline_server.completion.attempts import Hop, Limits
@@ -26,8 +27,7 @@ from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import StreamInterrupted, TrunklineError, UpstreamError
 from trunkline_server.core.failure import Failure
-from trunkline_server.core.fold import Fold
-from trunkline_server.core.fold import ended as ended_choices
+from trunkline_server.core.fold import Fold, end
 from trunkline_server.core.ports import Prompt
 
 A, B, C = (Candidate(name, "m", "m") for name in "abc")
@@ -249,7 +249,8 @@ async def test_what_follows_the_text_of_a_continuation_comes_after_it():
     assert events[-2].part_completed.part_index == 1
     fold = Fold()
     fold.add(events)
-    choices = ended_choices(providers.answers[-1].facts.finishes)
+    choices = Completion().choices
+    end(choices, providers.answers[-1].facts.finishes)
     fold.fill(choices)
     assert [part.WhichOneof("content") for part in choices[0].message.parts] == [
         "text",

@@ -9,7 +9,7 @@ from trunkline.v1.completion_spec_pb2 import OptimizeFor
 from trunkline_server.core.candidate import Candidate, Score
 from trunkline_server.routing.ranking import MIN_SPREAD, MIN_UNIT_S, WEIGHTS, Terms, terms, weighted
 from trunkline_server.routing.scores import Measured
-from trunkline_server.routing.thompson import Belief
+from trunkline_server.routing.thompson import Belief, Fortune
 
 DRAWS = 4_000
 BALANCED = OptimizeFor.OPTIMIZE_FOR_BALANCED
@@ -35,7 +35,8 @@ def found(
     times_s: dict[str, float] = TIMES_S,
 ) -> Terms:
     """The terms of these."""
-    beliefs = {c.id: Belief(Measured((times_s[c.id],) * 1_000), 0.0) for c in candidates}
+    measured = {c.id: Measured((times_s[c.id],) * 1_000) for c in candidates}
+    beliefs = {name: Belief(m, 0.0, Fortune(m, 0.0)) for name, m in measured.items()}
     return terms(
         candidates,
         lambda c: beliefs[c.id],
