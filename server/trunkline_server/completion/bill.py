@@ -19,7 +19,7 @@ from trunkline_server.accounts.budgets import Budgets
 from trunkline_server.accounts.idempotency import KEPT_US, MAX_RESPONSE_BYTES, Claim, Replay
 from trunkline_server.accounts.ledger import MAX_NANOS, Hold, Outcome, Payer
 from trunkline_server.completion.attempts import Hop
-from trunkline_server.completion.metering import usage_of_hops
+from trunkline_server.completion.metering import estimated_input_tokens, usage_of_hops
 from trunkline_server.completion.panel_prompts import CRITIQUE_TOKENS, FRAME_TOKENS
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import NoEligibleProvider, StorageUnavailable
@@ -66,6 +66,7 @@ class Bill:
         "_candidates",
         "_chars",
         "_earlier",
+        "_input_tokens",
         "_key",
         "_limit_chars",
         "_spec",
@@ -90,8 +91,8 @@ class Bill:
         self._base_chars = 0
         self._chars = 0
         self._earlier = Usage()
-        is_open = not spec.sampling.HasField("max_output_tokens")
-        self._limit_chars = EXTEND_AT * BLOCK_TOKENS * CHARS_PER_TOKEN if is_open else float("inf")
+        self._input_tokens = 0
+        self._limit_chars = _limit_chars(spec)
 
     @property
     def has_key(self) -> bool:
@@ -102,8 +103,12 @@ class Bill:
         """Somebody has begun to answer: the last of these."""
         candidate = hops[-1].served.candidate
         price = candidate.price
-        earlier = self._earlier = usage_of_hops(hops[:-1]) if len(hops) > 1 else _NOTHING
-        nanos = earlier.cost.amount_nanos if earlier.HasField("cost") or len(hops) == 1 else None
+        before = hops[:-1]
+        earlier = self._earlier = usage_of_hops(before) if before else _NOTHING
+        is_priced = earlier.HasField("cost") or not any(hop.billed for hop in before)
+        nanos = earlier.cost.amount_nanos if is_priced else None
+        # A later turn reads more than the caller sent: what others wrote, or what tools brought.
+        self._input_tokens = estimated_input_tokens(hops[-1].prompt.spec) if before else 0
         self._books.progress.answers(
             self._tab.slot,
             self._tab.hold.id,
@@ -117,7 +122,7 @@ class Bill:
         """Note how far the answer is. Has it nearly used up what is held?"""
         attempt = hop.served
         chars = attempt.answer.output_chars if attempt.answer is not None else attempt.output_chars
-        self._books.progress.count(self._tab.slot, 0, 0, chars)
+        self._books.progress.count(self._tab.slot, self._input_tokens, 0, chars)
         self._chars = chars + self._base_chars
         return self._chars >= self._limit_chars
 
@@ -142,10 +147,18 @@ class Bill:
         return not amount or await self._tab.extend(amount)
 
     async def widen(self, plan: Plan, size_bytes: int) -> bool:
-        """Hold what a wider panel may cost, before it is asked. False: there are no credits for it."""
+        """Hold what a wider panel may cost, before it is asked. False: it can't be held."""
         amount = _worst_of(plan, self._spec, prompt_tokens(size_bytes))
-        self._candidates = plan.candidates
-        return not amount or await self._tab.extend(amount)
+        try:
+            if amount and not await self._tab.extend(amount):
+                return False
+        except StorageUnavailable:
+            return False
+        # Its answer has a hold of its own, and begins anew.
+        self._candidates = (*self._candidates, *plan.candidates)
+        self._base_chars = 0
+        self._limit_chars = _limit_chars(self._spec)
+        return True
 
     async def settle(self, usage: Usage, hops: Sequence[Hop], completion: Completion) -> None:
         """The answer is whole. Raises: StorageUnavailable."""
@@ -230,6 +243,12 @@ class Bill:
             spec.metadata_json,
             os.urandom(SALT_BYTES),
         )
+
+
+def _limit_chars(spec: CompletionSpec) -> float:
+    """From which an answer needs more than is held for it."""
+    is_open = not spec.sampling.HasField("max_output_tokens")
+    return EXTEND_AT * BLOCK_TOKENS * CHARS_PER_TOKEN if is_open else float("inf")
 
 
 class Billing:
@@ -337,7 +356,8 @@ def _worst(candidates: Sequence[Candidate], input_tokens: int, output_tokens: in
     for candidate in candidates:
         price = candidate.price
         if price.input_nanos is not None and price.output_nanos is not None:
-            cost = input_tokens * price.input_nanos + output_tokens * price.output_nanos
+            input_nanos = max(price.input_nanos, price.cached_input_nanos or 0)
+            cost = input_tokens * input_nanos + output_tokens * price.output_nanos
             if cost > worst:
                 worst = cost
     return min(MAX_NANOS, -(-worst // TOKENS_PER_PRICE))

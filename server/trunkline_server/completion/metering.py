@@ -32,7 +32,7 @@ def usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
     if reported is None or reported.estimated or not attempt.is_whole:
         # What a provider counted before the end may be of the beginning alone.
         written_tokens = -(-attempt.output_chars // CHARS_PER_TOKEN)
-        usage.input_tokens = usage.input_tokens or _estimated_input_tokens(spec)
+        usage.input_tokens = usage.input_tokens or estimated_input_tokens(spec)
         usage.output_tokens = max(usage.output_tokens, written_tokens)
         usage.total_tokens = usage.input_tokens + usage.output_tokens
         usage.estimated = True
@@ -42,7 +42,8 @@ def usage_of(spec: CompletionSpec, attempt: Try) -> Usage:
     return usage
 
 
-def _estimated_input_tokens(spec: CompletionSpec) -> int:
+def estimated_input_tokens(spec: CompletionSpec) -> int:
+    """Of its text alone."""
     chars = len(spec.system_prompt)
     for message in spec.messages:
         for part in message.parts:

@@ -85,6 +85,7 @@ class Member:
         rank: its place among the proposers, the best first.
         status: used, unused, cancelled or failed.
         text: what it wrote, once it has ended well.
+        is_usable: it gave an answer that another model can do something with.
     """
 
     hop: Hop
@@ -96,11 +97,7 @@ class Member:
     text: str = ""
     error: TrunklineError | None = None
     has_ended: bool = False
-
-    @property
-    def is_usable(self) -> bool:
-        """Did it give an answer that another model can do something with?"""
-        return self.has_ended and bool(self.text.strip()) and not refuses(self.text)
+    is_usable: bool = False
 
     @property
     def has_answered(self) -> bool:
@@ -360,8 +357,9 @@ class Panel:
             member.has_ended = True
             hop.abandon()
             return
-        texts = [e.text_delta.text for e in member.events if e.HasField("text_delta")]
-        member.text = "".join(texts)
+        # Of an event of another kind this is empty, and asking for its kind would cost as much again.
+        member.text = text = "".join([event.text_delta.text for event in member.events])
+        member.is_usable = bool(text) and not text.isspace() and not refuses(text)
         member.status = UNUSED
         member.has_ended = True
 
