@@ -16,6 +16,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import trunkline
 from trunkline import Client, TrunklineError
+from trunkline.v1.catalog_service_pb2 import ModelKind
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
 from trunkline_server.app_accounts import (
@@ -35,10 +36,13 @@ from trunkline_server.commands.calling import (
     new_client,
     target_arguments,
 )
+from trunkline_server.commands.panel import add_panel, show
 from trunkline_server.config import ConfigError, Settings, has_accounts, load
 from trunkline_server.doctor import diagnose
 from trunkline_server.initialise import require_accounts, write_configuration, write_pepper
 from trunkline_server.scoring.command import DEFAULT_OUTPUT, ScoreOptions, score
+from trunkline_server.scoring.panel_command import EvalOptions, evaluate
+from trunkline_server.scoring.run import MAX_OUTPUT_TOKENS
 from trunkline_server.workers import supervise
 
 
@@ -84,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--config", metavar="FILE")
     verify.set_defaults(run=_audit_verify)
     _scoring(commands)
+    add_panel(commands, [target], _panel_eval, MAX_OUTPUT_TOKENS)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
         metavar="check", required=True
     )
@@ -398,7 +403,8 @@ def _models(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
         for model in client.list_models():
             aliases = f"  ({', '.join(model.aliases)})" if model.aliases else ""
-            print(f"{model.id:40} {model.provider or 'route':14}{aliases}")
+            kind = "panel" if model.kind == ModelKind.MODEL_KIND_PANEL else "route"
+            print(f"{model.id:40} {model.provider or kind:14}{aliases}")
     return 0
 
 
@@ -415,6 +421,24 @@ def _score(arguments: argparse.Namespace) -> int:
         yes=arguments.yes,
     )
     return score(options, os.environ, os.environ.get(KEY_VARIABLE) or None)
+
+
+def _panel_eval(arguments: argparse.Namespace) -> int:
+    options = EvalOptions(
+        target=arguments.target,
+        tls=arguments.tls,
+        models=[name for names in arguments.models for name in names],
+        panels=[name for names in arguments.panels for name in names],
+        questions=arguments.questions,
+        limit=arguments.limit,
+        repeat=arguments.repeat,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        json=arguments.json,
+        plot=arguments.plot,
+        yes=arguments.yes,
+    )
+    return evaluate(options, os.environ.get(KEY_VARIABLE) or None, show)
 
 
 # configuration

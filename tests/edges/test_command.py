@@ -81,7 +81,7 @@ async def test_a_good_configuration_is_counted(tmp_path):
 
     found = await run("config", "check", folder=tmp_path)
 
-    assert found == Ended(0, "trunkline.toml: 1 providers, 1 models, 1 routes\n", "")
+    assert found == Ended(0, "trunkline.toml: 1 providers, 1 models, 4 routes\n", "")
 
 
 async def test_what_is_missing_is_told_and_is_no_mistake(tmp_path):
@@ -218,6 +218,7 @@ async def test_models_are_listed_with_provider_and_aliases(tmp_path):
     assert [line.split() for line in found.out.splitlines()] == [
         ["m", "p", "(alias)"],
         ["r", "route"],
+        *([name, "panel"] for name in ("waymark-fast", "waymark-moa", "waymark-max")),
     ]
 
 

@@ -310,10 +310,13 @@ async def test_models_are_listed_page_by_page_routes_last():
         beyond = await listed(running, page_token="1000")
 
     names = [f"m-{number:02}" for number in range(25)] + ["r-0", "r-1", "r-2"]
-    assert pages == [names[:10], names[10:20], names[20:]]
+    names += ["waymark-fast", "waymark-moa", "waymark-max"]
+    assert pages == [names[:10], names[10:20], names[20:30], names[30:]]
     assert [m.id for m in everything.models] == names
     assert [m.kind for m in everything.models] == (
-        [ModelKind.MODEL_KIND_MODEL] * 25 + [ModelKind.MODEL_KIND_ROUTE] * 3
+        [ModelKind.MODEL_KIND_MODEL] * 25
+        + [ModelKind.MODEL_KIND_ROUTE] * 3
+        + [ModelKind.MODEL_KIND_PANEL] * 3
     )
     assert (list(beyond.models), beyond.next_page_token) == ([], "")
 

@@ -194,7 +194,7 @@ def test_all_unknown_keys_are_named_at_once():
         ),
         (
             '[[routes]]\nid = "r"\ncandidates = []\n',
-            "Expected `array` of length >= 1: routes[0].candidates",
+            "routes: 'r' needs candidates, or a panel",
         ),
         (
             PROVIDER + "first_token_timeout_s = 0\n",
