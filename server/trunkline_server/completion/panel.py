@@ -291,9 +291,7 @@ class Panel:
             # At once, before anything is waited for: whoever is cancelled here may be cancelled again.
             for task, member in running.items():
                 task.cancel()
-                if (
-                    not member.has_ended
-                ):  # It may have, since it was last looked at: then it is paid for as a whole.
+                if not member.has_ended:  # Else it is whole since the last look, and paid for.
                     member.hop.abandon()
             if running:
                 await asyncio.wait(running)
