@@ -327,6 +327,7 @@ class NoProgress:
         provider: str,
         model: str,
         prices: tuple[int | None, int | None, int | None],
+        earlier: tuple[int, int, int | None],
     ) -> None:
         pass
 
