@@ -435,7 +435,9 @@ class Hop:
     def _patience(self, attempt: Try) -> float:
         now_s = attempt.started_s
         left = self.limits.max_attempts - len(self._failures)
-        if left > 1:
+        if len(self.plan.candidates) == 1:
+            left = 1
+        elif left > 1:
             circuits = self.upstream.circuits
             still = [c for c in self.plan.candidates if c.key not in self._tried]
             left = min(

@@ -476,14 +476,14 @@ class HttpResponse:
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """One header, in the order of the message. Later ones of the same name are joined."""
-        self._pending_headers += len(name) + len(value)
-        if self._pending_headers > MAX_HEADER_BYTES:
+        pending = self._pending_headers = self._pending_headers + len(name) + len(value)
+        if pending > MAX_HEADER_BYTES:
             raise BadMessage("headers are too long")
         if self._has_head:
             return  # Trailers mean nothing here.
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        headers = self.headers
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def head_complete(self, status: int) -> None:
         """The head is in; an interim one (1xx) is forgotten."""

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import unquote
@@ -16,6 +17,9 @@ from trunkline_server.core.errors import InvalidRequest, PayloadTooLarge, Trunkl
 from trunkline_server.core.trace import NO_TRACE, child_of
 from trunkline_server.core.validation import MAX_REQUEST_BYTES
 from trunkline_server.edges.status import status_message, trailers
+
+MAX_TIMEOUT_S: Final = 86_400.0
+MAX_PEERS: Final = 4_096  # Whose addresses are remembered: a connection has many calls.
 
 Metadata = Sequence[tuple[str, str | bytes]]
 REQUEST_ID: Final = re.compile(rf"[A-Za-z0-9_-]{{8,{MAX_REQUEST_ID_CHARS}}}\Z")
@@ -103,6 +107,7 @@ class Calls:
         await abort(context, error, call)
 
 
+@lru_cache(maxsize=MAX_PEERS)
 def address_of(peer: str) -> str:
     """The host of a peer as gRPC names it: `ipv4:HOST:PORT`, `ipv6:[HOST]:PORT` or `unix:PATH`."""
     kind, _, rest = peer.partition(":")
@@ -123,9 +128,6 @@ def _network(host: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-
-
-MAX_TIMEOUT_S: Final = 86_400.0
 
 
 def _timeout_s(context: Context, metadata: Mapping[str, str]) -> float | None:

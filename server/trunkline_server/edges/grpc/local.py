@@ -63,7 +63,10 @@ class LocalContext:
 
     def peer(self) -> str:
         """As the caller names the address that it serves."""
-        return next((str(value) for key, value in self._metadata if key == PEER), "")
+        for key, value in self._metadata:
+            if key == PEER:
+                return str(value)
+        return ""
 
     def invocation_metadata(self) -> Metadata:
         """As the caller sent it."""
