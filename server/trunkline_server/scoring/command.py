@@ -6,8 +6,8 @@ import json
 import secrets
 import statistics
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +22,20 @@ from trunkline_server.config import ConfigError, ServerSettings, Settings, load
 from trunkline_server.routing.scoring_run import REGION, ScoringRun
 from trunkline_server.scoring.questions import Questions, bundled
 from trunkline_server.scoring.record import Outcome, Tally, record, tallies
-from trunkline_server.scoring.run import Asking, Subject, subjects
+from trunkline_server.scoring.run import Asking, Examination, Subject, subjects
 from trunkline_server.scoring.store import check, store
+from trunkline_server.scoring.terminal import (
+    announced,
+    cost_words,
+    failures_line,
+    is_agreed,
+    progress,
+)
 
 DEFAULT_OUTPUT: Final = "scores.json"
 MAX_REPEAT: Final = 20
 HERE: Final = "127.0.0.1:0"
 DRAIN_S: Final = 1.0
-MAX_LISTED: Final = 10  # Models that are named before the question whether to go on.
 # No library asks again by itself: what is asked is counted, and may cost money.
 ASK_ONCE: Final = {"grpc.enable_retries": 0}
 
@@ -76,7 +82,7 @@ def score(options: ScoreOptions, environment: Mapping[str, str], api_key: str | 
 
     async def scored() -> int:
         gateway = (
-            _gateway(options.target, api_key, tls=options.tls)
+            gateway_at(options.target, api_key, tls=options.tls)
             if options.target
             else _own_gateway(options.config, environment)
         )
@@ -96,7 +102,12 @@ def _questions(languages: Sequence[str]) -> Questions:
     return questions.of(languages) if languages else questions
 
 
-def _gateway(target: str, api_key: str | None, *, tls: bool) -> AsyncClient:
+def gateway_at(target: str, api_key: str | None, *, tls: bool) -> AsyncClient:
+    """A client of a running gateway, in whose event loop it is made.
+
+    Raises:
+        ConfigError: the address is none, or the key can't be sent there.
+    """
     try:
         return AsyncClient(target, api_key=api_key, tls=tls, options=ASK_ONCE)
     except ValueError as error:
@@ -146,15 +157,15 @@ async def _own_gateway(
 async def _score(
     options: ScoreOptions, questions: Questions, region: str, client: AsyncClient
 ) -> int:
-    chosen = _chosen(await subjects(client), options.models)
-    total = len(chosen) * len(questions.questions) * options.repeat
-    print(_plan(chosen, questions, options.repeat))
-    if sys.stdin.isatty() and not options.yes and not await _is_agreed():
+    found = chosen(await subjects(client), options.models)
+    total = len(found) * len(questions.questions) * options.repeat
+    print(_plan(found, questions, options.repeat), flush=True)
+    if sys.stdin.isatty() and not options.yes and not await is_agreed():
         print("nothing was asked")
         return 1
-    models = [subject.key for subject in chosen]
-    with _progress(total) as advance:
-        asking = Asking(client, models, questions.questions, options.repeat, advance)
+    models = [subject.key for subject in found]
+    with progress(total) as advance:
+        asking = Asking(Examination(client), models, questions.questions, options.repeat, advance)
         outcomes = await asking.run()
     time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     run = record(models, outcomes, questions.data_set, time, region)
@@ -166,7 +177,7 @@ async def _score(
     return 0
 
 
-def _chosen(found: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
+def chosen(found: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
     """Those that were named, each once, in the catalog's order; all without a name.
 
     Raises:
@@ -174,64 +185,35 @@ def _chosen(found: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
     """
     if not found:
         raise ConfigError(["the gateway has no models"])
-    known = {name for subject in found for name in (subject.key, *subject.names)}
-    for name in names:
-        if name not in known:
-            nearest = difflib.get_close_matches(name[:256], known, 1, 0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError([f"--models: no model is called {name[:128]!r}{hint}"])
+    refuse_unknown(
+        "--models", names, {n for subject in found for n in (subject.key, *subject.names)}
+    )
     wanted = set(names)
     return [s for s in found if not wanted or not wanted.isdisjoint((s.key, *s.names))]
 
 
+def refuse_unknown(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Of the names that were given with an option.
+
+    Raises:
+        ConfigError: one is not known; it names the nearest one that is.
+    """
+    known = set(known)
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(name[:256], known, 1, 0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            kind = option.removeprefix("--").removesuffix("s")
+            raise ConfigError([f"{option}: no {kind} is called {name[:128]!r}{hint}"])
+
+
 def _plan(chosen: Sequence[Subject], questions: Questions, repeat: int) -> str:
     count = len(questions.questions) * repeat
-    named = ", ".join(subject.key for subject in chosen[:MAX_LISTED])
-    if len(chosen) > MAX_LISTED:
-        named += f" and {len(chosen) - MAX_LISTED} more"
-    costs = [subject.worst_cost_usd(questions.questions, repeat) for subject in chosen]
-    known = [cost for cost in costs if cost is not None]
-    cost = f"at most about {sum(known):.2f} USD" if known else "prices are not known"
-    if 0 < len(known) < len(costs):
-        cost += f", not counting {len(costs) - len(known)} without a known price"
+    cost = cost_words([subject.worst_cost_usd(questions.questions, repeat) for subject in chosen])
     return (
-        f"{len(chosen) * count} requests in all, {count} to each of: {named}\n"
+        f"{announced([subject.key for subject in chosen], count)}\n"
         f"languages: {', '.join(questions.languages)}; {cost}"
     )
-
-
-async def _is_agreed() -> bool:
-    """Asks whoever sits there. Waits as the event loop does, so that Ctrl-C ends it."""
-    print("Go on? [y/N] ", end="", flush=True)
-    loop = asyncio.get_running_loop()
-    typed = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), typed.set)
-    try:
-        await typed.wait()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal. What it gives is told how many questions are done with."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _report(models: Sequence[str], outcomes: Sequence[Outcome], unasked: Mapping[str, int]) -> None:
@@ -255,11 +237,8 @@ def _report(models: Sequence[str], outcomes: Sequence[Outcome], unasked: Mapping
     print(flush=True)
     for model, tally in counted.items():
         if tally.failures:
-            left = f", {unasked[model]} were not asked any more" if model in unasked else ""
-            print(
-                f"trunkline: {model}: {tally.failures} failed{left}; the last one: {tally.problem}",
-                file=sys.stderr,
-            )
+            line = failures_line(model, tally.failures, unasked.get(model, 0), tally.problem)
+            print(line, file=sys.stderr)
 
 
 def _place(row: tuple[str, Tally]) -> tuple[float, str]:

@@ -88,7 +88,7 @@ def tallies(models: Sequence[str], outcomes: Iterable[Outcome]) -> dict[str, Tal
     return found
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def wilson(right: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share, by Wilson's score.
 
     It stays within 0 and 1 and is of use for few answers too.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from trunkline import (
     AsyncClient,
@@ -43,13 +43,15 @@ class Subject:
     input_nanos: int | None = None
     output_nanos: int | None = None
 
-    def worst_cost_usd(self, questions: Sequence[Question], repeat: int) -> float | None:
+    def worst_cost_usd(
+        self, questions: Sequence[Question], repeat: int, output_tokens: int = MAX_OUTPUT_TOKENS
+    ) -> float | None:
         """If every answer were as long as it may be; None where a price is not known."""
         if self.input_nanos is None or self.output_nanos is None:
             return None
         # No tokenizer makes more tokens of a text than it has bytes.
         read = sum(len(q.prompt.encode()) + TEMPLATE_TOKENS for q in questions)
-        written = MAX_OUTPUT_TOKENS * len(questions)
+        written = output_tokens * len(questions)
         nanos = repeat * (read * self.input_nanos + written * self.output_nanos) / 1_000_000
         return nanos / 1_000_000_000
 
@@ -92,6 +94,26 @@ def _subject(provider: str, model: Model) -> Subject:
     )
 
 
+Told = TypeVar("Told", bound=Outcome)
+Told_co = TypeVar("Told_co", bound=Outcome, covariant=True)
+
+
+class Examiner(Protocol[Told_co]):
+    """Asks a question as some kind of caller would, and makes of the answer what is to be told of it."""
+
+    async def ask(self, model: str, question: Question) -> Told_co:
+        """One request.
+
+        Raises:
+            TrunklineError.
+        """
+        ...
+
+    def failed(self, model: str, question: Question, problem: str) -> Told_co:
+        """What is told of a question that was asked in vain."""
+        ...
+
+
 class _Lane:
     """What one model is still to be asked, and how it does.
 
@@ -120,29 +142,29 @@ class _Lane:
             self.given_up.set()
 
 
-class Asking:
+class Asking(Generic[Told]):
     """One run over several models.
 
     Args:
-        models: `Candidate.key` of each.
+        models: what each is asked for by.
         advance: told how many questions more are done with.
     """
 
     def __init__(
         self,
-        client: AsyncClient,
+        examiner: Examiner[Told],
         models: Sequence[str],
         questions: Sequence[Question],
         repeat: int,
         advance: Callable[[int], None],
     ) -> None:
-        self.outcomes: list[Outcome] = []
-        self._client = client
+        self.outcomes: list[Told] = []
+        self._examiner = examiner
         self._lanes = [_Lane(model, questions, repeat) for model in models]
         self._advance = advance
         self._room = asyncio.Semaphore(IN_FLIGHT)
 
-    async def run(self) -> list[Outcome]:
+    async def run(self) -> list[Told]:
         """All outcomes, in the order in which they came.
 
         Raises:
@@ -173,28 +195,35 @@ class Asking:
                 lane.ended(outcome)
             self._advance(1)
 
-    async def _ask(self, lane: _Lane, question: Question) -> Outcome | None:
+    async def _ask(self, lane: _Lane, question: Question) -> Told | None:
         """None: while it waited, the model was given up."""
         clock = asyncio.get_running_loop().time
         until_s = clock() + PATIENCE_S
         while True:
             try:
                 async with self._room:
-                    completion = await self._answer(lane.model, question.prompt)
-                return _judged(lane.model, question, completion)
+                    return await self._examiner.ask(lane.model, question)
             except TrunklineError as error:
                 if _is_ours(error):
                     raise
                 wait_s = _wait_s(error)
                 if wait_s is None or clock() + wait_s > until_s:
-                    return Outcome(lane.model, question.language, problem=_problem(error))
+                    return self._examiner.failed(lane.model, question, _problem(error))
             with suppress(TimeoutError):
                 await asyncio.wait_for(lane.given_up.wait(), wait_s)
                 return None
 
-    async def _answer(self, model: str, prompt: str) -> Completion:
+
+class Examination:
+    """Asks deployments, each for itself: nobody stands in for anybody, and nothing is tried again."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def ask(self, model: str, question: Question) -> Outcome:
+        """Args: model: `Candidate.key`."""
         stream = self._client.stream(
-            prompt,
+            question.prompt,
             model=model,
             temperature=0.0,
             max_output_tokens=MAX_OUTPUT_TOKENS,
@@ -204,18 +233,22 @@ class Asking:
             timeout_s=ANSWER_S,
         )
         async with stream:
-            return await stream.completion()
+            completion = await stream.completion()
+        return Outcome(
+            model,
+            question.language,
+            judged(text(completion), question),
+            _first_token_ms(completion),
+        )
+
+    def failed(self, model: str, question: Question, problem: str) -> Outcome:
+        """No answer."""
+        return Outcome(model, question.language, problem=problem)
 
 
-def _judged(model: str, question: Question, completion: Completion) -> Outcome:
-    answer = text(completion)
-    is_given = bool(answer.strip())
-    return Outcome(
-        model,
-        question.language,
-        is_right(answer, question.kind, question.accepted) if is_given else None,
-        _first_token_ms(completion),
-    )
+def judged(answer: str, question: Question) -> bool | None:
+    """Is it right? None where there is nothing to judge."""
+    return is_right(answer, question.kind, question.accepted) if answer.strip() else None
 
 
 def _first_token_ms(completion: Completion) -> float | None:

@@ -14,12 +14,21 @@ def check(path: Path) -> None:
     Raises:
         ConfigError: its folder can't be written to, or something else is there.
     """
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConfigError([f"{path.parent} is no folder that can be written to"])
+    check_folder(path)
     if _is_taken(path):
         raise ConfigError(
             [f"{path} is there and is no scoring run, so it is left alone: name another --output"]
         )
+
+
+def check_folder(path: Path) -> None:
+    """Could a file be written there?
+
+    Raises:
+        ConfigError.
+    """
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError([f"{path.parent} is no folder that can be written to"])
 
 
 def store(run: ScoringRun, path: Path) -> Path:
@@ -30,11 +39,21 @@ def store(run: ScoringRun, path: Path) -> Path:
     """
     if _is_taken(path):
         path = path.with_name(f"{run.id}.json")
+    write(path, encoded(run))
+    return path
+
+
+def write(path: Path, data: bytes) -> None:
+    """All of it, or what was there before.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         try:
             with new.open("xb") as file:
-                file.write(encoded(run))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(path)
@@ -42,7 +61,6 @@ def store(run: ScoringRun, path: Path) -> Path:
             new.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError([f"{path} can't be written: {error.strerror}"]) from error
-    return path
 
 
 def _is_taken(path: Path) -> bool:
