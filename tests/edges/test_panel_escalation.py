@@ -61,6 +61,8 @@ from trunkline.v1.completion_spec_pb2 import (
     SamplingOptions,
 )
 
+pytestmark = pytest.mark.once
+
 REFUSAL: Final = "I'm sorry, but I can't help with that."
 ALL: Final = ["refusal", "empty", "cut", "invalid_output", "uncertain", "disagreement"]
 PANEL: Final[Mapping[str, Any]] = {"proposers": ["a", "b", "c"], "aggregator": "z", "quorum": 3}

@@ -1,21 +1,24 @@
 """Panels over real sockets: who is asked, who is waited for, what becomes of the others, what the caller is told."""
 
 import asyncio
+import base64
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import httpx
 import pytest
 
-from tests.edges.errors import reason_of
+from tests.edges.errors import fields_of, reason_of
 from tests.edges.observed import LIMIT_S, Observed, Streamed, observed, spec, stream
 from tests.faults.lag import share_of
 from tests.faults.waiting import until
-from tests.support.accounts import PREPAID
+from tests.support.accounts import PREPAID, PRICES, desk, new_sqlite
 from tests.support.service import model, provider
 from tests.support.upstream import (
     END,
@@ -41,7 +44,12 @@ from trunkline.v1.completion_spec_pb2 import (
     CompletionSpec,
     RoutingConstraints,
     SamplingOptions,
+    Tool,
+    ToolOptions,
+    WebhookSource,
 )
+
+pytestmark = pytest.mark.once
 
 PROPOSER: Final = "proposer"
 CRITIC: Final = "critic"
@@ -52,6 +60,7 @@ CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 
 MODELS: Final = "abcz"
+PANEL: Final[Mapping[str, Any]] = {"proposers": ["a", "b", "c"], "aggregator": "z"}
 QUESTION: Final = "What is it?"
 INPUT_TOKENS: Final = 9
 LEFT_WITHIN_S: Final = 0.050
@@ -207,7 +216,7 @@ async def world(
         routes: instead of it.
         more: of a model's entry, by its name.
     """
-    panel = {"proposers": ["a", "b", "c"], "aggregator": "z", **(panel or {})}
+    panel = {**PANEL, **(panel or {})}
     found = {
         "routes": [{"id": "p", "panel": panel}] if routes is None else list(routes),
         "models": [model(name, name, **(more or {}).get(name, {})) for name in scripts],
@@ -377,7 +386,7 @@ async def test_a_straggler_is_left_when_the_grace_ends_and_paid_for_what_it_wrot
     scripts = {**THREE, "a": says("It is one.", tokens=1, after_s=0.1), "c": BEGUN}
     grace = {"quorum": 2, "grace_share": 10.0, "grace_s": 0.1}
     async with world(scripts, grace) as found:
-        for _ in range(10):
+        for _ in range(6):
             end = await found.unary()
             straggler = found.asked("c")[-1]
             await asyncio.wait_for(straggler.closed.wait(), LIMIT_S)
@@ -553,7 +562,7 @@ async def test_an_aggregator_that_breaks_off_ends_the_stream():
 async def test_when_nobody_proposes_the_error_is_that_of_one_model(way):
     scripts = {**THREE, **dict.fromkeys("abc", FAILING)}
     routes: list[Mapping[str, Any]] = [
-        {"id": "p", "panel": {"proposers": ["a", "b", "c"], "aggregator": "z"}},
+        {"id": "p", "panel": PANEL},
         {"id": "q", "candidates": ["a"]},
     ]
     async with world(scripts, routes=routes) as found:
@@ -824,8 +833,7 @@ PLANS: Final = [{"id": "narrow", "routes": ["other"]}, {"id": "wide"}, PREPAID]
     ],
 )
 async def test_a_panel_is_for_the_plans_that_it_names(route, plan, is_allowed):
-    panel = {"proposers": ["a", "b", "c"], "aggregator": "z"}
-    routes = [{"id": "p", "panel": panel, "plans": ["wide"]}, {"id": "open", "panel": panel}]
+    routes = [{"id": "p", "panel": PANEL, "plans": ["wide"]}, {"id": "open", "panel": PANEL}]
     key = {"id": "k", "key_env": "KEY", "plan": plan}
 
     async with world(
@@ -849,3 +857,352 @@ async def test_a_panel_is_for_the_plans_that_it_names(route, plan, is_allowed):
     error = response.json()["error"]
     assert (error["type"], error["code"]) == ("permission_error", "route_not_allowed")
     assert reason_of(streamed.error) == (grpc.StatusCode.PERMISSION_DENIED, "ROUTE_NOT_ALLOWED")
+
+
+@pytest.mark.parametrize("way", ["stream", "plain"])
+async def test_a_panel_that_can_not_be_paid_is_refused_before_anybody_is_asked(way, tmp_path: Path):
+    def script(exchange: Exchange) -> Any:
+        return steps_of(THREE[exchange.json["model"]], exchange)
+
+    async with (
+        upstream(script) as models,
+        desk(
+            new_sqlite(tmp_path),
+            models.url,
+            providers=[provider(name, models.url) for name in THREE],
+            models=[model(name, name, **PRICES) for name in THREE],
+            routes=[{"id": "p", "panel": PANEL}],
+        ) as found,
+        httpx.AsyncClient(base_url=f"http://{found.service.http_address}", timeout=LIMIT_S) as http,
+    ):
+        ((name, bearer),) = await found.new_key(plan="prepaid")
+        body = {"max_tokens": 20, "messages": [{"role": "user", "content": QUESTION}]}
+        is_stream = way == "stream"
+
+        async def ask(route: str) -> httpx.Response:
+            asked = {**body, "model": route, "stream": is_stream}
+            return await http.post("/v1/chat/completions", json=asked, headers={name: bearer})
+
+        refused = await ask("p")
+        # Enough for each of its models alone, and not for all of them together.
+        await found.grant(400_000)
+        single = await ask("z")
+        short = await ask("p")
+        asked = [exchange.json["model"] for exchange in models.exchanges]
+        await found.grant(10_000_000)
+        before = await found.balance()
+        enough = await ask("p")
+        after = await found.balance()
+    assert [r.status_code for r in (refused, single, short, enough)] == [402, 200, 402, 200]
+    assert asked == ["z"]
+    for response in (refused, short):
+        assert response.json()["error"] == {
+            "message": "the credits do not cover what this request may cost",
+            "type": "insufficient_quota",
+            "param": None,
+            "code": "insufficient_credits",
+        }
+    # Four times what was asked, and two dollars for each million that was written.
+    cost = 4 * INPUT_TOKENS * 1_000 + (1 + 2 + 3 + 6) * 2_000
+    assert before.available_nanos - after.available_nanos == cost
+    assert after.held_nanos == 0
+
+
+# what callers ask of a panel beyond text
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+async def test_several_choices_are_refused_by_name(is_stream):
+    async with world(THREE) as found:
+        response = await found.chat(n=2, stream=is_stream)
+        streamed = await found.stream(question(sampling=SamplingOptions(candidate_count=2)))
+
+        assert found.models.exchanges == []
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", "n")
+    assert reason_of(streamed.error) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert fields_of(streamed.error) == ["spec.sampling.candidate_count"]
+
+
+def calling(*calls: tuple[str, str, str]) -> Callable[[Exchange], Sequence[Step]]:
+    """A model that calls tools: id, name and arguments of each."""
+
+    def script(exchange: Exchange) -> Sequence[Step]:
+        called = [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for id_, name, arguments in calls
+        ]
+        if not exchange.json.get("stream"):
+            said = {"role": "assistant", "content": None, "tool_calls": called}
+            choice = {"index": 0, "message": said, "finish_reason": "tool_calls"}
+            counts = usage(INPUT_TOKENS, 6)["usage"]
+            return whole(
+                {"id": "c", "model": "m", "choices": [choice], "usage": counts}, 200, CLOSE
+            )
+        deltas = [{"index": i, **call} for i, call in enumerate(called)]
+        chunk = {"index": 0, "delta": {"tool_calls": deltas}, "finish_reason": None}
+        ends = [finish("tool_calls"), usage(INPUT_TOKENS, 6), "[DONE]"]
+        return [HEAD, *map(event, [{"id": "c", "choices": [chunk]}, *ends]), END]
+
+    return script
+
+
+WEATHER: Final[Mapping[str, Any]] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells it.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+async def test_the_aggregator_alone_has_tools_and_its_calls_are_the_answer(is_stream):
+    scripts = {**THREE, "z": calling(("c1", "weather", '{"city": "Rome"}'))}
+    # Proposers who say the same are no reason to stop: none of them could have called anything.
+    scripts |= {name: says("It is sunny.", tokens=1) for name in "ab"}
+    choice = {"type": "function", "function": {"name": "weather"}}
+    async with world(scripts, {"early_stop": True, "quorum": 3}) as found:
+        response = await found.chat(
+            stream=is_stream, tools=[WEATHER], tool_choice=choice, parallel_tool_calls=False
+        )
+
+        (aggregator,) = found.asked("z")
+        proposers = found.asked(role=PROPOSER)
+    names = {"tools", "tool_choice", "parallel_tool_calls"}
+    assert [names & set(exchange.json) for exchange in proposers] == [set()] * 3
+    assert {name: aggregator.json[name] for name in names} == {
+        "tools": [WEATHER],
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+    }
+    assert response.status_code == 200
+    if is_stream:
+        lines = [line[6:] for line in response.text.splitlines() if line[:6] == "data: "]
+        chunks = [json.loads(line) for line in lines[:-1]]
+        first, *more = [
+            call["function"]
+            for chunk in chunks
+            for choice in chunk["choices"]
+            for call in choice["delta"].get("tool_calls", ())
+        ]
+        call = {"name": first["name"], "arguments": first["arguments"]}
+        call["arguments"] += "".join(piece["arguments"] for piece in more)
+        (finished,) = [f for c in chunks for x in c["choices"] if (f := x["finish_reason"])]
+        waymark = chunks[-1]["waymark"]
+    else:
+        (found_choice,) = response.json()["choices"]
+        (call,) = [c["function"] for c in found_choice["message"]["tool_calls"]]
+        finished, waymark = found_choice["finish_reason"], response.json()["waymark"]
+    assert call == {"name": "weather", "arguments": '{"city": "Rome"}'}
+    assert finished == "tool_calls"
+    assert [(m["role"], m["status"]) for m in waymark["models"]] == [
+        *[(PROPOSER, USED)] * 3,
+        (AGGREGATOR, USED),
+    ]
+    assert not waymark["stopped_early"]
+
+
+async def test_an_aggregator_with_tools_that_fails_is_not_replaced_by_who_has_none():
+    async with world({**THREE, "z": FAILING}, {"quorum": 3}) as found:
+        tool = Tool(name="mine", parameters_schema_json="{}")
+        asked = question(tool_options=ToolOptions(tools=[tool]), constraints=ONCE)
+        error = await found.error("stream", asked)
+
+        await found.is_left()
+    assert reason_of(error) == (grpc.StatusCode.UNAVAILABLE, "ALL_PROVIDERS_FAILED")
+
+
+async def test_a_single_proposal_goes_to_the_aggregator_where_there_are_tools():
+    scripts = {**THREE, "a": FAILING, "c": FAILING, "z": calling(("c1", "mine", "{}"))}
+    async with world(scripts) as found:
+        tool = Tool(name="mine", parameters_schema_json="{}")
+        end = await found.unary(question(tool_options=ToolOptions(tools=[tool]), constraints=ONCE))
+    (part,) = end.choices[0].message.parts
+    assert part.tool_call.name == "mine"
+    assert told(end) == report(
+        row("a", PROPOSER, FAILED, error=BROKEN),
+        row("b", PROPOSER, USED, 2),
+        row("c", PROPOSER, FAILED, error=BROKEN),
+        row("z", AGGREGATOR, USED, 6),
+        degraded=True,
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_tools_of_the_gateways_run_between_the_turns_of_the_aggregator(way):
+    turns = [calling(("c1", "lookup", '{"n": 7}')), says("It is ", "42.", tokens=8)]
+    scripts = {**THREE, "z": lambda exchange: turns.pop(0)(exchange)}
+    async with upstream(lambda _: whole({"result": "42"})) as tool:
+        at = f"127.0.0.1:{tool.port}"
+        async with world(
+            scripts,
+            {"quorum": 3},
+            environment={"HOOK": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+            secrets={"hook": {"env": "HOOK", "hosts": [at]}},
+            egress={"allowed_hosts": [at]},
+        ) as found:
+            lookup = Tool(
+                name="lookup",
+                parameters_schema_json='{"type": "object"}',
+                webhook=WebhookSource(url=f"http://{at}/lookup", secret_ref="hook"),
+            )
+            asked = question(tool_options=ToolOptions(tools=[lookup]))
+            end = await found.complete(way, asked)
+
+            first, second = found.asked("z")
+            await found.is_left()
+        assert len(tool.exchanges) == 1
+    assert text_of(end) == "It is 42."
+    assert [call.name for call in end.server_tool_calls] == ["lookup"]
+    assert [name for e in found.asked(role=PROPOSER)[:3] if (name := e.json.get("tools"))] == []
+    assert [t["function"]["name"] for t in first.json["tools"]] == ["lookup"]
+    told_of = {"role": "tool", "tool_call_id": "c1", "content": '{"result": "42"}'}
+    assert second.json["messages"][-1] == told_of
+    # What it has read before is still there.
+    assert "Now write the one best answer" in second.json["messages"][0]["content"]
+    assert told(end) == report(
+        row("a", PROPOSER, USED, 1),
+        row("b", PROPOSER, USED, 2),
+        row("c", PROPOSER, USED, 3),
+        row("z", AGGREGATOR, USED, 6),
+        row("z", AGGREGATOR, USED, 8),
+    )
+
+
+async def test_a_conversation_with_calls_keeps_the_tools_described_and_forbids_proposers_to_call():
+    history = [
+        {"role": "user", "content": "The weather in Rome?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ]
+    async with world(THREE, {"quorum": 3}) as found:
+        response = await found.chat(messages=history, tools=[WEATHER])
+
+        (aggregator,) = found.asked("z")
+        proposers = found.asked("a") + found.asked("b") + found.asked("c")
+    assert response.json()["choices"][0]["message"]["content"] == "It is six."
+    assert [e.json["tools"] for e in proposers] == [[WEATHER]] * 3
+    assert [e.json["tool_choice"] for e in proposers] == ["none"] * 3
+    assert [e.json["messages"][1:] for e in proposers] == [proposers[0].json["messages"][1:]] * 3
+    assert aggregator.json["tools"] == [WEATHER]
+    assert aggregator.json.get("tool_choice") in (None, "auto")
+    # The drafts are a turn of their own behind the tool's.
+    *before, last = aggregator.json["messages"]
+    assert [message["role"] for message in before] == ["user", "assistant", "tool"]
+    assert last["role"] == "user"
+    assert "It is three." in last["content"]
+
+
+SCHEMA: Final = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+async def test_structured_output_is_asked_of_all_but_the_critic(is_stream):
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+    scripts: dict[str, Script] = {
+        name: says(f'{{"n": {number}}}', tokens=number) for number, name in enumerate("abc", 1)
+    }
+    answer = by_role(critic=says(FOUND, tokens=5), aggregator=says('{"n": ', "6}", tokens=6))
+    async with world({**scripts, "z": answer}, {"critique": True, "quorum": 3}) as found:
+        response = await found.chat(stream=is_stream, response_format=form)
+
+        forms = {role_of(e): e.json.get("response_format") for e in found.models.exchanges}
+    assert [forms[CRITIC], forms[PROPOSER] == forms[AGGREGATOR]] == [None, True]
+    assert forms[PROPOSER]["json_schema"]["schema"] == SCHEMA
+    if is_stream:
+        lines = [line[6:] for line in response.text.splitlines() if line[:6] == "data: "]
+        deltas = [c["delta"] for line in lines[:-1] for c in json.loads(line)["choices"]]
+        said = "".join(each.get("content", "") for each in deltas)
+    else:
+        said = response.json()["choices"][0]["message"]["content"]
+    assert json.loads(said) == {"n": 6}
+
+
+PIXEL: Final = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
+
+
+async def test_an_image_goes_to_those_who_can_see_and_the_others_are_left_out():
+    parts = [
+        {"type": "text", "text": QUESTION},
+        {"type": "image_url", "image_url": {"url": PIXEL}},
+    ]
+    more = {"b": {"capabilities": ["tools"]}}
+    async with world(THREE, {"quorum": 3}, more=more) as found:
+        response = await found.chat(messages=[{"role": "user", "content": parts}])
+
+        (aggregator,) = found.asked("z")
+    models = response.json()["waymark"]["models"]
+    assert [(m["model"], m["role"], m["status"]) for m in models] == [
+        ("a", PROPOSER, USED),
+        ("c", PROPOSER, USED),
+        ("z", AGGREGATOR, USED),
+    ]
+    assert not response.json()["waymark"]["degraded"]
+    asked = aggregator.json["messages"][-1]["content"]
+    assert [part["type"] for part in asked] == ["text", "image_url", "text"]
+    assert "It is three." in asked[2]["text"]
+
+
+async def test_nobody_who_can_see_is_an_error_that_names_the_image():
+    parts = [{"type": "image_url", "image_url": {"url": PIXEL}}]
+    blind = {name: {"capabilities": ["tools"]} for name in MODELS}
+    async with world(THREE, more=blind) as found:
+        response = await found.chat(messages=[{"role": "user", "content": parts}])
+
+        assert found.models.exchanges == []
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages[0].content[0].image_url.url"
+
+
+# room
+
+
+async def test_a_small_window_cuts_what_the_aggregator_reads():
+    long = {name: says(f"{name}" * 6_000, tokens=1_500) for name in "abc"}
+    more = {"z": {"context_window_tokens": 4_096}}
+    asked = {}
+    for window, sections in (("wide", {}), ("small", more)):
+        async with world({**long, "z": THREE["z"]}, {"quorum": 3}, more=sections) as found:
+            await found.unary()
+
+            (aggregator,) = found.asked("z")
+            asked[window] = aggregator.json["messages"][-1]["content"]
+    assert [asked["wide"].count(name * 6_000) for name in "abc"] == [1, 1, 1]
+    assert [asked["small"].count(f"\n{name}") for name in "abc"] == [2, 2, 2]
+    assert asked["small"].count("\n[...]\n") == 3
+    # Half of what is left of the window, in three parts of the same length.
+    size = question().ByteSize()
+    left = int(((4_096 - 400) * 4 - size) * 0.5 / 3)
+    counts = [max(map(len, re.findall(f"{name}+", asked["small"]))) for name in "abc"]
+    assert counts == [left // 2] * 3
+
+
+# signs of life
+
+
+@pytest.mark.parametrize("phase", ["proposing", "aggregating"])
+async def test_a_caller_hears_of_a_panel_that_works_before_it_has_anything_to_say(phase):
+    name = {"proposing": "c", "aggregating": "z"}[phase]
+    slow = says("It is six.", tokens=6, after_s=0.5)
+    server = {"heartbeat_s": 0.2}
+    async with world({**THREE, name: slow}, {"quorum": 3}, server=server) as found:
+        options = StreamOptions()
+        options.heartbeat_interval.FromMilliseconds(200)
+        streamed = await found.stream(options=options)
+        response = await found.chat(stream=True)
+    begun = streamed.kinds.index("started")
+    assert streamed.kinds[:2] == ["heartbeat"] * 2
+    assert set(streamed.kinds[:begun]) == {"heartbeat"}
+    assert dict(streamed.head)["trunkline-panel"] == "p"
+    assert response.text.startswith(": hb\n\n" * 2)
+    assert response.headers["speechify-route"] == "p"
+    assert response.text.endswith("data: [DONE]\n\n")

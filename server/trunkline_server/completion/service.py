@@ -301,7 +301,7 @@ class Completions:
                             hops = [new_hop(spec, plan, 0)]
                             answer = hops[0].batches()
                         else:
-                            turns = new_turns(spec, plan, new_hop)
+                            turns = new_turns(spec if box is None else box.spec, plan, new_hop)
                             hops = turns.hops
                             answer = turns.batches()
                     buffers_calls = options.buffer_tool_arguments
@@ -441,7 +441,7 @@ class Completions:
             spec: CompletionSpec, plan: Plan, new_hop: Callable[[CompletionSpec, Plan, int], Hop]
         ) -> Turns:
             return Turns(
-                box=replace(box, spec=spec) if plan.panel is not None else box,
+                box=replace(box, spec=spec),
                 tools=self._tools,
                 plan=plan,
                 deadline=deadline,
