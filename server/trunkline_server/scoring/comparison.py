@@ -175,7 +175,7 @@ def _price(found: Comparison) -> str:
     advice = {
         Verdict.WINS: "",
         Verdict.LOSES: " Ask the model instead.",
-        Verdict.OPEN: " Nothing here speaks for the panel.",
+        Verdict.OPEN: " It is not shown to pay.",
     }[found.verdict]
     if found.verdict is Verdict.OPEN and found.dearer is not None and found.dearer < 1:
         advice = ""  # It is the cheaper one.

@@ -11,10 +11,12 @@ from trunkline import AsyncClient
 from trunkline_server.config import ConfigError
 from trunkline_server.scoring.command import MAX_REPEAT, chosen, gateway_at, refuse_unknown
 from trunkline_server.scoring.panel_table import (
-    COLUMNS,
-    cells,
+    EVENTS,
+    RESULTS,
     comparisons,
+    events,
     line,
+    results,
     troubles,
     verdicts,
 )
@@ -176,7 +178,9 @@ def _tell(found: Sequence[Row], show: Show, *, is_json: bool) -> None:
         for row in found:
             print(line(row, compared.get(row.name)))
     else:
-        show(COLUMNS, [cells(row) for row in found])
+        show(RESULTS, [results(row) for row in found])
+        print()
+        show(EVENTS, [events(row) for row in found])
         print()
         for paragraph in verdicts(found, compared):
             print(paragraph)

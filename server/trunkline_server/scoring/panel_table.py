@@ -17,17 +17,20 @@ ESTIMATED: Final = "~"
 DIGITS: Final = 3  # Of a cost, that say something.
 SHARE_DECIMALS: Final = 4
 
-# Title, and whether it is of numbers.
-COLUMNS: Final = (
+# Title, and whether it is of numbers. Two tables, so that each fits a terminal.
+RESULTS: Final = (
     ("name", False),
     ("kind", False),
-    ("right", True),
     ("accuracy", True),
     ("95 %", True),
+    ("USD each", True),
     ("mean s", True),
     ("p95 s", True),
     ("first s", True),
-    ("USD each", True),
+)
+EVENTS: Final = (
+    ("name", False),
+    ("right", True),
     ("tokens in", True),
     ("out", True),
     ("errors", True),
@@ -46,19 +49,26 @@ def comparisons(rows: Sequence[Row]) -> dict[str, Comparison]:
     return {row.name: compare(row, model) for row in rows if row.is_panel and not row.unasked}
 
 
-def cells(row: Row) -> list[str]:
-    """A line of the table."""
+def results(row: Row) -> list[str]:
+    """A line of the table of what came out."""
     low, high = row.interval
     return [
         row.name,
         "panel" if row.is_panel else "model",
-        f"{row.right} of {len(row.answers)}",
         f"{row.accuracy:.1%}",
-        f"{low:.1%} - {high:.1%}",
+        f"{low:.0%} - {high:.0%}",
+        cost(row),
         _seconds(row.mean_s),
         _seconds(row.high_s),
         _seconds(row.first_token_s),
-        cost(row),
+    ]
+
+
+def events(row: Row) -> list[str]:
+    """A line of the table of what happened on the way."""
+    return [
+        row.name,
+        f"{row.right} of {len(row.answers)}",
         _tokens(row, output=False),
         _tokens(row, output=True),
         str(row.count("problem")),
