@@ -72,7 +72,9 @@ def streamed(response: Any) -> dict[str, Any]:
     """A stream put together again, with its headers. `early`: chunks with `waymark` that are not the last."""
     chunks = list(response.parse())
     *before, last = chunks
-    text, calls, finishes = "", [], []
+    text = ""
+    calls: list[list[str]] = []
+    finishes: list[str] = []
     for choice in (choice for chunk in chunks for choice in chunk.choices):
         text += choice.delta.content or ""
         for call in choice.delta.tool_calls or ():
@@ -133,7 +135,7 @@ class Cases:
         asked = self._asked("plain", route, "structured", response_format=City)
         answer = self.client.chat.completions.parse(**asked)
         parsed = answer.choices[0].message.parsed
-        return [parsed and [parsed.city, parsed.people], answer.model_extra["waymark"]]
+        return [parsed and [parsed.city, parsed.people], (answer.model_extra or {})["waymark"]]
 
     def accumulated(self, route: str) -> Any:
         asked = self._asked("plain", route, "accumulated")
