@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import date, timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -24,6 +25,7 @@ from trunkline_server.scoring.questions import (
 )
 
 QUESTIONS: Final = {question.id: question for question in bundled_for_panels()}
+DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 A_LINE: Final = {"id": "a", "kind": "number", "prompt": "What is 1 + 1?", "answer": "2"}
 
 
@@ -160,6 +162,13 @@ def test_guessing_one_letter_is_of_little_use():
 
 
 # files of others
+
+
+def test_those_of_the_documentation_can_be_asked():
+    section = (DOCS / "panels.md").read_text().partition("**Your own** are a file")[2]
+    example = section.partition("```json\n")[2].partition("```")[0]
+
+    assert [q.kind for q in of_lines(example.encode(), "docs")] == list(Kind)
 
 
 def test_a_line_needs_no_more_than_what_is_asked_and_what_is_right():
