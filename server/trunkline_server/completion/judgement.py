@@ -59,6 +59,7 @@ class Judgement:
                 self._pieces.clear()
                 self._logprobs.clear()
                 self._chars = 0
+                self._is_refusal = self._has_calls = False
             elif kind == "refusal_delta":
                 self._is_refusal = True
             elif kind in ("tool_call_delta", "server_tool_call", "artifact"):

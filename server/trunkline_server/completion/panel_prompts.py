@@ -99,13 +99,13 @@ def aggregator_spec(
         texts: in the order in which they are shown.
         critique: as `critique_of` returned it, or empty.
         seed: of the marks.
-        room: characters that each draft may have.
+        room: characters that each draft may have, and the critique: whoever writes it need not keep to its limit.
     """
     asked = CompletionSpec()
     asked.CopyFrom(spec)
     asked.ClearField("metadata_json")
     last = (
-        f"{_CRITIQUE}\n{_marked('review', critique, seed)}\n\n{_AGGREGATE}"
+        f"{_CRITIQUE}\n{_marked('review', cut(critique, room), seed)}\n\n{_AGGREGATE}"
         if critique
         else _AGGREGATE
     )
