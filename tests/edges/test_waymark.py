@@ -673,6 +673,39 @@ async def test_who_has_no_credits_for_the_panel_is_told_so(edge, tmp_path: Path)
     assert paid.json()["waymark"]["route"] == "waymark-fast"
 
 
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+async def test_an_answer_that_is_told_again_is_told_with_its_panel(edge, streams, tmp_path: Path):
+    async with (
+        upstream(Table()) as scripted,
+        desk(
+            new_sqlite(tmp_path), scripted.url,
+            **sections(
+                scripted.url,
+                models=[model(name, f"p{name}", **PRICES) for name in MODELS],
+            ),
+        ) as running,
+        both(scripted, running.service) as found,
+    ):  # fmt: skip
+        ((_, bearer),) = await running.new_key()
+        headers = {"authorization": bearer, "idempotency-key": "once"}
+        body = asked("waymark-fast", "refusal", stream=streams)
+        responses = [
+            await found.http[edge].post(CHAT, json=body, headers=headers) for _ in range(2)
+        ]
+
+    again = responses[1]
+    assert [r.headers.get("idempotent-replayed") for r in responses] == [None, "true"]
+    assert [r.headers.get("speechify-route") for r in responses] == ["waymark-moa"] * 2
+    if streams:
+        first, told = (chunks(response) for response in responses)
+        assert {chunk["model"] for chunk in told} == {"waymark-moa"}
+        assert told[-1]["waymark"] == first[-1]["waymark"]
+    else:
+        first, told = (response.json() for response in responses)
+        assert told == first
+    assert again.status_code == 200
+
+
 async def test_who_comes_to_a_full_service_may_come_again(edge):
     async with (
         upstream([Hang()]) as scripted,

@@ -263,6 +263,8 @@ class Completions:
                         if isinstance(opened, Completion):
                             record.reason = "OK"
                             call.headers.append(REPLAYED)
+                            if opened.HasField("panel"):
+                                call.headers.append((PANEL_HEADER, opened.panel.route))
                             if unary is None:
                                 yield replayed(opened, options)
                             else:
