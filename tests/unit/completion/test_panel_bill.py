@@ -379,9 +379,10 @@ class Slow:
 
 
 async def test_a_proposal_that_ends_while_others_are_compared_is_paid_for():
-    whole: list[Step] = [text("one"), counted(3), ended()]
-    other: list[Step] = [text("two"), counted(3), ended()]
-    third: list[Step] = [text("three"), 0.05, counted(7), ended()]
+    # Of which only a model can tell that they say the same.
+    whole: list[Step] = [text("The sky is blue today."), counted(3), ended()]
+    other: list[Step] = [text("Today the sky is blue."), counted(3), ended()]
+    third: list[Step] = [text("Blue."), 0.05, counted(7), ended()]
     providers = ScriptedProviders(a=[whole], b=[other], c=[third])
     upstream = upstream_over(providers, QuietTelemetry())
     seats = [Plan("", "", "", (Candidate(name, "m", "m", price=PRICED),)) for name in "abc"]
