@@ -63,6 +63,7 @@ from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.rest.speko import SpekoShim
 from trunkline_server.edges.status import Refusal
+from trunkline_server.embedding.minilm import MiniLM, is_installed
 from trunkline_server.embedding.unknown import Unknown
 from trunkline_server.local_model.process import (
     MODEL_ID,
@@ -153,6 +154,10 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
     parts.routes = [_route(route) for route in settings.routes]
     _check_routes(settings, parts)
     parts.routes += _default_panels(settings, parts)
+    if any(route.panel is not None for route in parts.routes) and not is_installed():
+        parts.missing.append(
+            'panels: answers are compared by their results alone (pip install "trunkline[embeddings]")'
+        )
     parts.scoring_run = _scoring_run(settings)
     return parts
 
@@ -565,6 +570,7 @@ class Service:
         self.pump = Pump(self.telemetry)
         self.accounts = Accounts(parts.accounts, limits.max_in_flight)
         self.catalog = Catalog(parts.candidates, parts.routes)
+        self._similarity = MiniLM(self._tell_of_similarity) if is_installed() else Unknown()
         self.is_ready = False
         self.grpc_address = ""
         self.http_address = ""
@@ -613,7 +619,7 @@ class Service:
                 random.random,
             ),
             tools=self.parts.tools,
-            similarity=Unknown(),
+            similarity=self._similarity,
             settle_s=self.settings.server.heartbeat_s,
             mint_id=mint_id,
         )
@@ -636,6 +642,9 @@ class Service:
     def _billing(self) -> Billing | None:
         books = self.accounts.books
         return None if books is None else Billing(books, self.accounts.budgets)
+
+    def _tell_of_similarity(self, reason: str) -> None:
+        self.log.warning("similarity_unknown", reason=reason)
 
     def _language_of(self, scores: Scores) -> Callable[[CompletionSpec], str] | None:
         """Its model is only loaded where the language of a request makes a difference."""
@@ -786,6 +795,7 @@ class Service:
         await self.pump.close()
         await self.accounts.close()
         await self.parts.tools.close()
+        await self._similarity.close()
         await self.transport.__aexit__()
 
     async def _wait(self, what: Awaitable[object], limit_s: float, *, hurries: bool = True) -> None:

@@ -28,8 +28,14 @@ from trunkline_server.completion.panel_prompts import (
 )
 from trunkline_server.completion.turns import Turns
 from trunkline_server.completion.verdict import verdict
-from trunkline_server.core.agreement import final_result, refuses, results_differ
+from trunkline_server.core.agreement import (
+    final_result,
+    may_differ_in_topic,
+    refuses,
+    results_differ,
+)
 from trunkline_server.core.candidate import Capability, PanelPlan, Plan
+from trunkline_server.core.claims import same_claims
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
     DeadlineExceeded,
@@ -42,8 +48,10 @@ from trunkline_server.core.failure import Failure
 from trunkline_server.core.panels import Trigger
 from trunkline_server.core.ports import Similarity
 
-AGREE: Final = 0.92  # Cosine from which two answers say the same.
-DISAGREE: Final = 0.75  # Mean cosine below which a panel is of different minds.
+# How both were found, and that the first means little by itself, is in docs/decisions/0010.
+AGREE: Final = 0.92  # Cosine from which two answers say the same, if they claim the same.
+DISAGREE: Final = 0.5  # Mean cosine below which a panel is of different minds.
+COMPARING_S: Final = 1.0  # To find that out. Until then nobody has begun to write the answer.
 DEADLINE_SHARE: Final = 0.6  # Of the caller's time, that proposals may take at most.
 CRITIQUE_S: Final = 10.0
 CRITIQUE_SHARE: Final = 0.25  # Of the time that is left.
@@ -264,8 +272,19 @@ class Panel:
             return False
         if results_differ(texts):
             return True
-        found = [await self._cosine(a, b) for a, b in combinations(texts, 2)]
-        known = [cosine for cosine in found if cosine is not None]
+        known: list[float] = []
+        try:
+            async with asyncio.timeout(COMPARING_S):
+                for first, second in combinations(texts, 2):
+                    cosine = (
+                        await self._similarity.cosine(first, second)
+                        if may_differ_in_topic(first, second)
+                        else 1.0
+                    )
+                    if cosine is not None:
+                        known.append(cosine)
+        except TimeoutError:
+            return False
         return bool(known) and sum(known) / len(known) < DISAGREE
 
     # proposing
@@ -511,13 +530,13 @@ class Panel:
         results = final_result(first), final_result(second)
         if results[0] != results[1]:
             return False
-        cosine = await self._cosine(first, second)
-        return cosine is not None and cosine >= AGREE
-
-    async def _cosine(self, first: str, second: str) -> float | None:
         if first.strip() == second.strip():
-            return 1.0
-        return await self._similarity.cosine(first, second)
+            return True
+        is_same = same_claims(first, second)
+        if is_same is not None:
+            return is_same
+        cosine = await self._similarity.cosine(first, second)
+        return cosine is not None and cosine >= AGREE
 
 
 def _strip(batch: Batch) -> None:

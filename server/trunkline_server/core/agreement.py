@@ -15,6 +15,9 @@ MAX_READ_CHARS: Final = 20_000  # From the end, where results are.
 MAX_REFUSAL_CHARS: Final = 400  # What is longer explains something.
 MAX_OPENING_CHARS: Final = 120  # In which a refusal shows.
 MAX_SHORT_CHARS: Final = 40  # An answer that is all result.
+MIN_TOPIC_CHARS: Final = 40  # What is shorter is too little to be told of what it speaks.
+MAX_TOPIC_CHARS: Final = 2_000
+SHARED_WORDS: Final = 0.25  # Of the words of the one that has fewer.
 
 # Every refusal begins with one of these, so whoever reads a stream knows early that a text is none.
 _APOLOGIES: Final = (
@@ -82,6 +85,7 @@ _NUMBER: Final = (
     rf"(?<![\w.,:/^\u2013-])[-+\u2212]?{_DIGITS}(?>\ ?/\ ?\d+)?"
     r"(?![\d^]|[-:/.\u2013]\d|,\ ?\d|\ (?:or|and|to)\ \d)"
 )
+_LONG_WORD: Final = re.compile(r"[^\W\d_]{5,}")
 _ONE_NUMBER: Final = re.compile(_NUMBER)
 _WHOLE_NUMBER: Final = re.compile(rf"[-+\u2212]?{_DIGITS}(?>\ ?/\ ?\d+)?")
 _BOXED: Final = re.compile(r"\\boxed\{([^{}]{1,80})\}")
@@ -177,6 +181,14 @@ def _result_at(text: str, at: int) -> str | None:
     if said := _SAID.match(rest):
         return said[1].lower()
     return None
+
+
+def may_differ_in_topic(first: str, second: str) -> bool:
+    """Could they be about different things? Not, where they share many words, or are too short to tell."""
+    if min(len(first), len(second)) < MIN_TOPIC_CHARS:
+        return False
+    words, others = (set(_LONG_WORD.findall(t[:MAX_TOPIC_CHARS].lower())) for t in (first, second))
+    return len(words & others) < SHARED_WORDS * max(1, min(len(words), len(others)))
 
 
 def _normal(result: str) -> str:

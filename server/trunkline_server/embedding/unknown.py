@@ -7,3 +7,6 @@ class Unknown:
     async def cosine(self, first: str, second: str) -> float | None:
         """Always None."""
         return None
+
+    async def close(self) -> None:
+        """Nothing to do."""

