@@ -1,5 +1,6 @@
 """File, environment and flags to one `Settings`; whatever is wrong is said, with the nearest right thing."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from trunkline_server.config import (
     MAX_SECRET_CHARS,
     ConfigError,
     KeySettings,
+    PanelSettings,
+    RouteSettings,
     ServerSettings,
     Settings,
     is_loopback,
@@ -18,6 +21,7 @@ from trunkline_server.config import (
     secret,
     split_address,
 )
+from trunkline_server.core.panels import Trigger
 
 PROVIDER = '[[providers]]\nid = "p"\nbase_url = "http://p.test"\n'
 MODEL = '[[models]]\nid = "m"\nprovider = "p"\n'
@@ -417,6 +421,126 @@ def test_what_does_not_go_together_is_refused(text, expected):
 )
 def test_what_goes_together_is_taken(text):
     read(text)
+
+
+MODELS = PROVIDER + "".join(MODEL.replace('"m"', f'"{name}"') for name in "abc")
+
+
+def panel(text: str, **more: str) -> str:
+    """A route that is a panel; `more` in TOML."""
+    lines = [f"{name} = {value}\n" for name, value in more.items()]
+    return MODELS + f'[[routes]]\nid = "r"\npanel = {{ {text} }}\n' + "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (MODELS + '[[routes]]\nid = "r"\n', "routes: 'r' needs candidates, or a panel"),
+        (
+            panel("size = 3", candidates='["a"]'),
+            "routes: 'r': a panel names its proposers, not candidates",
+        ),
+        (
+            panel('proposers = ["a", "b"], size = 3'),
+            "routes: 'r': size is not the number of proposers",
+        ),
+        (
+            panel('proposers = ["a", "b"], quorum = 3'),
+            "routes: 'r': a quorum of 3 of 2 proposers is never reached",
+        ),
+        (
+            panel("size = 2, quorum = 3"),
+            "routes: 'r': a quorum of 3 of 2 proposers is never reached",
+        ),
+        (panel("quorum = 4"), "routes: 'r': a quorum of 4 of 3 proposers is never reached"),
+        (
+            panel('proposers = ["a", "bb"]'),
+            "routes: 'r' names the unknown model 'bb'; did you mean 'b'?",
+        ),
+        (
+            panel('aggregator = "p/cc"'),
+            "routes: 'r' names the unknown model 'p/cc'; did you mean 'p/c'?",
+        ),
+        (panel("", escalate_to='"r"'), "routes: 'r' can't escalate to itself"),
+        (panel("", escalate_to='"no"'), "routes: 'r': escalate_to: 'no' is no panel"),
+        (
+            panel("", escalate_to='"s"') + '[[routes]]\nid = "s"\ncandidates = ["a"]\n',
+            "routes: 'r': escalate_to: 's' is no panel",
+        ),
+        (
+            MODELS + '[[routes]]\nid = "r"\ncandidates = ["a"]\nescalate_to = "waymark-max"\n',
+            "routes: 'r': only a panel escalates",
+        ),
+        (
+            MODELS + '[[routes]]\nid = "r"\ncandidates = ["a"]\nescalate_on = []\n',
+            "routes: 'r': only a panel escalates",
+        ),
+        (
+            panel("proposer = []"),
+            "unknown key routes[0].panel.'proposer'; did you mean 'proposers'?",
+        ),
+        (panel("size = 9"), "Expected `int` <= 8: routes[0].panel.size"),
+        (panel("size = 0"), "Expected `int` >= 1: routes[0].panel.size"),
+        (panel("quorum = 0"), "Expected `int` >= 1: routes[0].panel.quorum"),
+        (panel("grace_share = -0.1"), "Expected `float` >= 0.0: routes[0].panel.grace_share"),
+        (panel("grace_s = 61"), "Expected `float` <= 60.0: routes[0].panel.grace_s"),
+        (panel("deadline_s = 0"), "Expected `float` >= 0.1: routes[0].panel.deadline_s"),
+        (
+            panel("proposal_tokens = 1"),
+            "Expected `int` >= 16: routes[0].panel.proposal_tokens",
+        ),
+        (
+            panel('optimize_for = "fun"'),
+            "Invalid enum value 'fun': routes[0].panel.optimize_for",
+        ),
+        (
+            panel('proposers = ["a", "a", "a", "a", "a", "a", "a", "a", "a"]'),
+            "Expected `array` of length <= 8: routes[0].panel.proposers",
+        ),
+        (
+            panel("", escalate_on='["boredom"]'),
+            "Invalid enum value 'boredom': routes[0].escalate_on[0]",
+        ),
+        (panel("", max_escalations="5"), "Expected `int` <= 4: routes[0].max_escalations"),
+    ],
+    ids=count(),
+)
+def test_what_makes_no_panel_is_refused(text, expected):
+    assert problems(text) == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        panel(""),
+        panel('proposers = ["a", "p/b", "local"], quorum = 3, aggregator = "c"'),
+        panel('proposers = ["a", "a"], size = 2'),
+        panel("size = 1", escalate_to='"waymark-max"', escalate_on="[]", max_escalations="0"),
+        panel("", escalate_to='"s"', plans='["x"]')
+        + '[[routes]]\nid = "s"\npanel = { grace_share = 0, grace_s = 0 }\n',
+        panel("", id='"waymark-moa"', escalate_to='"waymark-max"').replace('id = "r"\n', ""),
+    ],
+    ids=[
+        "defaults",
+        "names",
+        "one model twice",
+        "one proposer",
+        "another panel",
+        "a default's name",
+    ],
+)
+def test_what_makes_a_panel_is_taken(text):
+    read(text)
+
+
+def test_a_panel_has_what_is_not_said_from_its_defaults():
+    (route,) = read(panel("size = 2", escalate_on='["cut", "empty"]')).routes
+
+    assert route == RouteSettings(
+        id="r",
+        panel=PanelSettings(size=2),
+        escalate_on=[Trigger.CUT, Trigger.EMPTY],
+    )
 
 
 @pytest.mark.parametrize(
