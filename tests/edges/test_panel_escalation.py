@@ -380,8 +380,8 @@ async def test_an_answer_is_shown_as_it_comes_once_it_can_not_be_a_refusal():
 # the head, and signs of life before it
 
 
-HEARTBEAT_S: Final = 0.3
-LATE_S: Final = 0.45  # So late that the head has gone out.
+HEARTBEAT_S: Final = 0.25
+LATE_S: Final = 0.35  # So late that the head has gone out.
 
 
 def sse(response: httpx.Response) -> tuple[str, Mapping[str, Any]]:

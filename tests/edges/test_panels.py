@@ -16,7 +16,7 @@ import pytest
 
 from tests.edges.errors import fields_of, reason_of
 from tests.edges.observed import LIMIT_S, Observed, Streamed, observed, spec, stream
-from tests.faults.lag import share_of
+from tests.faults.lag import loop_lag, share_of
 from tests.faults.waiting import until
 from tests.support.accounts import PREPAID, PRICES, desk, new_sqlite
 from tests.support.service import model, provider
@@ -237,6 +237,13 @@ def question(route: str = "p", text: str = QUESTION, **fields: Any) -> Completio
     return spec(route, text, **fields)
 
 
+def check_promptness(left_s: Sequence[float], late_s: Sequence[float]) -> None:
+    """They were left in time, but for what the loop itself was late while others used the machine."""
+    lag_s = max(late_s, default=0.0)
+    assert share_of(left_s, 90) <= LEFT_WITHIN_S + lag_s
+    assert max(left_s) <= LEFT_AT_LAST_S + lag_s
+
+
 def completed(found: Streamed) -> Completion:
     """The end of a stream."""
     assert found.error is None
@@ -385,7 +392,7 @@ async def test_a_straggler_is_left_when_the_grace_ends_and_paid_for_what_it_wrot
     waited_s: list[float] = []
     scripts = {**THREE, "a": says("It is one.", tokens=1, after_s=0.1), "c": BEGUN}
     grace = {"quorum": 2, "grace_share": 10.0, "grace_s": 0.1}
-    async with world(scripts, grace) as found:
+    async with world(scripts, grace) as found, loop_lag() as late_s:
         for _ in range(6):
             end = await found.unary()
             straggler = found.asked("c")[-1]
@@ -402,8 +409,7 @@ async def test_a_straggler_is_left_when_the_grace_ends_and_paid_for_what_it_wrot
         )
     await found.is_left()
     assert min(waited_s) >= -SPARE_S
-    assert share_of(waited_s, 90) <= LEFT_WITHIN_S
-    assert max(waited_s) <= LEFT_AT_LAST_S
+    check_promptness(waited_s, late_s)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -754,7 +760,8 @@ PHASES: Final[Mapping[str, Mapping[str, Any]]] = {
 @pytest.mark.parametrize("phase", PHASES)
 async def test_a_caller_who_leaves_takes_the_whole_panel_along(phase, way):
     left_s: list[float] = []
-    async with world(PHASES[phase], {"critique": True, "quorum": 3}) as found:
+    scripts, panel = PHASES[phase], {"critique": True, "quorum": 3}
+    async with world(scripts, panel) as found, loop_lag() as late_s:
         for _ in range(4):
             found.models.exchanges.clear()
             leave = await _asking(found, way)
@@ -769,8 +776,7 @@ async def test_a_caller_who_leaves_takes_the_whole_panel_along(phase, way):
         asked = [role_of(exchange) for exchange in found.models.exchanges]
     expected = {"proposing": 3, "critique": 4, "aggregating": 5}
     assert len(asked) == expected[phase]
-    assert share_of(left_s, 90) <= LEFT_WITHIN_S
-    assert max(left_s) <= LEFT_AT_LAST_S
+    check_promptness(left_s, late_s)
 
 
 async def _asking(found: World, way: str) -> Callable[[], object]:
@@ -1192,11 +1198,11 @@ async def test_a_small_window_cuts_what_the_aggregator_reads():
 @pytest.mark.parametrize("phase", ["proposing", "aggregating"])
 async def test_a_caller_hears_of_a_panel_that_works_before_it_has_anything_to_say(phase):
     name = {"proposing": "c", "aggregating": "z"}[phase]
-    slow = says("It is six.", tokens=6, after_s=0.5)
-    server = {"heartbeat_s": 0.2}
+    slow = says("It is six.", tokens=6, after_s=0.4)
+    server = {"heartbeat_s": 0.15}
     async with world({**THREE, name: slow}, {"quorum": 3}, server=server) as found:
         options = StreamOptions()
-        options.heartbeat_interval.FromMilliseconds(200)
+        options.heartbeat_interval.FromMilliseconds(150)
         streamed = await found.stream(options=options)
         response = await found.chat(stream=True)
     begun = streamed.kinds.index("started")
