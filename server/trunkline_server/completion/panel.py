@@ -50,7 +50,7 @@ from trunkline_server.core.ports import Similarity
 
 # How both were found, and that the first means little by itself, is in docs/decisions/0010.
 AGREE: Final = 0.92  # Cosine from which two answers say the same, if they claim the same.
-DISAGREE: Final = 0.5  # Mean cosine below which a panel is of different minds.
+DISAGREE: Final = 0.15  # Mean cosine below which a panel is of different minds.
 COMPARING_S: Final = 1.0  # To find that out. Until then nobody has begun to write the answer.
 DEADLINE_SHARE: Final = 0.6  # Of the caller's time, that proposals may take at most.
 CRITIQUE_S: Final = 10.0

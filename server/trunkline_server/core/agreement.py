@@ -15,7 +15,7 @@ MAX_READ_CHARS: Final = 20_000  # From the end, where results are.
 MAX_REFUSAL_CHARS: Final = 400  # What is longer explains something.
 MAX_OPENING_CHARS: Final = 120  # In which a refusal shows.
 MAX_SHORT_CHARS: Final = 40  # An answer that is all result.
-MIN_TOPIC_CHARS: Final = 40  # What is shorter is too little to be told of what it speaks.
+MIN_TOPIC_CHARS: Final = 25  # What is shorter is too little to be told of what it speaks.
 MAX_TOPIC_CHARS: Final = 2_000
 SHARED_WORDS: Final = 0.25  # Of the words of the one that has fewer.
 

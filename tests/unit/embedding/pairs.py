@@ -2,6 +2,7 @@
 
 `SAME` say the same in other words; everything else does not. `TOLD_APART` differ in a detail that changes what is
 claimed, which a model of whole texts hardly sees; `ELSEWHERE` say other things, or do not answer the same question.
+`LOOSE` answer the same, each in its own way, as poems and recommendations do: they neither agree nor disagree.
 """
 
 # Letters of other scripts are what some of this is about.
@@ -520,4 +521,135 @@ ELSEWHERE: Final = [
     Pair("language", "Le train part à neuf heures.", "Les feuilles sont vertes au printemps."),
     Pair("language", "今天天气很好。", "请把文件保存在桌面上。"),
     Pair("language", "Сегодня хорошая погода.", "Сохраните файл на рабочем столе."),
+    Pair(
+        "unrelated",
+        "The quarterly report shows that revenue grew while costs stayed flat.",
+        "To tie a bowline, make a loop, pass the end up through it, around the rope and back down.",
+    ),
+    Pair(
+        "unrelated",
+        "Mitochondria produce most of the energy of a cell in the form of ATP.",
+        "Our return policy allows you to send items back within a month of purchase.",
+    ),
+    Pair(
+        "unrelated",
+        "The Battle of Hastings took place in England, where William defeated Harold.",
+        "Preheat the oven, grease the tin, and fold the egg whites in carefully.",
+    ),
+    Pair(
+        "unrelated",
+        "SELECT name FROM users WHERE active = 1 ORDER BY name;",
+        "You should consult a lawyer before you sign a contract like that one.",
+    ),
+    Pair(
+        "language",
+        "The water is too hot to drink, so let it cool for a while.",
+        "Das Wasser ist zu heiß zum Trinken, lass es eine Weile abkühlen.",
+    ),
+    Pair(
+        "language",
+        "Jupiter is the largest planet in our solar system.",
+        "木星是太阳系中最大的行星。",
+    ),
+]
+
+LOOSE: Final = [
+    Pair(
+        "own way",
+        "Soft drops on the roof\nthe garden drinks in silence\nmorning smells of earth",
+        "Grey clouds gather low\nsilver threads stitch sky to ground\npuddles hold the light",
+    ),
+    Pair(
+        "own way",
+        "How about Biscuit, Olive, Pixel or Captain?",
+        "Some ideas: Luna, Miso, Shadow and Pepper.",
+    ),
+    Pair(
+        "own way",
+        "Brew bold. Live slow.",
+        "Your morning deserves better beans.",
+    ),
+    Pair(
+        "own way",
+        "Once upon a time, a lighthouse keeper found a letter in a bottle. It was addressed to him, in his own "
+        "handwriting.",
+        "Mara had never believed in dragons, until one landed on her balcony and asked politely for a cup of tea.",
+    ),
+    Pair(
+        "own way",
+        "You could visit the museum, take a boat trip, or walk along the old city wall.",
+        "Try the market in the morning, then rent bikes and go to the beach; in the evening there is live music "
+        "downtown.",
+    ),
+    Pair(
+        "own way",
+        "I would start with learning Python, because it's easy to read and widely used.",
+        "JavaScript is a great first choice: it runs in every browser and you see results at once.",
+    ),
+    Pair(
+        "own way",
+        "I can't be sure without more details. Could you tell me which version you use?",
+        "Open the settings, choose Network, and switch the proxy off. Then restart the program.",
+    ),
+    Pair(
+        "own way",
+        "Sleep matters because the brain sorts what it learned, the body repairs itself, and hormones get back "
+        "into balance. Without enough of it, people are slower, more irritable and more often ill.",
+        "There are many reasons why sleep is important:\n\n1. **Memory**: during the night the brain strengthens "
+        "what was learned during the day.\n2. **Health**: tissue is repaired, and the immune system gets "
+        "stronger.\n3. **Mood**: those who sleep too little are more irritable.\n\nAim for seven to nine hours a "
+        "night.",
+    ),
+    Pair(
+        "own way",
+        "I'd go with PostgreSQL. It is reliable, has good support for JSON, and every cloud offers it.",
+        "For most web applications, PostgreSQL is the safest choice. It's mature, handles relational data and JSON "
+        "documents well, and is available as a managed service everywhere. If you need only a cache, use Redis "
+        "instead.",
+    ),
+    Pair(
+        "own way",
+        "Inflation means that money buys less over time. It happens when demand grows faster than supply, when "
+        "costs rise, or when a lot of money is printed.",
+        "Inflation is the rate at which prices of goods and services rise. Its causes include demand that exceeds "
+        "supply (demand-pull), higher production costs such as energy (cost-push), and growth in the money supply. "
+        "Central banks fight it with interest rates.",
+    ),
+    Pair(
+        "own way",
+        "Dear Ms Lee,\n\nthank you for the interview yesterday. I enjoyed learning about the team, and I would be "
+        "glad to join.\n\nBest regards,\nTom",
+        "Subject: Thank you\n\nHi Ms. Lee,\n\nI wanted to thank you for taking the time to meet with me. Our "
+        "conversation made me even more excited about the role. Please let me know if you need anything else.\n\n"
+        "Kind regards\nTom",
+    ),
+    Pair(
+        "own way",
+        "A haiku about rain:\n\nSoft drops on the roof\nthe garden drinks in silence\nmorning smells of earth",
+        "Grey clouds gather low\nsilver threads stitch sky to ground\npuddles hold the light",
+    ),
+    Pair(
+        "own way",
+        "```python\ndef is_even(n):\n    return n % 2 == 0\n```",
+        "You can check it with the modulo operator:\n\n```python\nis_even = lambda n: not n % 2\n```\nA number is "
+        "even if it leaves no remainder when divided by two.",
+    ),
+    Pair(
+        "own way",
+        "The Roman Empire fell for several reasons: economic trouble, overexpansion, political instability and "
+        "invasions by Germanic tribes.",
+        "Historians name many causes for the fall of Rome. Corruption and short-lived emperors weakened the state, "
+        "the army relied on mercenaries, taxes crushed trade, and Goths and Vandals broke through the borders. In "
+        "476 Odoacer deposed the last emperor.",
+    ),
+    Pair(
+        "own way",
+        "Die Hauptstadt von Australien ist Canberra, nicht Sydney.",
+        "Australiens Hauptstadt heißt Canberra.",
+    ),
+    Pair(
+        "own way",
+        "Pour faire une omelette, battez les œufs, salez, et versez dans une poêle chaude avec du beurre.",
+        "Battez trois œufs avec du sel, puis faites-les cuire dans une poêle beurrée bien chaude.",
+    ),
 ]

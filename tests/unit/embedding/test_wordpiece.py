@@ -1,6 +1,5 @@
 """Words cut into the pieces that the model was trained with: as the library that everybody uses for it does."""
 
-
 import hashlib
 import random
 from importlib.resources import files
