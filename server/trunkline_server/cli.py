@@ -42,7 +42,7 @@ from trunkline_server.doctor import diagnose
 from trunkline_server.initialise import require_accounts, write_configuration, write_pepper
 from trunkline_server.scoring.command import DEFAULT_OUTPUT, ScoreOptions, score
 from trunkline_server.scoring.panel_command import EvalOptions, evaluate
-from trunkline_server.scoring.run import MAX_OUTPUT_TOKENS
+from trunkline_server.scoring.run import IN_FLIGHT, MAX_OUTPUT_TOKENS
 from trunkline_server.workers import supervise
 
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--config", metavar="FILE")
     verify.set_defaults(run=_audit_verify)
     _scoring(commands)
-    add_panel(commands, [target], _panel_eval, MAX_OUTPUT_TOKENS)
+    add_panel(commands, [target], _panel_eval, MAX_OUTPUT_TOKENS, IN_FLIGHT)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
         metavar="check", required=True
     )
@@ -432,6 +432,7 @@ def _panel_eval(arguments: argparse.Namespace) -> int:
         questions=arguments.questions,
         limit=arguments.limit,
         repeat=arguments.repeat,
+        concurrency=arguments.concurrency,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         json=arguments.json,

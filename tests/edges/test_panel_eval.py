@@ -229,14 +229,12 @@ def said(claim: str, shares: str, counts: tuple[int, int], p: str, cost: str) ->
 def left_open(
     name: str, share: str, counts: tuple[int, int], p: str, size: str, needed: int, cost: str
 ) -> str:
-    """What is said of a panel that 4 questions could not tell from the first model. Args: cost: empty: not known."""
+    """What is said of a panel that 4 questions could not tell from the first model."""
     better, worse = counts
-    price = f"It costs {cost} times as much and takes N times as long."
     return (
         f"{name} can't be told from first/first, the best single model, by 4 questions: {share} right against 50.0%, "
         f"better on {better} of 4 questions, worse on {worse} (p = {p}). To tell a difference {size} would take about "
-        f"{needed} questions. {price if cost else 'What it costs in comparison is not known.'} "
-        "It is not shown to pay."
+        f"{needed} questions. It costs {cost} times as much and takes N times as long. It is not shown to pay."
     )
 
 
@@ -284,7 +282,7 @@ async def test_what_panels_do_about_troubles_is_counted(tmp_path):
         left_open("moves-up", "100.0%", (2, 0), "0.500", "of this size", 14, "18.0"),
         left_open("agreed", "75.0%", (2, 1), "1.000", "of this size", 92, "4.0"),
         left_open("lame", "50.0%", (0, 0), "1.000", "of 5 points", 160, "1.0"),
-        left_open("broken", "0.0%", (0, 2), "0.500", "of this size", 14, ""),
+        "broken can't be judged: it answered nothing.",
     ]
     listed = "first/first, gone/gone, mute/mute, lame, broken, agreed, moves-up"
     cost = "at most about 0.01 USD, not counting 1 without a known price"
@@ -405,6 +403,7 @@ async def test_a_png_is_made_by_the_converter_of_the_machine(tmp_path):
     ("options", "problem"),
     [
         (EvalOptions("h:1", repeat=0), "--repeat: 1 to 20"),
+        (EvalOptions("h:1", concurrency=65), "--concurrency: 1 to 64"),
         (EvalOptions("h:1", max_tokens=0), "--max-tokens: 1 to 1000000"),
         (EvalOptions("h:1", temperature=2.5), "--temperature: 0 to 2"),
         (EvalOptions("h:1", questions="no.jsonl"), "no.jsonl can't be read: No such file"),

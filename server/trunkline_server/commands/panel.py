@@ -12,12 +12,14 @@ def add_panel(
     parents: list[argparse.ArgumentParser],
     evaluate: Callable[[argparse.Namespace], int],
     default_tokens: int,
+    default_concurrency: int,
 ) -> None:
     """The parsers.
 
     Args:
         evaluate: runs `panel eval`.
         default_tokens: that an answer may have, where nothing is said.
+        default_concurrency: questions that are asked at once.
     """
     actions = commands.add_parser("panel", help="does a panel of models pay?").add_subparsers(
         metavar="eval", required=True
@@ -41,6 +43,13 @@ def add_panel(
     )
     evaluation.add_argument(
         "--repeat", type=int, default=1, metavar="N", help="ask everything N times"
+    )
+    evaluation.add_argument(
+        "--concurrency",
+        type=int,
+        default=default_concurrency,
+        metavar="N",
+        help=f"questions that are asked at once; default: {default_concurrency}",
     )
     evaluation.add_argument(
         "--max-tokens",

@@ -65,8 +65,8 @@ class Comparison:
 
 
 def best_alone(rows: Sequence[Row]) -> Row | None:
-    """The most accurate model; of equals the cheapest one, then the promptest. None: none was asked everything."""
-    models = [row for row in rows if not row.is_panel and not row.unasked]
+    """The most accurate model; of equals the cheapest one, then the promptest. None: none can be judged."""
+    models = [row for row in rows if not row.is_panel and row.is_judged]
     return min(
         models,
         key=lambda row: (

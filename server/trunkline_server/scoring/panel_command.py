@@ -30,11 +30,12 @@ from trunkline_server.scoring.panel_trial import (
 )
 from trunkline_server.scoring.plot import check_plot, store_plot
 from trunkline_server.scoring.questions import Question, bundled_for_panels, of_file
-from trunkline_server.scoring.run import MAX_OUTPUT_TOKENS, Asking, Subject, subjects
+from trunkline_server.scoring.run import IN_FLIGHT, MAX_OUTPUT_TOKENS, Asking, Subject, subjects
 from trunkline_server.scoring.terminal import announced, cost_words, is_agreed, progress
 
 MAX_ANSWER_TOKENS: Final = 1_000_000
 MAX_TEMPERATURE: Final = 2.0
+MAX_IN_FLIGHT: Final = 64
 
 # Columns, as title and whether it is of numbers, and rows.
 Show = Callable[[Sequence[tuple[str, bool]], Sequence[Sequence[str]]], None]
@@ -49,6 +50,7 @@ class EvalOptions:
         models, panels: by name; empty: chosen by the command.
         questions: a file of JSON lines; empty: the bundled ones.
         limit: so many of the questions, from the first; 0: all.
+        concurrency: questions that are asked at once.
         temperature: None: whoever answers decides.
         plot: a file; empty: none.
         yes: asks nothing before it begins.
@@ -61,6 +63,7 @@ class EvalOptions:
     questions: str = ""
     limit: int = 0
     repeat: int = 1
+    concurrency: int = IN_FLIGHT
     max_tokens: int = MAX_OUTPUT_TOKENS
     temperature: float | None = None
     json: bool = False
@@ -104,6 +107,8 @@ def _questions(options: EvalOptions) -> tuple[Question, ...]:
         problems.append(f"--repeat: 1 to {MAX_REPEAT}")
     if options.limit < 0:
         problems.append("--limit: 1 or more")
+    if not 1 <= options.concurrency <= MAX_IN_FLIGHT:
+        problems.append(f"--concurrency: 1 to {MAX_IN_FLIGHT}")
     if not 1 <= options.max_tokens <= MAX_ANSWER_TOKENS:
         problems.append(f"--max-tokens: 1 to {MAX_ANSWER_TOKENS}")
     if options.temperature is not None and not 0 <= options.temperature <= MAX_TEMPERATURE:
@@ -140,7 +145,7 @@ async def _ask(
         return []
     trial = Trial(client, keys, options.max_tokens, options.temperature)
     with progress(len(names) * count) as advance:
-        asking = Asking(trial, names, questions, options.repeat, advance)
+        asking = Asking(trial, names, questions, options.repeat, advance, options.concurrency)
         answers = await asking.run()
     return rows(keys, panels, answers, asking.unasked())
 

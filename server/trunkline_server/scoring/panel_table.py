@@ -42,11 +42,11 @@ EVENTS: Final = (
 
 
 def comparisons(rows: Sequence[Row]) -> dict[str, Comparison]:
-    """Of each panel that was asked everything with the best model, by the panel's name. Empty without a model."""
+    """Of each panel that can be judged with the best model, by the panel's name. Empty without a model."""
     model = best_alone(rows)
     if model is None:
         return {}
-    return {row.name: compare(row, model) for row in rows if row.is_panel and not row.unasked}
+    return {row.name: compare(row, model) for row in rows if row.is_panel and row.is_judged}
 
 
 def results(row: Row) -> list[str]:
@@ -89,8 +89,10 @@ def verdicts(rows: Sequence[Row], found: Mapping[str, Comparison]) -> Iterator[s
             yield sentences(found[row.name])
         elif row.unasked:
             yield f"{row.name} can't be judged: it failed too often to be asked everything."
+        elif not row.given:
+            yield f"{row.name} can't be judged: it answered nothing."
         else:
-            yield f"{row.name} has nothing to be compared with: no single model was asked everything."
+            yield f"{row.name} has nothing to be compared with: no single model can be judged."
 
 
 def troubles(rows: Sequence[Row]) -> Iterator[str]:

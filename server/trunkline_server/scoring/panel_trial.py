@@ -132,6 +132,11 @@ class Row:
         return [answer for answer in self.answers if not answer.problem]
 
     @property
+    def is_judged(self) -> bool:
+        """Was it asked everything, and did it answer anything?"""
+        return not self.unasked and bool(self.given)
+
+    @property
     def right(self) -> int:
         """How many were right."""
         return sum(answer.is_right is True for answer in self.answers)

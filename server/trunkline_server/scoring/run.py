@@ -148,6 +148,7 @@ class Asking(Generic[Told]):
     Args:
         models: what each is asked for by.
         advance: told how many questions more are done with.
+        in_flight: questions that are asked at once, of all models together.
     """
 
     def __init__(
@@ -157,12 +158,13 @@ class Asking(Generic[Told]):
         questions: Sequence[Question],
         repeat: int,
         advance: Callable[[int], None],
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self.outcomes: list[Told] = []
         self._examiner = examiner
         self._lanes = [_Lane(model, questions, repeat) for model in models]
         self._advance = advance
-        self._room = asyncio.Semaphore(IN_FLIGHT)
+        self._room = asyncio.Semaphore(in_flight)
 
     async def run(self) -> list[Told]:
         """All outcomes, in the order in which they came.

@@ -177,15 +177,20 @@ def test_a_panel_that_is_cheaper_has_something_to_say_for_it():
     )
 
 
-def test_without_a_model_that_was_asked_everything_there_is_nothing_to_say():
+def test_who_answered_nothing_or_was_not_asked_everything_is_not_judged():
     panel = row("p", [True], is_panel=True)
     early = row("early", [True], is_panel=True, unasked=3)
+    mute = Row("mute", True, [failed("q0")])
     left = row("m", [True], unasked=3)
+    gone = Row("gone", False, [failed("q0")])
+    rows = [panel, early, mute, left, gone]
 
-    assert comparisons([panel, early, left]) == {}
-    assert list(verdicts([panel, early, left], {})) == [
-        "p has nothing to be compared with: no single model was asked everything.",
+    assert comparisons(rows) == {}
+    assert set(comparisons([*rows, row("n", [True])])) == {"p"}
+    assert list(verdicts(rows, {})) == [
+        "p has nothing to be compared with: no single model can be judged.",
         "early can't be judged: it failed too often to be asked everything.",
+        "mute can't be judged: it answered nothing.",
     ]
 
 
