@@ -13,7 +13,7 @@ from trunkline_server.core.panels import Trigger
 from trunkline_server.core.schema_looks import UncheckableSchema
 from trunkline_server.core.tool_calls import arguments_of
 
-HELD_CHARS: Final = 8_192  # Of a stream whose form is judged: a longer one is passed on unjudged.
+HELD_CHARS: Final = 8_192  # Of a stream, reasoning included: a longer one is passed on unjudged.
 UNCERTAIN_LOGPROB: Final = -1.0  # Mean of the tokens', below which an answer is a guess.
 MIN_LOGPROBS: Final = 5
 ENOUGH_LOGPROBS: Final = 20  # Of a stream's beginning.
@@ -44,6 +44,7 @@ class Judgement:
         self._chars = 0
         self._is_refusal = False
         self._has_calls = False
+        self._has_acted = False  # Which no reset undoes.
         self._logprobs: list[float] = []
         self.held: list[Batch] = []
 
@@ -60,17 +61,28 @@ class Judgement:
                 self._logprobs.clear()
                 self._chars = 0
                 self._is_refusal = self._has_calls = False
+            elif kind == "reasoning_delta":
+                self._chars += len(event.reasoning_delta.text)
             elif kind == "refusal_delta":
                 self._is_refusal = True
-            elif kind in ("tool_call_delta", "server_tool_call", "artifact"):
+            elif kind == "tool_call_delta":
                 self._has_calls = True
+            elif kind in ("server_tool_call", "artifact"):
+                self._has_acted = True
+
+    def hold(self, batch: Batch) -> None:
+        """Keep it back. What a reset voids was never shown, so nothing is told of it."""
+        if batch and batch[0].HasField("stream_reset"):
+            self.held.clear()
+            batch = batch[1:]
+        self.held.append(batch)
 
     @property
     def is_made(self) -> bool:
         """Is there so much of it that nothing is held back any longer?"""
         if self._whole:
             return False
-        if self._has_calls or self._chars >= HELD_CHARS:
+        if self._has_calls or self._has_acted or self._chars >= HELD_CHARS:
             return True
         is_sure = not self._logprobs or len(self._logprobs) >= ENOUGH_LOGPROBS
         return not self._is_formed and is_sure and not may_refuse("".join(self._pieces))
@@ -83,7 +95,7 @@ class Judgement:
     def _doubt(self, finishes: Sequence[ChoiceFinished] | None) -> Trigger | None:
         text = "".join(self._pieces)
         reasons = {finished.finish_reason for finished in finishes or ()}
-        if self._has_calls:
+        if self._has_calls or self._has_acted:
             return None
         if self._is_refusal or reasons & _REFUSALS or refuses(text):
             return Trigger.REFUSAL

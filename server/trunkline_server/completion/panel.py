@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final, Protocol
 
+from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
+from trunkline.v1.completion_pb2 import FinishReason
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
-from trunkline_server.completion.attempts import Batch, Hop
+from trunkline_server.completion.attempts import CONTINUE, Batch, Hop
 from trunkline_server.completion.judgement import Judgement
 from trunkline_server.completion.panel_prompts import (
     aggregator_spec,
@@ -237,24 +239,31 @@ class Panel:
         strips = Trigger.UNCERTAIN in triggers and not self._spec.sampling.logprobs
         if self._may_escalate:
             judgement = Judgement(self._spec, triggers, whole=self._whole)
-        async with aclosing(self._answer(proposals)) as batches:
-            async for batch in batches:
-                if judgement is not None:
-                    judgement.add(batch)
-                if strips:
-                    _strip(batch)
-                if judgement is None or self._whole:
-                    yield batch
-                    continue
-                judgement.held.append(batch)
-                if judgement.is_made:
-                    doubt = judgement.doubt(None)
-                    if doubt is not None and await self._escalate(doubt):
-                        yield None
-                        return
-                    for held in judgement.held:
-                        yield held
-                    judgement = None
+        try:
+            async with aclosing(self._answer(proposals)) as batches:
+                async for batch in batches:
+                    if judgement is not None:
+                        judgement.add(batch)
+                    if strips:
+                        _strip(batch)
+                    if judgement is None or self._whole:
+                        yield batch
+                        continue
+                    judgement.hold(batch)
+                    if judgement.is_made or not self._may_escalate:
+                        doubt = judgement.doubt(None)
+                        if doubt is not None and await self._escalate(doubt):
+                            yield None
+                            return
+                        for held in judgement.held:
+                            yield held
+                        judgement = None
+        except TrunklineError:
+            # It broke off: the caller gets what there is of it, as from one model.
+            if judgement is not None:
+                for held in judgement.held:
+                    yield held
+            raise
         if judgement is None:
             return
         doubt = judgement.doubt(self.hops[-1].served.facts.finishes)
@@ -366,7 +375,10 @@ class Panel:
                         batch = batch[1:]
                     member.events += batch
                     answer = hop.served.answer
-                    if answer is not None and answer.output_chars > MAX_PROPOSAL_CHARS:
+                    if answer is None or answer.is_complete:
+                        continue
+                    if answer.output_chars > MAX_PROPOSAL_CHARS:
+                        _cut(member)
                         break
         except TrunklineError as error:
             member.error = error
@@ -465,6 +477,8 @@ class Panel:
         """Are they wanted to tell how certain an answer is, although the caller did not ask for them?"""
         if Trigger.UNCERTAIN not in self._panel.rules.escalate_on or not self._may_escalate:
             return False
+        if (self._spec.constraints.recovery or plan.recovery) == CONTINUE:
+            return False  # An answer that has them can't be taken up by another model.
         can = all(Capability.LOGPROBS in c.capabilities for c in plan.candidates)
         return can and not self._spec.sampling.logprobs
 
@@ -484,7 +498,7 @@ class Panel:
         texts = shuffled([member.text for member in proposals], f"{self._seed}.{self._layer}")
         critique = ""
         if self._panel.rules.critiques and len(texts) > 1:
-            asked = critic_spec(self._spec, texts, self._seed, room)
+            asked = critic_spec(self._spec, texts, f"{self._seed}.critic", room)
             critique = await self._critique(self._join(asked, plan, CRITIC, layer=self._layer + 1))
         return aggregator_spec(self._spec, texts, critique, self._seed, room)
 
@@ -537,6 +551,15 @@ class Panel:
             return is_same
         cosine = await self._similarity.cosine(first, second)
         return cosine is not None and cosine >= AGREE
+
+
+def _cut(member: Member) -> None:
+    """End a turn that does not end by itself. Should it become the answer, its caller is told so."""
+    finishes = member.hop.served.facts.finishes
+    if not finishes:
+        finished = ChoiceFinished(finish_reason=FinishReason.FINISH_REASON_LENGTH)
+        finishes.append(finished)
+        member.events.append(CompleteResponse(choice_finished=finished))
 
 
 def _strip(batch: Batch) -> None:

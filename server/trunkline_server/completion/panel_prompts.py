@@ -122,8 +122,14 @@ def critique_of(text: str) -> str:
         return ""
     if not isinstance(found, dict):
         return ""
-    kept = {key: found[key] for key in CRITIQUE_KEYS if isinstance(found.get(key), list)}
-    return json.dumps(kept, ensure_ascii=False) if kept else ""
+    kept = {
+        key: [said for said in found[key] if isinstance(said, str)]
+        for key in CRITIQUE_KEYS
+        if isinstance(found.get(key), list)
+    }
+    # JSON can spell halves of characters, which no message can carry.
+    written = json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return written if kept else ""
 
 
 def room_chars(window_tokens: int | None, spec_bytes: int, drafts: int) -> int:

@@ -61,6 +61,8 @@ class Report:
         self._is_started = False
         self._told = 0  # Failed attempts that the caller knows of.
         self._route: Route | None = None
+        self._hop: Hop | None = None  # That the caller has heard of last.
+        self._is_new_hop = False
         self.served: Try | None = None
         self.usage: Usage | None = None
 
@@ -73,12 +75,15 @@ class Report:
 
     def begins_hop(self, hops: Sequence[Hop]) -> bool:
         """Does the last hop give its first content now, after others?"""
-        return len(hops) > 1 and len(hops[-1].shown) == 1
+        return len(hops) > 1 and hops[-1] is not self._hop
 
     def begin(self, plan: Plan, hops: Sequence[Hop]) -> None:
         """Somebody serves from now on: the first time in its hop, the last one, or in the place of another one."""
         hop = hops[-1]
-        if len(hop.shown) == 1:
+        # Not by its attempts: what a panel has held back may have seen several of them.
+        self._is_new_hop = hop is not self._hop
+        if self._is_new_hop:
+            self._hop = hop
             self._told = 0
         self.served = hop.served
         self._route = _route(plan if self._panel is None else self._panel.plan, hops)
@@ -97,7 +102,7 @@ class Report:
             ]
             self._told = len(hop.attempts)
         selected = CompleteResponse(route_selected=RouteSelected(route=self._route))
-        if len(hop.shown) == 1:
+        if self._is_new_hop:
             return [*before, selected, *batch]
         if batch and batch[0].HasField("stream_reset"):
             return [*before, batch[0], selected, *batch[1:]]
