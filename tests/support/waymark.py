@@ -136,10 +136,10 @@ def role(exchange: Exchange) -> str:
 
 
 def pieces(exchange: Exchange) -> tuple[str, ...]:
-    """What is said to a question that is nothing special. Proposals differ in their words alone."""
+    """What is said to a question that is nothing special. Proposals differ so that no model takes them for the same."""
     part = role(exchange)
     if part == "proposer" and exchange.json["model"] == "b":
-        return ("It must be four.",)
+        return ("It must be `four`.",)
     return ANSWERS[part]
 
 
