@@ -18,6 +18,7 @@ from tests.accounts.crash.check import reading
 from tests.accounts.panels.actors import Stage
 from tests.accounts.panels.asks import Callers, Seen, drawn
 from tests.accounts.panels.judged import (
+    CUT_SHORT,
     LONG_OVERRUNS,
     OVERRUNS,
     RESTARTED_OVERRUNS,
@@ -56,6 +57,7 @@ KINDS: Final = (
     "drafts that were read",
     "rows equal to what was reported",
     "rows that are estimated",
+    CUT_SHORT,
     "left or failed, and charged for what had begun",
     "replayed under its key",
 )

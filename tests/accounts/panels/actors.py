@@ -55,6 +55,7 @@ PARTS: Final = {
     "hangs before the head": (2, 4),
     "hangs after the head": (2, 4),
     "hangs in mid-stream": (4, 6),
+    "hangs after its usage": (1, 3),
     "cut in mid-stream": (2, 3),
     "cut after its usage": (1, 2),
     "long": (2, 1),
@@ -63,9 +64,9 @@ SILENT: Final = frozenset(
     {"error 500", "error 429", "error 400", "reset before the head", "hangs before the head"}
 )
 # Ends that are no ends: what the answer used is known from its beginning alone.
-BROKEN: Final = frozenset(
-    {"hangs after the head", "hangs in mid-stream", "cut in mid-stream", "cut after its usage"}
-)
+HALVED: Final = frozenset({"hangs in mid-stream", "hangs after its usage", "cut in mid-stream"})
+BROKEN: Final = HALVED | {"hangs after the head", "cut after its usage"}
+EARLY: Final = frozenset({"usage early", "hangs after its usage"})  # Counted before it is written.
 
 
 @dataclass
@@ -197,15 +198,15 @@ def _steps(
     if part == "hangs after the head":
         return [*steps, Hang()]
     pieces = _pieces(random, content)
-    if part in ("hangs in mid-stream", "cut in mid-stream"):
+    if part in HALVED:
         pieces = pieces[: max(1, len(pieces) // 2)]
     for n, piece in enumerate(pieces):
         if part == "slow" or (n and random.random() < 0.1):
             steps.append(Pause(random.choice((0.005, 0.02, 0.06))))
         steps.append(event(_with_logprobs(random, delta(piece)) if logprobs else delta(piece)))
-        if part == "usage early" and not n:
+        if part in EARLY and not n:
             steps.append(event(_usage(act)))
-    if part == "hangs in mid-stream":
+    if part.startswith("hangs"):
         return [*steps, Hang()]
     if part == "cut in mid-stream":
         return [*steps, Reset()]

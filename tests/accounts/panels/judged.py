@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.accounts.panels.actors import MAKER, Act
+from tests.accounts.panels.actors import HALVED, MAKER, Act
 from tests.accounts.panels.asks import LEFT, PLENTY, Seen
 from tests.accounts.panels.world import Rate
 from trunkline.v1.completion_pb2 import PanelMember, PanelReport, Usage
@@ -18,6 +18,7 @@ ROWS: Final = (
     "SELECT organization, id, state, is_prepaid, reason, is_estimated, cost, charged, reserved, input_tokens,"
     " output_tokens, cached_input_tokens FROM requests ORDER BY created_at, id"
 )
+CUT_SHORT: Final = "cancelled, and paid for what had begun"
 OVERRUNS: Final = "overruns of what was held"
 RESTARTED_OVERRUNS: Final = "overruns, of restarted answers"
 LONG_OVERRUNS: Final = "overruns, of long answers without a limit"
@@ -133,6 +134,7 @@ def _whole(run: Run, row: Row, usage: Usage, panel: PanelReport, sums: Counter[s
     for member in panel.members:
         sums[f"{member.role}, {member.status}"] += 1
         sums["rows that are estimated"] += member.usage.estimated
+        sums[CUT_SHORT] += member.status == "cancelled" and _is_paid(member)
         sums["rows"] += 1
 
 
@@ -180,6 +182,7 @@ def _members(run: Run, members: Sequence[PanelMember], sums: Counter[str]) -> No
         for member in [m for m in paid if not m.usage.estimated]:
             equal = [act for act in begun if act.reported == _counts(member.usage)]
             assert equal, (member, run)
+            assert equal[0].part not in HALVED, (member, run)  # It may have written more.
             begun.remove(equal[0])
             sums["rows equal to what was reported"] += 1
         # The longest first: each has its match then, if there is one.
