@@ -49,6 +49,7 @@ def test_wheel_carries_what_scoring_reads(wheel):
 
     assert "trunkline_server/routing/starter_scores.json" in names
     assert "trunkline_server/scoring/questions.json" in names
+    assert "trunkline_server/scoring/panel_questions.jsonl" in names
 
 
 def test_wheel_has_the_published_extras_and_no_others(metadata):
