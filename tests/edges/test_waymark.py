@@ -21,7 +21,19 @@ from tests.edges.http11 import serving
 from tests.edges.observed import LIMIT_S
 from tests.support.accounts import PRICES, desk, new_sqlite
 from tests.support.service import model, service
-from tests.support.upstream import Exchange, Hang, Pause, Reset, Step, Upstream, upstream, whole
+from tests.support.upstream import (
+    Exchange,
+    Hang,
+    Pause,
+    Reset,
+    Step,
+    Upstream,
+    delta,
+    event,
+    head,
+    upstream,
+    whole,
+)
 from tests.support.waymark import (
     ANSWERS,
     CALL,
@@ -265,6 +277,33 @@ async def test_the_route_that_is_told_is_the_one_that_served_after_an_escalation
     assert answer["waymark"] == table(
         wider, requested_route=route, escalated=True, escalation_reason=REASONS[case], **told
     )
+
+
+def leaves_c(exchange: Exchange) -> list[Step]:
+    """`c` has begun when the others are done, and goes no further."""
+    if exchange.json["model"] == "c":
+        return [head(), event(delta("Well,")), Hang()]
+    return [Pause(0.3), *said(exchange, role(exchange), *pieces(exchange))]
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+async def test_what_a_cancelled_member_has_begun_is_estimated_and_counted(edge, streams):
+    async with (
+        upstream(leaves_c) as scripted,
+        service(**sections(scripted.url)) as started,
+        both(scripted, started) as found,
+    ):
+        body = asked("waymark-moa", "plain", stream=streams, stream_options={"include_usage": True})
+        response = await found.http[edge].post(CHAT, json=body)
+
+    answer = chunks(response)[-1] if streams else response.json()
+    models = moa()
+    # Four characters to a token.
+    asked_tokens = -(-len(body["messages"][0]["content"]) // 4)
+    models[2] |= {"input_tokens": asked_tokens, "output_tokens": 2, "estimated": True}
+    assert answer["waymark"] == table("waymark-moa", models)
+    assert counts(answer["usage"]) == total(models)
+    assert answer["trunkline"]["usage_estimated"] is True
 
 
 async def test_who_does_not_want_an_escalation_gets_the_refusal(http):
@@ -587,9 +626,12 @@ async def test_a_route_that_is_for_other_plans_is_refused(edge):
     async with (
         upstream(Table()) as scripted,
         service(
-            environment={"KEY": KEY},
-            keys=[{"id": "tests", "key_env": "KEY"}],
-            plans=[{"id": "default", "routes": ["auto", "waymark-fast"]}],
+            environment={"KEY": KEY, "WIDE": "sk-of-the-widest-plan"},
+            keys=[
+                {"id": "tests", "key_env": "KEY"},
+                {"id": "wide", "key_env": "WIDE", "plan": "max"},
+            ],
+            plans=[{"id": "default", "routes": ["waymark-fast", "waymark-max"]}, {"id": "max"}],
             routes=[
                 {"id": "waymark-max", "panel": {"size": 6, "critique": True}, "plans": ["max"]}
             ],
@@ -605,17 +647,20 @@ async def test_a_route_that_is_for_other_plans_is_refused(edge):
         ]
         kept = await http.post(CHAT, json=asked("waymark-fast", "refusal"))
         exchanges = len(scripted.exchanges)
+        bearer = {"authorization": "Bearer sk-of-the-widest-plan"}
+        served = await http.post(CHAT, json=asked("waymark-max", "plain"), headers=bearer)
 
-    for response in responses:
+    of_plan = "the plan 'default' does not have this model or route"
+    of_route = "the plan 'default' does not have the route 'waymark-max'"
+    for response, why in zip(responses, [of_plan, of_plan, of_route, of_route], strict=True):
         assert response.status_code == 403
-        assert response.json() == refused(
-            "the plan 'default' does not have this model or route", "permission_error", "route_not_allowed"
-        )  # fmt: skip
+        assert response.json() == refused(why, "permission_error", "route_not_allowed")
         assert response.headers.keys() >= TOLD
         assert response.headers["x-should-retry"] == "false"
     # Nor does an escalation lead there.
     assert kept.json()["waymark"] == table("waymark-fast", fast())
     assert exchanges == 1
+    assert served.json()["waymark"]["route"] == "waymark-max"
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
