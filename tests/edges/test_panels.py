@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -69,6 +71,8 @@ SPARE_S: Final = 0.005  # By which timers go off early.
 # Sockets that are kept for the next request could not be told from those that were forgotten.
 CLOSE: Final = "connection: close"
 HEAD: Final = head(200, "text/event-stream", CLOSE)
+# Nobody is reached by TLS here, and to read all authorities takes longer than most of these tests.
+NO_AUTHORITIES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 FAILING: Final = whole({"error": {"message": "no"}}, 500, CLOSE)
 HANGING: Final[list[Step]] = [Hang()]
 BEGUN: Final[list[Step]] = [HEAD, event(delta("Well, ")), Hang()]
@@ -177,7 +181,7 @@ class World:
     async def chat(self, **body: Any) -> httpx.Response:
         """Over the shim."""
         asked = {"model": "p", "messages": [{"role": "user", "content": QUESTION}], **body}
-        async with httpx.AsyncClient(timeout=LIMIT_S) as http:
+        async with httpx.AsyncClient(timeout=LIMIT_S, verify=NO_AUTHORITIES) as http:
             return await http.post(
                 f"http://{self.running.service.http_address}/v1/chat/completions", json=asked
             )
@@ -226,6 +230,8 @@ async def world(
         return steps_of(scripts[exchange.json["model"]], exchange)
 
     async with AsyncExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("SSL_CERT_FILE", os.devnull)
         models = await stack.enter_async_context(upstream(script))
         found["providers"] = [provider(name, models.url) for name in scripts]
         running = await stack.enter_async_context(observed(**{**found, **sections}))
@@ -845,7 +851,7 @@ async def test_a_panel_is_for_the_plans_that_it_names(route, plan, is_allowed):
     async with world(
         THREE, routes=routes, plans=PLANS, keys=[key], environment={"KEY": "secret-of-k"}
     ) as found:
-        async with httpx.AsyncClient(timeout=LIMIT_S) as http:
+        async with httpx.AsyncClient(timeout=LIMIT_S, verify=NO_AUTHORITIES) as http:
             response = await http.post(
                 f"http://{found.running.service.http_address}/v1/chat/completions",
                 headers={"authorization": "Bearer secret-of-k"},
@@ -879,7 +885,9 @@ async def test_a_panel_that_can_not_be_paid_is_refused_before_anybody_is_asked(w
             models=[model(name, name, **PRICES) for name in THREE],
             routes=[{"id": "p", "panel": PANEL}],
         ) as found,
-        httpx.AsyncClient(base_url=f"http://{found.service.http_address}", timeout=LIMIT_S) as http,
+        httpx.AsyncClient(
+            base_url=f"http://{found.service.http_address}", timeout=LIMIT_S, verify=NO_AUTHORITIES
+        ) as http,
     ):
         ((name, bearer),) = await found.new_key(plan="prepaid")
         body = {"max_tokens": 20, "messages": [{"role": "user", "content": QUESTION}]}
