@@ -185,20 +185,7 @@ def _members(run: Run, members: Sequence[PanelMember], sums: Counter[str]) -> No
             assert equal[0].part not in HALVED, (member, run)  # It may have written more.
             begun.remove(equal[0])
             sums["rows equal to what was reported"] += 1
-        # The longest first: each has its match then, if there is one.
-        begun.sort(key=lambda act: act.most[1], reverse=True)
-        for member in sorted(
-            (m for m in paid if m.usage.estimated), key=lambda m: -m.usage.output_tokens
-        ):
-            usage = member.usage
-            fits = [
-                act
-                for act in begun
-                if usage.input_tokens in (act.prompt_tokens, (act.reported or (0,))[0])
-                and usage.output_tokens <= act.most[1]
-            ]
-            assert fits, (member, run)
-            begun.remove(fits[0])
+        _matched(run, [member for member in paid if member.usage.estimated], begun)
     drafted = set[int]().union(*(act.names for act in run.acts))
     for act in run.acts:
         if act.number in drafted and act.reported is not None:
@@ -206,6 +193,25 @@ def _members(run: Run, members: Sequence[PanelMember], sums: Counter[str]) -> No
             told = [m for m in rows[act.provider, act.model] if _counts(m.usage) == act.reported]
             assert any(m.status in PAID_ROLES for m in told), (act, run)
             sums["drafts that were read"] += 1
+
+
+def _matched(run: Run, rows: Sequence[PanelMember], acts: Sequence[Act]) -> None:
+    """Each estimated row has an act of its own that it may be of: it read as much, and wrote no less."""
+    # Those that only few may be of go first, and then the longest: each has its match then, if there is one.
+    left = sorted(acts, key=lambda act: act.most[1], reverse=True)
+    estimates = {act.prompt_tokens for act in acts}
+    for row in sorted(
+        rows, key=lambda row: (row.usage.input_tokens in estimates, -row.usage.output_tokens)
+    ):
+        usage = row.usage
+        fits = [
+            act
+            for act in left
+            if usage.input_tokens in (act.prompt_tokens, (act.reported or (0,))[0])
+            and usage.output_tokens <= act.most[1]
+        ]
+        assert fits, (row, run)
+        left.remove(fits[0])
 
 
 def _counts(usage: Usage) -> tuple[int, int, int]:

@@ -52,7 +52,7 @@ from trunkline_server.core.errors import AllProvidersFailed, StorageUnavailable
 from trunkline_server.core.panels import MAX_PROPOSERS, PanelRules
 from trunkline_server.core.plans import Caller
 from trunkline_server.core.plans import Plan as Terms
-from trunkline_server.core.ports import Prompt
+from trunkline_server.core.ports import Prompt, Similarity
 from trunkline_server.core.pricing import price
 from trunkline_server.core.transactions import MakeTransaction, T
 from trunkline_server.core.usage import CHARS_PER_TOKEN
@@ -378,26 +378,25 @@ class Slow:
         return 1.0
 
 
-async def test_a_proposal_that_ends_while_others_are_compared_is_paid_for():
-    # Of which only a model can tell that they say the same.
-    whole: list[Step] = [text("The sky is blue today."), counted(3), ended()]
-    other: list[Step] = [text("Today the sky is blue."), counted(3), ended()]
-    third: list[Step] = [text("Blue."), 0.05, counted(7), ended()]
-    providers = ScriptedProviders(a=[whole], b=[other], c=[third])
+def panel_over(
+    providers: ScriptedProviders, rules: PanelRules, seats: Sequence[str], similarity: Similarity
+) -> Panel:
+    """Each seat names the providers of a proposer. The caller sees nothing before the end."""
     upstream = upstream_over(providers, QuietTelemetry())
-    seats = [Plan("", "", "", (Candidate(name, "m", "m", price=PRICED),)) for name in "abc"]
-    plan = panel(PanelRules(quorum=2, stops_early=True), seats, seats[0])
-    similarity = Slow()
+    plans = [
+        Plan("", "", "", tuple(Candidate(name, "m", "m", price=PRICED) for name in names))
+        for names in seats
+    ]
 
     def new_hop(spec: CompletionSpec, plan: Plan, number: int, is_member: bool = False) -> Hop:
-        limits = Limits(whole=is_member)
+        limits = Limits(whole=True)
         return Hop(upstream, plan, Prompt(spec, stream=True), Deadline(1e12), limits, "hop", number)
 
     async def is_paid_for(_: Plan) -> bool:
         return True
 
-    found = Panel(
-        plan=plan,
+    return Panel(
+        plan=panel(rules, plans, plans[0]),
         spec=asked(),
         deadline=Deadline(asyncio.get_running_loop().time() + 60.0),
         new_hop=new_hop,
@@ -409,6 +408,17 @@ async def test_a_proposal_that_ends_while_others_are_compared_is_paid_for():
         settled_at_s=None,
         seed="seed",
     )
+
+
+async def test_a_proposal_that_ends_while_others_are_compared_is_paid_for():
+    # Of which only a model can tell that they say the same.
+    whole: list[Step] = [text("The sky is blue today."), counted(3), ended()]
+    other: list[Step] = [text("Today the sky is blue."), counted(3), ended()]
+    third: list[Step] = [text("Blue."), 0.05, counted(7), ended()]
+    providers = ScriptedProviders(a=[whole], b=[other], c=[third])
+    similarity = Slow()
+    rules = PanelRules(quorum=2, stops_early=True)
+    found = panel_over(providers, rules, "abc", similarity)
     reading = asyncio.ensure_future(_read(found))
     async with asyncio.timeout(10.0):
         await similarity.asked.wait()
@@ -428,6 +438,24 @@ async def test_a_proposal_that_ends_while_others_are_compared_is_paid_for():
     assert usage_of_hops(found.hops) == Usage(
         input_tokens=15, output_tokens=13, total_tokens=28, cost=cost
     )
+
+
+async def test_of_a_proposal_that_had_to_begin_again_the_last_attempt_is_paid_for():
+    providers = ScriptedProviders(
+        a=[[text("Hel"), cut()]],
+        b=[[cut()]],
+        c=[[text("Hello"), counted(3), ended()]],
+    )
+    found = panel_over(providers, PanelRules(), ["ac", "b"], Slow())
+
+    await _read(found)
+
+    rows = panel_report(found).members
+    assert [(row.provider, row.status, row.usage.output_tokens) for row in rows] == [
+        ("a", "failed", 0),
+        ("c", "used", 3),
+        ("b", "failed", 0),
+    ]
 
 
 async def _read(found: Panel) -> None:
