@@ -36,6 +36,8 @@ from trunkline_server.core.english import (
 MAX_READ_CHARS: Final = 8_000  # What is longer takes too long to read, and is hardly the same.
 MAX_TIMES_LONGER: Final = 2  # The other, and so many characters on top.
 MAX_CHARS_LONGER: Final = 40
+SHARED_WORDS: Final = 0.5  # Of the long words of the one that has more.
+MIN_COMPARED: Final = 5  # With fewer of them that tells nothing.
 MIN_FUNCTION_SHARE: Final = 0.12  # Of the words of an English text; a quarter or more is usual.
 MAX_FOREIGN_SHARE: Final = 0.5  # Of that, words which are as common elsewhere.
 # Different words on either side: with so few, it is another fact and not another wording.
@@ -65,6 +67,7 @@ _PART: Final = re.compile(
 )
 _LETTER: Final = re.compile(r"[^\W\d_]")
 _ODD: Final = re.compile(r"[\d/\\_@+]")
+_LONG_WORD: Final = re.compile(r"[^\W\d_]{5,}")
 _DIGIT: Final = re.compile(r"\d")
 _THOUSANDS: Final = re.compile(r",(?=\d{3}(?:\D|$))")
 _TIMES: Final = re.compile(r"(?<=\d) ?\* ?(?=\d)")
@@ -177,14 +180,17 @@ def same_claims(first: str, second: str) -> bool | None:
 
 
 def _may_be_same(first: str, second: str) -> bool:
-    """At a glance, which is enough for most that differ and costs a hundredth of reading them."""
+    """At a glance, which is enough for most that differ and costs a tenth of reading them."""
     sizes = sorted((len(first), len(second)))
-    return (
-        sizes[1] <= MAX_READ_CHARS
-        and sizes[1] <= MAX_TIMES_LONGER * sizes[0] + MAX_CHARS_LONGER
-        and _DIGIT.findall(first) == _DIGIT.findall(second)
-        and first.count("`") == second.count("`")
-    )
+    if (
+        sizes[1] > min(MAX_READ_CHARS, MAX_TIMES_LONGER * sizes[0] + MAX_CHARS_LONGER)
+        or first.count("`") != second.count("`")
+        or _DIGIT.findall(first) != _DIGIT.findall(second)
+    ):
+        return False
+    words, others = (set(_LONG_WORD.findall(text.lower())) for text in (first, second))
+    most = max(len(words), len(others))
+    return most < MIN_COMPARED or len(words & others) >= SHARED_WORDS * most
 
 
 def _tokens(text: str) -> Iterator[Token]:
