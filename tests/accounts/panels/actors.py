@@ -41,7 +41,7 @@ PARTS: Final = {
     "whole": (60, 30),
     "without usage": (6, 6),
     "usage early": (4, 4),
-    "agreeing": (1, 16),
+    "agreeing": (1, 8),
     "differing": (1, 5),
     "refusing": (2, 5),
     "empty": (2, 3),
@@ -60,6 +60,8 @@ PARTS: Final = {
     "cut after its usage": (1, 2),
     "long": (2, 1),
 }
+AGREED: Final = 10  # Of so many runs, in one all agree, nearly.
+AGREEMENT: Final = 0.7
 SILENT: Final = frozenset(
     {"error 500", "error 429", "error 400", "reset before the head", "hangs before the head"}
 )
@@ -123,6 +125,8 @@ class Stage:
             role = CRITIC if "Now compare the drafts." in prompt else MAKER
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         part = _drawn(random, reads=role != ALONE, is_open=limit is None)
+        if role == ALONE and int(found[1]) % AGREED == 0 and random.random() < AGREEMENT:
+            part = "agreeing"
         number = sum(map(len, self.acts.values())) + 1
         content, reason = _content(random, part, role, number, limit)
         act = Act(
