@@ -52,8 +52,14 @@ def test_wheel_carries_what_scoring_reads(wheel):
     assert "trunkline_server/scoring/panel_questions.jsonl" in names
 
 
+def test_wheel_carries_the_vocabulary_of_the_embedding_model(wheel):
+    assert "trunkline_server/embedding/vocabulary.txt" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_wheel_has_the_published_extras_and_no_others(metadata):
-    assert metadata.get_all("Provides-Extra") == ["bedrock", "dev", "local", "mcp", "server"]
+    extras = ["bedrock", "dev", "embeddings", "local", "mcp", "server"]
+
+    assert metadata.get_all("Provides-Extra") == extras
     assert metadata["Requires-Python"] == ">=3.11"
 
 
