@@ -194,13 +194,16 @@ async def test_where_no_model_can_be_scored_nothing_is_stored(tmp_path):
     async with upstream(refuses) as gone, upstream(answer("  ")) as silent:
         configured(tmp_path, **sections(gone=gone, silent=silent))
         found = await run("score", *IN_ENGLISH, folder=tmp_path)
-        failed = len(gone.exchanges)
+        asked = len(gone.exchanges)
 
     table = [line.split() for line in found.out.splitlines()[4:6]]
     assert found.code == 1
     assert found.err.endswith("trunkline: no model could be scored, so nothing is stored\n")
-    assert f"gone/m-gone: {failed} failed, {ENGLISH - failed} were not asked any more" in found.err
-    assert GIVE_UP <= failed <= GIVE_UP + 1
+    assert any(
+        f"gone/m-gone: {failed} failed, {ENGLISH - failed} were not asked any more" in found.err
+        for failed in (GIVE_UP, GIVE_UP + 1)
+    )
+    assert 1 <= asked <= GIVE_UP + 1  # Whoever is kept out fails without being asked.
     assert [(line[0], line[-1]) for line in table] == [
         ("gone/m-gone", "0"),
         ("silent/m-silent", f"{ENGLISH}"),
