@@ -133,12 +133,15 @@ async def measure(port: int, count: int, rate: float) -> list[Panels]:
     asked = [Panels(size, questions_of(size, count), {}) for size in QUORUMS]
     await asyncio.gather(*(ask(port, r, p.questions[0]) for p in asked for r in routes_of(p.size)))
     tasks: list[tuple[Panels, str, asyncio.Task[Waited]]] = []
-    async with asyncio.TaskGroup() as group:
-        began_s = time.monotonic()
-        for panels, route, question in _in_turn(asked):
-            await asyncio.sleep(began_s + len(tasks) / rate - time.monotonic())
-            task = group.create_task(ask(port, route, question))
-            tasks.append((panels, route, task))
+    try:
+        async with asyncio.TaskGroup() as group:
+            began_s = time.monotonic()
+            for panels, route, question in _in_turn(asked):
+                await asyncio.sleep(began_s + len(tasks) / rate - time.monotonic())
+                task = group.create_task(ask(port, route, question))
+                tasks.append((panels, route, task))
+    except ExceptionGroup as failed:  # The first one is the run's own error.
+        raise failed.exceptions[0] from None
     for panels, route, task in tasks:
         panels.waited.setdefault(route, []).append(task.result())
     return asked
@@ -177,6 +180,8 @@ async def ask(port: int, route: str, question: Question) -> Waited:
                 writer.close()
     except TimeoutError:
         raise CannotMeasure(f"{route}: no end within {ANSWER_S:g} s: {answer[-300:]!r}") from None
+    except OSError as error:
+        raise CannotMeasure(f"{route}: {error}") from error
     text = b"".join(_TEXT.findall(answer))
     last = _LAST.search(answer)
     is_whole = len(text) == CHUNKS * CHUNK_BYTES and b"[DONE]" in answer
