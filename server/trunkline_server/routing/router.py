@@ -111,7 +111,7 @@ class Router:
         needs = required(spec)
         name, intent = route or spec.model, spec.intent
         has_bounds = bool(intent.region) or spec.HasField("constraints")
-        is_plain = not (needs or has_bounds or spec.mode or self._experience.knows_failing)
+        is_plain = not (route or needs or has_bounds or spec.mode or self._experience.knows_failing)
         if is_plain and (plan := self._plans.get(name)) is not None:
             return plan
         selection = self.catalog.select(name)
