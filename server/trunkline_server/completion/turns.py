@@ -288,7 +288,7 @@ class Turns:
             self._make_unique(call)
             tool = self._server.get(call.name)
             report = ServerToolCall(
-                id=call.id, name=call.name, state=STARTED, hop=len(self.hops) - 1
+                id=call.id, name=call.name, state=STARTED, hop=self.hops[-1].number
             )
             run = _Run(call, tool, report)
             runs.append(run)
