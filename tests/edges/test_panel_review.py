@@ -1,34 +1,56 @@
 """What a panel makes of members that break off, run on, or answer with what is not meant for the next reader."""
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import httpx
 import pytest
 
-from tests.edges.test_panel_escalation import WIDE, fast
+from tests.edges.errors import reason_of
+from tests.edges.test_panel_escalation import OBJECT, TWO, WIDE, fast
 from tests.edges.test_panels import (
     AGGREGATOR,
+    BROKEN,
+    FAILED,
     FAILING,
+    FULL,
     HEAD,
+    ONCE,
+    PROPOSER,
     THREE,
+    USED,
+    WAYS,
     by_role,
+    calling,
     completed,
     question,
+    report,
+    row,
     says,
     steps_of,
     text_of,
+    told,
     world,
 )
-from tests.support.upstream import (
-    Exchange,
-    Hang,
-    Reset,
-    Step,
-    delta,
-    event,
+from tests.faults.waiting import until
+from tests.support.accounts import PRICES, desk, new_sqlite
+from tests.support.service import model, provider
+from tests.support.upstream import Exchange, Hang, Reset, Step, delta, event, upstream
+from trunkline.v1.completion_service_pb2 import CompleteRequest
+from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline.v1.completion_spec_pb2 import (
+    BuiltinSource,
+    ReasoningOptions,
+    Recovery,
+    RoutingConstraints,
+    SamplingOptions,
+    Tool,
+    ToolOptions,
 )
-from trunkline.v1.completion_spec_pb2 import ReasoningOptions, Recovery, RoutingConstraints
+from trunkline.v1.message_pb2 import Media, Part
 
 REFUSAL: Final = "I'm sorry, but I can't help with that."
 BREAKING: Final[list[Step]] = [HEAD, event(delta("I'm ")), Reset()]
@@ -154,3 +176,139 @@ async def test_a_critique_that_is_not_what_was_asked_for_harms_nobody(text):
         (aggregator,) = found.asked(role=AGGREGATOR)
     assert text_of(end) == "It is six."
     assert len(aggregator.json["messages"][-1]["content"]) < 8_000
+
+
+# what is told of whom
+
+
+async def test_a_wider_panel_that_was_asked_for_by_name_was_not_asked_for_by_another_one():
+    scripts = {"f": by_role(proposer=says(REFUSAL), aggregator=says("It is six."))}
+    routes = [
+        {"id": "p", "panel": {"proposers": ["f"]}, "escalate_to": "wide"},
+        {"id": "wide", "panel": {"proposers": ["f", "f"], "aggregator": "f"}},
+    ]
+    async with world(scripts, routes=routes) as found:
+        moved = await found.unary()
+        asked = await found.unary(question("wide"))
+    names = [(end.route.requested_model, end.route.route) for end in (moved, asked)]
+    assert names == [("p", "wide"), ("wide", "wide")]
+
+
+async def test_calls_of_the_gateways_tools_are_told_with_the_number_of_their_turn():
+    turns = [
+        calling(("c1", "calculator", '{"expression": "6*7"}')),
+        says("It is ", "42.", tokens=8),
+    ]
+    scripts = {**THREE, "z": lambda exchange: turns.pop(0)(exchange)}
+    async with world(scripts, {"quorum": 3}) as found:
+        tool = Tool(name="calculator", builtin=BuiltinSource(name="calculator"))
+        end = await found.unary(question(tool_options=ToolOptions(tools=[tool])))
+    turns_of_z = [attempt.hop for attempt in end.attempts if attempt.provider == "z"]
+    assert turns_of_z == [3, 4]
+    assert [call.hop for call in end.server_tool_calls] == [3]
+
+
+async def test_an_image_leaves_the_drafts_their_room():
+    long = {name: says(f"{name}" * 3_000) for name in "abc"}
+    more = {"z": {"context_window_tokens": 128_000}}
+    image = Part(image=Media(data=b"\x89PNG" + b"x" * 500_000, mime_type="image/png"))
+    async with world({**long, "z": THREE["z"]}, {"quorum": 3}, more=more) as found:
+        asked = question()
+        asked.messages[0].parts.append(image)
+        await found.unary(asked)
+
+        (aggregator,) = found.asked("z")
+    texts = "".join(p.get("text", "") for p in aggregator.json["messages"][-1]["content"])
+    assert [texts.count(name * 3_000) for name in "abc"] == [1, 1, 1]
+
+
+# escalations that come to nothing
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_that_is_cut_is_better_than_none(way):
+    scripts: dict[str, Any] = {"f": says('{"n": ', tokens=3), **dict.fromkeys("abcz", FAILING)}
+    async with world(scripts, routes=[fast(), WIDE]) as found:
+        asked = question(response_format=OBJECT, constraints=ONCE)
+        end = await found.complete(way, asked)
+        response = await found.chat(response_format={"type": "json_object"})
+    assert text_of(end) == '{"n": '
+    assert told(end) == report(
+        row("f", PROPOSER, USED, 3),
+        *[row(name, PROPOSER, FAILED, error=BROKEN, layer=2) for name in "abc"],
+        route="wide",
+        asked="p",
+        escalated=True,
+        escalation_reason="invalid_output",
+        degraded=True,
+    )
+    assert (end.route.route, end.route.model) == ("wide", "f")
+    assert response.headers["speechify-route"] == response.json()["waymark"]["route"] == "wide"
+    assert response.json()["model"] == "wide"
+
+
+async def test_a_proposal_that_stands_in_for_an_aggregator_is_judged_by_itself():
+    """Nothing that the aggregator had begun with is in it."""
+    scripts = {
+        **THREE,
+        "f": says('{"n": 7}', tokens=1),
+        "h": [HEAD, event(delta('{"m": ')), Reset()],
+    }
+    routes = [fast(panel={**TWO, "proposers": ["f", "f"]}), WIDE]
+    async with world(scripts, routes=routes) as found:
+        limits = RoutingConstraints(max_attempts=1)
+        limits.first_token_timeout.seconds = 5  # So that it is read as a stream.
+        end = await found.unary(question(response_format=OBJECT, constraints=limits))
+    assert text_of(end) == '{"n": 7}'
+    assert (end.panel.escalated, end.panel.degraded) == (False, True)
+
+
+# who pays
+
+
+async def test_what_a_panel_used_before_its_caller_left_counts_against_the_callers_limit():
+    proposals = {name: says("It is one.", tokens=400) for name in "abc"}
+    scripts: dict[str, Any] = {**proposals, "z": [HEAD, Hang()]}
+    plan = {"id": "limited", "tokens_per_minute": 1_000}
+    key = {"id": "k", "key_env": "KEY", "plan": "limited"}
+    async with world(
+        scripts, {"quorum": 3}, plans=[plan], keys=[key], environment={"KEY": "secret-of-k"}
+    ) as found:
+        bearer = (("authorization", "Bearer secret-of-k"),)
+        asked = question(sampling=SamplingOptions(max_output_tokens=100))
+        leaving = asyncio.ensure_future(found.stream(asked, metadata=bearer))
+        await until(lambda: bool(found.asked("z")), "an aggregator")
+        leaving.cancel()
+        await found.is_left()
+        refused = await found.stream(asked, metadata=bearer)
+    assert reason_of(refused.error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOKEN_RATE_LIMITED")
+
+
+async def test_an_answer_that_is_whole_ends_once_although_its_credits_do(tmp_path: Path):
+    long = "It is seven. " * 1_500
+
+    def script(exchange: Exchange) -> Any:
+        return says(long)(exchange)
+
+    async with (
+        upstream(script) as models,
+        desk(
+            new_sqlite(tmp_path),
+            models.url,
+            providers=[provider(name, models.url) for name in "ab"],
+            models=[model(name, name, **PRICES) for name in "ab"],
+            routes=[{"id": "p", "panel": {"proposers": ["a", "b"], "early_stop": True}}],
+        ) as found,
+    ):
+        key = await found.new_key(plan="prepaid")
+        await found.grant(36_000_000)  # What all of it may cost, and not what a longer answer may.
+        call = CompletionServiceStub(found.channel).Complete(
+            CompleteRequest(spec=question(), stream_options=FULL), metadata=key
+        )
+        events = [event async for event in call]
+        balance = await found.balance()
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds == ["started", "route_selected", "text_delta", "choice_finished", "completed"]
+    end = events[-1].completed.completion
+    assert text_of(end) == long
+    assert (end.panel.stopped_early, balance.held_nanos) == (True, 0)

@@ -57,10 +57,7 @@ class Judgement:
                 self._chars += len(event.text_delta.text)
                 self._logprobs += [token.logprob for token in event.text_delta.logprobs]
             elif kind == "stream_reset":
-                self._pieces.clear()
-                self._logprobs.clear()
-                self._chars = 0
-                self._is_refusal = self._has_calls = False
+                self.void()
             elif kind == "reasoning_delta":
                 self._chars += len(event.reasoning_delta.text)
             elif kind == "refusal_delta":
@@ -70,12 +67,18 @@ class Judgement:
             elif kind in ("server_tool_call", "artifact"):
                 self._has_acted = True
 
+    def void(self) -> None:
+        """What has come so far is not the answer. What was done stays done."""
+        self._pieces.clear()
+        self._logprobs.clear()
+        self._chars = 0
+        self._is_refusal = self._has_calls = False
+        self.held.clear()
+
     def hold(self, batch: Batch) -> None:
         """Keep it back. What a reset voids was never shown, so nothing is told of it."""
-        if batch and batch[0].HasField("stream_reset"):
-            self.held.clear()
-            batch = batch[1:]
-        self.held.append(batch)
+        is_reset = bool(batch) and batch[0].HasField("stream_reset")
+        self.held.append(batch[1:] if is_reset else batch)
 
     @property
     def is_made(self) -> bool:

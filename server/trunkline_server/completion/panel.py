@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final, Protocol
 
-from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
+from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse, StreamReset
 from trunkline.v1.completion_pb2 import FinishReason
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.completion.attempts import CONTINUE, Batch, Hop
@@ -27,6 +27,7 @@ from trunkline_server.completion.panel_prompts import (
     proposer_spec,
     room_chars,
     shuffled,
+    text_bytes,
 )
 from trunkline_server.completion.turns import Turns
 from trunkline_server.completion.verdict import verdict
@@ -155,6 +156,8 @@ class Panel:
         self._panel: PanelPlan = plan.panel
         self._max_escalations = plan.panel.rules.max_escalations
         self._escalations = 0
+        self._is_shown = False
+        self._dropped: tuple[Hop, Turns | None, Batch] | None = None  # Answers, the last of them.
         self._layer = 0
         self._spec = spec
         self._deadline = deadline
@@ -189,9 +192,14 @@ class Panel:
                     async for batch in batches:
                         if batch is None:
                             break
+                        self._is_shown = not self._whole
                         yield batch
                     else:
                         is_answered = True
+        except TrunklineError:
+            if self._dropped is None or self._is_shown or self._acts:
+                raise
+            yield self._taken_up_again(*self._dropped)
         finally:
             for member in self.members:
                 if not member.has_ended:
@@ -235,6 +243,7 @@ class Panel:
         It is held back for as long as it can be dropped, unless the caller sees nothing of it anyway.
         """
         judgement: Judgement | None = None
+        hop: Hop | None = None
         triggers = self._panel.rules.escalate_on
         strips = Trigger.UNCERTAIN in triggers and not self._spec.sampling.logprobs
         if self._may_escalate:
@@ -243,13 +252,17 @@ class Panel:
             async with aclosing(self._answer(proposals)) as batches:
                 async for batch in batches:
                     if judgement is not None:
+                        if hop is not self.hops[-1]:
+                            hop = self.hops[-1]
+                            judgement.void()
                         judgement.add(batch)
                     if strips:
                         _strip(batch)
+                    if judgement is not None:
+                        judgement.hold(batch)
                     if judgement is None or self._whole:
                         yield batch
                         continue
-                    judgement.hold(batch)
                     if judgement.is_made or not self._may_escalate:
                         doubt = judgement.doubt(None)
                         if doubt is not None and await self._escalate(doubt):
@@ -260,15 +273,19 @@ class Panel:
                         judgement = None
         except TrunklineError:
             # It broke off: the caller gets what there is of it, as from one model.
-            if judgement is not None:
+            if judgement is not None and not self._whole:
                 for held in judgement.held:
                     yield held
             raise
         if judgement is None:
             return
-        doubt = judgement.doubt(self.hops[-1].served.facts.finishes)
+        hop, turns = self.hops[-1], self.turns
+        doubt = judgement.doubt(hop.served.facts.finishes)
         if doubt is not None and await self._escalate(doubt):
+            self._dropped = hop, turns, [event for held in judgement.held for event in held]
             yield None
+            return
+        if self._whole:
             return
         for held in judgement.held:
             yield held
@@ -341,11 +358,17 @@ class Panel:
         """Wait for enough of them, and a little for the rest. Those that still run are left in `running`."""
         rules = self._panel.rules
         is_compared = not rules.stops_early or self._acts
-        is_quorate = False
+        is_quorate = is_late = False
         while running:
             timeout_s = until_s - self._loop.time()
             if timeout_s <= 0:
-                return
+                if is_late or any(member.has_answered for member in proposers):
+                    return
+                # Whoever has begun may take as long again: one slow answer is better than none at all.
+                is_late = True
+                until_s = min(self._deadline.at_s, self._loop.time() + rules.deadline_s)
+                await _leave_silent(running)
+                continue
             done, _ = await asyncio.wait(
                 running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
@@ -353,6 +376,8 @@ class Panel:
                 del running[task]
                 task.result()
             usable = [member for member in proposers if member.is_usable]
+            if is_late and usable:
+                return
             if not is_compared and len(usable) >= 2:
                 is_compared = True
                 if await self._agree(usable[0].text, usable[1].text):
@@ -473,6 +498,21 @@ class Panel:
                 if member.status == CANCELLED and member.hop.shown and member.hop.served.is_whole:
                     member.status = USED
 
+    def _taken_up_again(self, hop: Hop, turns: Turns | None, events: Batch) -> Batch:
+        """The answer that was dropped for that of a wider panel, which came to nothing."""
+        self.is_degraded = True
+        self.stopped_early = False
+        self.turns = turns
+        for member in self.members:
+            if member.hop is hop:
+                member.status = USED
+            elif member.status == USED:
+                member.status = UNUSED
+        self.hops.remove(hop)
+        self.hops.append(hop)
+        # Who folds the answer for a caller that sees nothing before the end has it already, or part of another one.
+        return [CompleteResponse(stream_reset=StreamReset()), *events] if self._whole else events
+
     def _asks_for_logprobs(self, plan: Plan) -> bool:
         """Are they wanted to tell how certain an answer is, although the caller did not ask for them?"""
         if Trigger.UNCERTAIN not in self._panel.rules.escalate_on or not self._may_escalate:
@@ -494,7 +534,7 @@ class Panel:
         """What the aggregator is asked, after a critique where there is to be one."""
         plan = self._panel.aggregator
         window = plan.candidates[0].context_window_tokens
-        room = room_chars(window, self._spec.ByteSize(), len(proposals))
+        room = room_chars(window, text_bytes(self._spec), len(proposals))
         texts = shuffled([member.text for member in proposals], f"{self._seed}.{self._layer}")
         critique = ""
         if self._panel.rules.critiques and len(texts) > 1:
@@ -567,3 +607,15 @@ def _strip(batch: Batch) -> None:
     for event in batch:
         if event.HasField("text_delta") and event.text_delta.logprobs:
             event.text_delta.ClearField("logprobs")
+
+
+async def _leave_silent(running: dict[asyncio.Task[None], Member]) -> None:
+    """End those that have said nothing yet."""
+    silent = {task: member for task, member in running.items() if not member.hop.shown}
+    for task, member in silent.items():
+        task.cancel()
+        member.hop.abandon()
+    if silent:
+        await asyncio.wait(silent)
+    for task in silent:
+        del running[task]

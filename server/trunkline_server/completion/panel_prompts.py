@@ -26,6 +26,8 @@ FRAME_TOKENS: Final = 400  # Of what is written around the proposals, at most.
 RESAMPLED_TEMPERATURE: Final = (
     0.7  # So that one model asked several times does not say the same each time.
 )
+MEDIA: Final = frozenset({"image", "audio", "video", "document"})
+MEDIA_BYTES: Final = 8_000  # That one of these counts as, at most: 2,000 tokens.
 LETTERS: Final = "ABCDEFGH"
 CRITIQUE_KEYS: Final = ("consensus", "contradictions", "unique_insights", "blind_spots")
 NO_TOOLS: Final = ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_NONE)
@@ -130,6 +132,18 @@ def critique_of(text: str) -> str:
     # JSON can spell halves of characters, which no message can carry.
     written = json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace").decode()
     return written if kept else ""
+
+
+def text_bytes(spec: CompletionSpec) -> int:
+    """What a prompt takes of a context window, as bytes of text: images and the like by the piece."""
+    total = spec.ByteSize()
+    for message in spec.messages:
+        for part in message.parts:
+            for inner in (part, *part.tool_result.parts):
+                if inner.WhichOneof("content") in MEDIA:
+                    size = inner.ByteSize()
+                    total -= max(0, size - MEDIA_BYTES)
+    return total
 
 
 def room_chars(window_tokens: int | None, spec_bytes: int, drafts: int) -> int:

@@ -133,6 +133,8 @@ class Report:
         end(completion.choices, finishes)
         if fold is not None:
             fold.fill(completion.choices)
+        if self._panel is not None:
+            self.begin(self._panel.plan, hops)  # An answer that was dropped may be taken up again.
         completion.route.MergeFrom(self._route or Route())
         completion.usage.MergeFrom(usage)
         for each in hops:

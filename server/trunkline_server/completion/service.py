@@ -321,8 +321,6 @@ class Completions:
                                 report.begin(plan, hops)
                                 if bill is not None:
                                     bill.begins(hops)
-                                if panel is not None:
-                                    record.route = panel.plan.route
                                 if record.time_to_first_token_s is None:
                                     record.time_to_first_token_s = clock() - started_s
                                 if unary is None:
@@ -338,7 +336,7 @@ class Completions:
                             if not await bill.extend():
                                 turns = turns if panel is None else panel.turns
                                 ended = _end_for_lack_of_credits(hops[-1], turns)
-                                if unary is None:
+                                if unary is None and ended:
                                     yield ended
                                 break
                     # settle
@@ -378,6 +376,8 @@ class Completions:
             raise
         finally:
             try:
+                if panel is not None:
+                    record.route = panel.plan.route
                 if report is not None:
                     _note(record, hops, report)
                 if bill is not None:
@@ -512,6 +512,8 @@ def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
         record.provider = served.candidate.provider
         record.routed_model = served.candidate.id
         record.response_model = served.facts.response_model
+    # A panel may have asked many models before anybody serves.
+    if report.served is not None or any(hop.billed for hop in hops):
         usage = report.used(hops)
         record.input_tokens = usage.input_tokens
         record.output_tokens = usage.output_tokens
@@ -530,7 +532,9 @@ def _end_for_lack_of_credits(hop: Hop, turns: Turns | None) -> Batch:
     )
     if turns is not None:
         turns.finish = ended
-    elif 0 not in finishes:
+    elif 0 in finishes:
+        return []  # It is whole, and its caller has seen how it ended.
+    else:
         hop.served.facts.finishes.append(ended)
     return [CompleteResponse(choice_finished=ended)]
 
