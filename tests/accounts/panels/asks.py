@@ -27,6 +27,7 @@ WAYS: Final = (UNARY, STREAM, STREAM, SHIM, SHIM_STREAM)
 PLENTY: Final = 10**12
 LIMIT_S: Final = 20.0
 LEFT: Final = "LEFT"
+TURNED_AWAY: Final = ("overloaded", "unavailable")  # There was too much to do just then.
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,10 @@ class Callers:
             assert ask.leaves_s is not None, ask
             seen.reason = LEFT
         if ask.key and seen.is_whole:
-            seen.again = Seen(replace(ask, deadline_s=None))
             async with asyncio.timeout(LIMIT_S):
-                await asking(seen.again)
+                while seen.again is None or seen.again.reason.lower() in TURNED_AWAY:
+                    seen.again = Seen(replace(ask, deadline_s=None))
+                    await asking(seen.again)
         return seen
 
     async def _grpc(self, seen: Seen) -> None:
