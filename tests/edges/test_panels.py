@@ -31,6 +31,7 @@ from tests.support.upstream import (
     Script,
     Step,
     Upstream,
+    answer,
     delta,
     event,
     finish,
@@ -430,6 +431,25 @@ async def test_nobody_who_answers_before_the_deadline_is_a_timeout(hanging, way)
     assert reason_of(error) == (grpc.StatusCode.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT")
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_has_begun_by_the_deadline_may_finish_where_nobody_has_answered(way):
+    _, first, *rest = answer("Well, ", "two.")
+    slow = [HEAD, first, Pause(0.4), *rest]
+    async with world(
+        {**THREE, "a": HANGING, "b": slow, "c": HANGING}, {"deadline_s": 0.3}
+    ) as found:
+        end = await found.complete(way)
+
+        await found.is_left()
+    assert text_of(end) == "Well, two."
+    assert told(end) == report(
+        row("a", PROPOSER, CANCELLED),
+        row("b", PROPOSER, USED, tokens(4, inputs=9)),
+        row("c", PROPOSER, CANCELLED),
+        degraded=True,
+    )
+
+
 async def test_the_callers_own_time_bounds_the_panels():
     scripts = {**dict.fromkeys("abc", HANGING), "z": THREE["z"]}
     async with world(scripts) as found:
@@ -485,7 +505,8 @@ async def test_the_first_two_who_say_the_same_are_enough(way):
 
         assert found.asked("z") == []
         (straggler,) = found.asked("c")
-        await asyncio.wait_for(straggler.closed.wait(), LEFT_AT_LAST_S)
+        await asyncio.wait_for(straggler.closed.wait(), LIMIT_S)
+    assert end.timing.total.seconds == 0
     assert text_of(end) == same
     assert end.panel.members[2].status == CANCELLED
     end.panel.members[2].usage.CopyFrom(Usage())  # It depends on how far it came.
