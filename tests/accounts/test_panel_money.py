@@ -125,7 +125,7 @@ async def played(folder: Path, seed: int, runs: int) -> tuple[Counter[str], Coun
 
 def report(tables: Tables, name: str, sums: Counter[str], parts: Counter[str]) -> None:
     table = tables.table(f"{TITLE} ({name})", ("", "times"))
-    kinds = sorted(kind for kind, times in sums.items() if times or kind in ALWAYS)
+    kinds = sorted({*ALWAYS, *(kind for kind, times in sums.items() if times)})
     for kind in dict.fromkeys(("runs", *kinds)):
         table.add(kind, f"{sums[kind]:,}")
     played_parts = tables.table(f"{PARTS_TITLE} ({name})", ("", "times"))
