@@ -245,9 +245,12 @@ def question(route: str = "p", text: str = QUESTION, **fields: Any) -> Completio
 
 
 def check_promptness(left_s: Sequence[float], late_s: Sequence[float]) -> None:
-    """They were left in time, but for what the loop itself was late while others used the machine."""
+    """They were left in time, but for what the loop itself was late while others used the machine.
+
+    They are few, so the one that others held up longest must not decide.
+    """
     lag_s = max(late_s, default=0.0)
-    assert share_of(left_s, 90) <= LEFT_WITHIN_S + lag_s
+    assert share_of(left_s, 75) <= LEFT_WITHIN_S + lag_s
     assert max(left_s) <= LEFT_AT_LAST_S + lag_s
 
 
