@@ -21,6 +21,7 @@ from tests.edges.test_panels import (
     ONCE,
     PROPOSER,
     THREE,
+    UNUSED,
     USED,
     WAYS,
     by_role,
@@ -51,6 +52,7 @@ from trunkline.v1.completion_spec_pb2 import (
     ToolOptions,
 )
 from trunkline.v1.message_pb2 import Media, Part
+from trunkline_server import app
 
 REFUSAL: Final = "I'm sorry, but I can't help with that."
 BREAKING: Final[list[Step]] = [HEAD, event(delta("I'm ")), Reset()]
@@ -312,3 +314,32 @@ async def test_an_answer_that_is_whole_ends_once_although_its_credits_do(tmp_pat
     end = events[-1].completed.completion
     assert text_of(end) == long
     assert (end.panel.stopped_early, balance.held_nanos) == (True, 0)
+
+
+class Slow:
+    """Finds all texts alike, after a while."""
+
+    async def cosine(self, first: str, second: str) -> float | None:
+        await asyncio.sleep(0.4)
+        return 1.0
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def test_one_of_the_two_that_agree_is_the_answer_whoever_comes_while_they_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(app, "is_installed", lambda: False)
+    monkeypatch.setattr(app, "Unknown", Slow)
+    scripts = {
+        **THREE,
+        "a": says("Whales breathe air through a hole on top of the head.", after_s=0.2),
+        "b": says("Water boils at 100 degrees Celsius at sea level."),
+        "c": says("At sea level, water boils at 100 degrees Celsius."),
+    }
+    async with world(scripts, {"early_stop": True, "quorum": 2}) as found:
+        end = await found.unary()
+    assert end.panel.stopped_early
+    assert text_of(end) == "Water boils at 100 degrees Celsius at sea level."
+    assert [member.status for member in end.panel.members] == [UNUSED, USED, UNUSED]

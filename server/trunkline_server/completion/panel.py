@@ -156,6 +156,7 @@ class Panel:
         self._panel: PanelPlan = plan.panel
         self._max_escalations = plan.panel.rules.max_escalations
         self._escalations = 0
+        self._agreed: Member | None = None  # The better one of the two that say the same.
         self._is_shown = False
         self._dropped: tuple[Hop, Turns | None, Batch] | None = None  # Answers, the last of them.
         self._layer = 0
@@ -341,6 +342,9 @@ class Panel:
             if running:
                 await asyncio.wait(running)
         usable = [member for member in proposers if member.is_usable]
+        if self.stopped_early:
+            # One that ranks higher may have come while they were compared, and it may say something else.
+            usable.sort(key=lambda member: member is not self._agreed)
         if usable:
             return usable
         answered = [member for member in proposers if member.has_answered]
@@ -382,6 +386,7 @@ class Panel:
                 is_compared = True
                 if await self._agree(usable[0].text, usable[1].text):
                     self.stopped_early = True
+                    self._agreed = usable[0]
                     return
             if not is_quorate and len(usable) >= self._panel.quorum:
                 is_quorate = True
