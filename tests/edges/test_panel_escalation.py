@@ -313,14 +313,15 @@ async def test_a_plan_without_the_wider_route_keeps_the_answer():
 
 async def test_several_choices_of_one_model_are_kept():
     def two(exchange: Any) -> Sequence[Step]:
-        refusals = [delta(REFUSAL, index) for index in range(exchange.json["n"])]
+        texts = [delta("It is seven.", index) for index in range(exchange.json["n"])]
         ends = [finish("stop", 0), finish("stop", 1), usage(INPUT_TOKENS, 4), "[DONE]"]
-        return [HEAD, *map(event, [*refusals, *ends]), END]
+        return [HEAD, *map(event, [*texts, *ends]), END]
 
     async with world({"f": two, **THREE}, routes=[fast(), WIDE]) as found:
-        streamed = await found.stream(question(sampling=SamplingOptions(candidate_count=2)))
+        sampling = SamplingOptions(candidate_count=2)
+        streamed = await found.stream(question(sampling=sampling, response_format=OBJECT))
     end = completed(streamed)
-    assert [choice.message.parts[0].text for choice in end.choices] == [REFUSAL, REFUSAL]
+    assert [choice.message.parts[0].text for choice in end.choices] == ["It is seven."] * 2
     assert told(end) == report(row("f", PROPOSER, USED, 4))
 
 
