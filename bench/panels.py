@@ -1,6 +1,6 @@
 """Measure panels: how long their callers wait when a proposer hangs, and the CPU that a member costs.
 
-    python bench/panels.py [waits] [cost] [--requests 200] [--rate 16] [--rounds 6] [--seconds 0.5]
+    python bench/panels.py [waits] [cost] [--requests 200] [--rate 16] [--rounds 5] [--seconds 0.5]
 
 `panel_waits.py` and `panel_costs.py` say how each is measured, docs/benchmarks.md what it means. Exit code 1: a target
 is missed; 2: something that the run needs is missing.
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--rate", type=float, default=16, help="requests/s of all those (%(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=6, help="of the cost (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the cost (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="of load in a round (%(default)s)"
     )

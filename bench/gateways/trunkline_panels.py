@@ -5,7 +5,8 @@ from gateways import Gateway, Place, trunkline
 SIZES = (1, 3, 6)
 QUORUMS = {3: 2, 6: 4}
 AGGREGATOR = 6  # The place of its delay in a prompt, behind those of the proposers.
-SHORT_S = 1.0  # A deadline for proposals that cuts off no proposer that answers at all.
+DEADLINE_S = 20.0  # For proposals, the default.
+SHORT_S = 1.0  # One that cuts off no proposer that answers at all.
 
 PLAIN = """
 [[models]]
@@ -53,8 +54,8 @@ def gateway(place: Place) -> Gateway:
     text += "".join(MODEL.format(place=number) for number in range(AGGREGATOR + 1))
     for size, quorum in QUORUMS.items():
         models = [f"told-{number}" for number in (*range(size), AGGREGATOR)]
-        text += _route(quorum_route(size), models, quorum, "deadline_s = 20.0")
-        text += _route(all_route(size), models, size, "deadline_s = 20.0")
+        text += _route(quorum_route(size), models, quorum, f"deadline_s = {DEADLINE_S}")
+        text += _route(all_route(size), models, size, f"deadline_s = {DEADLINE_S}")
         text += _route(all_route(size, is_short=True), models, size, f"deadline_s = {SHORT_S}")
     configuration.write_text(text)
     return Gateway(
