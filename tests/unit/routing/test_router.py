@@ -289,9 +289,9 @@ def tell(
         experience.ended(asked, float(second), whole=False, latency_s=latency_s, failed=failed)
 
 
-def first(asked: Router, request: CompletionSpec, number: int = 1, **more: bool) -> str:
+def first(asked: Router, request: CompletionSpec, number: int = 1, *, whole: bool = False) -> str:
     """Who comes first."""
-    return asked.plan(request, f"req_{number}", **more).candidates[0].provider
+    return asked.plan(request, f"req_{number}", whole=whole).candidates[0].provider
 
 
 def test_who_has_become_slow_is_asked_later_by_callers_of_streams():
