@@ -317,7 +317,8 @@ async def test_several_choices_of_one_model_are_kept():
         ends = [finish("stop", 0), finish("stop", 1), usage(INPUT_TOKENS, 4), "[DONE]"]
         return [HEAD, *map(event, [*texts, *ends]), END]
 
-    async with world({"f": two, **THREE}, routes=[fast(), WIDE]) as found:
+    one = {"id": "one", "panel": {"proposers": ["a"]}}
+    async with world({"f": two, **THREE}, routes=[fast(escalate_to="one"), one]) as found:
         sampling = SamplingOptions(candidate_count=2)
         streamed = await found.stream(question(sampling=sampling, response_format=OBJECT))
     end = completed(streamed)
