@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.edges.errors import reason_of
+from tests.edges.observed import stream
 from tests.edges.test_panel_escalation import OBJECT, TWO, WIDE, fast
 from tests.edges.test_panels import (
     AGGREGATOR,
@@ -38,7 +39,7 @@ from tests.edges.test_panels import (
 )
 from tests.faults.waiting import until
 from tests.support.accounts import PRICES, desk, new_sqlite
-from tests.support.service import model, provider
+from tests.support.service import model, provider, service
 from tests.support.upstream import Exchange, Hang, Reset, Step, delta, event, upstream
 from trunkline.v1.completion_service_pb2 import CompleteRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
@@ -222,6 +223,28 @@ async def test_an_image_leaves_the_drafts_their_room():
         (aggregator,) = found.asked("z")
     texts = "".join(p.get("text", "") for p in aggregator.json["messages"][-1]["content"])
     assert [texts.count(name * 3_000) for name in "abc"] == [1, 1, 1]
+
+
+async def test_thinking_that_was_given_a_budget_leaves_a_proposal_its_room():
+    """For a dialect whose limit of an answer includes what was thought for it."""
+    asked = {}
+
+    def script(exchange: Exchange) -> list[Step]:
+        asked[exchange.json["model"]] = exchange.json
+        return FAILING
+
+    async with upstream(script) as models:
+        names = {"a": "claude-sonnet-4-5", "b": "claude-opus-4-5"}
+        async with service(
+            providers=[provider("x", models.url, "anthropic")],
+            models=[model(name, "x", model=known) for name, known in names.items()],
+            routes=[{"id": "p", "panel": {"proposers": ["a", "b"]}}],
+        ) as found:
+            thinking = ReasoningOptions(budget_tokens=8_192)
+            await stream(found, question(reasoning=thinking, constraints=ONCE))
+    limits = [(asked[known]["max_tokens"], asked[known]["thinking"]) for known in names.values()]
+    budget = {"type": "enabled", "budget_tokens": 8_192}
+    assert limits == [(8_192 + 4_096, budget)] * 2
 
 
 # escalations that come to nothing

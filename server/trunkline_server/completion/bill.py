@@ -20,7 +20,11 @@ from trunkline_server.accounts.idempotency import KEPT_US, MAX_RESPONSE_BYTES, C
 from trunkline_server.accounts.ledger import MAX_NANOS, Hold, Outcome, Payer
 from trunkline_server.completion.attempts import Hop
 from trunkline_server.completion.metering import estimated_input_tokens, usage_of_hops
-from trunkline_server.completion.panel_prompts import CRITIQUE_TOKENS, FRAME_TOKENS
+from trunkline_server.completion.panel_prompts import (
+    CRITIQUE_TOKENS,
+    FRAME_TOKENS,
+    draft_tokens,
+)
 from trunkline_server.core.candidate import Candidate, Plan
 from trunkline_server.core.errors import NoEligibleProvider, StorageUnavailable
 from trunkline_server.core.plans import Caller
@@ -372,11 +376,10 @@ def _worst_of(plan: Plan, spec: CompletionSpec, tokens: int) -> int:
     if not panel.mixes:
         return _worst(panel.proposers[0].candidates, tokens, answer_tokens)
     rules = panel.rules
-    has_limit = spec.sampling.HasField("max_output_tokens")
-    draft_tokens = min(answer_tokens, rules.proposal_tokens) if has_limit else rules.proposal_tokens
-    read_tokens = tokens + len(panel.proposers) * draft_tokens + FRAME_TOKENS
+    each_tokens = draft_tokens(spec, rules.proposal_tokens)
+    read_tokens = tokens + len(panel.proposers) * each_tokens + FRAME_TOKENS
     makers = panel.aggregator.candidates
-    total = sum(_worst(proposer.candidates, tokens, draft_tokens) for proposer in panel.proposers)
+    total = sum(_worst(proposer.candidates, tokens, each_tokens) for proposer in panel.proposers)
     if rules.critiques:
         total += _worst(makers, read_tokens, CRITIQUE_TOKENS)
         read_tokens += CRITIQUE_TOKENS

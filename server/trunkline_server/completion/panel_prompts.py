@@ -17,6 +17,7 @@ from trunkline_server.core.usage import CHARS_PER_TOKEN
 PROPOSAL_TOKENS: Final = (
     1_500  # That the aggregator reads of each proposal: its beginning and its end.
 )
+MAX_THINKING_TOKENS: Final = 32_768  # Of a proposal, beside its answer.
 CRITIQUE_TOKENS: Final = 1_024  # That a critique may have.
 MIN_PROPOSAL_CHARS: Final = 400  # However small the aggregator's context window is.
 WINDOW_SHARE: Final = (
@@ -63,13 +64,19 @@ def proposer_spec(spec: CompletionSpec, max_tokens: int, *, resamples: bool) -> 
     asked.ClearField("metadata_json")
     _without_tools(asked)
     sampling = asked.sampling
-    limit = sampling.max_output_tokens if sampling.HasField("max_output_tokens") else max_tokens
-    sampling.max_output_tokens = min(limit, max_tokens)
+    sampling.max_output_tokens = draft_tokens(spec, max_tokens)
     if resamples:
         if sampling.HasField("temperature"):
             sampling.temperature = max(sampling.temperature, RESAMPLED_TEMPERATURE)
         sampling.ClearField("seed")
     return asked
+
+
+def draft_tokens(spec: CompletionSpec, max_tokens: int) -> int:
+    """What a proposal may have at most. Thinking that the caller gave a budget does not take the answer's room."""
+    most = max_tokens + min(spec.reasoning.budget_tokens, MAX_THINKING_TOKENS)
+    sampling = spec.sampling
+    return min(sampling.max_output_tokens, most) if sampling.HasField("max_output_tokens") else most
 
 
 def shuffled(texts: Sequence[str], seed: str) -> list[str]:
@@ -86,6 +93,8 @@ def critic_spec(spec: CompletionSpec, texts: Sequence[str], seed: str, room: int
     asked.ClearField("metadata_json")
     asked.ClearField("response_format")
     _without_tools(asked)
+    if asked.reasoning.budget_tokens:
+        asked.ClearField("reasoning")  # For which there is no room.
     asked.sampling.ClearField("stop")
     asked.sampling.max_output_tokens = CRITIQUE_TOKENS
     _append(asked, _frame(texts, seed, room, _CRITICISE))
