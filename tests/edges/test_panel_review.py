@@ -247,6 +247,14 @@ async def test_thinking_that_was_given_a_budget_leaves_a_proposal_its_room():
     assert limits == [(8_192 + 4_096, budget)] * 2
 
 
+async def test_a_panel_of_which_one_proposer_is_left_says_so():
+    async with world(THREE) as found:
+        limits = RoutingConstraints(allowed_providers=["a", "z"])
+        end = await found.unary(question(constraints=limits))
+    assert text_of(end) == "It is one."
+    assert told(end) == report(row("a", PROPOSER, USED, 1), degraded=True)
+
+
 # escalations that come to nothing
 
 

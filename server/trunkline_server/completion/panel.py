@@ -439,6 +439,7 @@ class Panel:
         """One model's answer, that of the only one or of the aggregator; or a proposal as it is."""
         panel = self._panel
         if not panel.mixes:
+            self.is_degraded = panel.rules.mixes  # The others may not answer this request.
             async with aclosing(self._turn(self._spec, panel.proposers[0], PROPOSER)) as batches:
                 async for batch in batches:
                     yield batch
