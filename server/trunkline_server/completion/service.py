@@ -418,9 +418,12 @@ class Completions:
         def new_hop(spec: CompletionSpec, plan: Plan, number: int, is_member: bool = False) -> Hop:
             # A member's answer is read as a stream, so that it can be left half-way and silence is noticed; but nobody
             # sees it, so that one which breaks off simply starts again.
+            is_unseen = whole or is_member
             streams = is_member or _streams(spec, plan, whole)
-            prompt = Prompt(spec, streams, call.traceparent, call.tracestate, unasked)
-            limits = _limits(spec, plan, whole or is_member)
+            prompt = Prompt(
+                spec, streams, call.traceparent, call.tracestate, unasked, merges=is_unseen
+            )
+            limits = _limits(spec, plan, is_unseen)
             hop_id = f"{completion_id}.{number}"
             return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number)
 

@@ -20,6 +20,7 @@ class Prompt:
         stream: the caller reads a stream, so the upstream is asked for one.
         unasked: fields that this service filled in. Nobody is told when a candidate can't honour them.
         traceparent, tracestate: W3C trace context for the upstream; empty when there is none.
+        merges: nobody sees single deltas, so text that arrives together may be one.
     """
 
     spec: CompletionSpec
@@ -27,6 +28,7 @@ class Prompt:
     traceparent: str = ""
     tracestate: str = ""
     unasked: frozenset[str] = frozenset()
+    merges: bool = False
 
 
 @dataclass(slots=True)

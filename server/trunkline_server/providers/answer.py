@@ -80,6 +80,7 @@ class AnswerEvents:
         family: whose opaque state this is; goes into ProviderState.provider.
         shows_reasoning: the caller asked for reasoning; else it only counts as progress.
         choices: how many answers were asked for.
+        merges: text that arrives together may be one delta.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class AnswerEvents:
         choices: int,
         mint_id: Callable[[], str],
         facts: AttemptFacts,
+        merges: bool = False,
     ) -> None:
         self.facts = facts
         self.progressed = False
@@ -103,6 +105,11 @@ class AnswerEvents:
         self._events: list[CompleteResponse] = []
         self._choices: dict[int, _Choice] = {}
         self._finished = 0
+        self._merges = merges
+        self._merged: TextDelta | None = None  # The last event, whose text is still in pieces.
+        self._pieces: list[str] = []
+        self._merged_choice = 0
+        self._merged_at = 0  # So many events there are for as long as it is the last one.
 
     @classmethod
     def of(
@@ -121,6 +128,7 @@ class AnswerEvents:
             choices=choices,
             mint_id=mint_id,
             facts=facts,
+            merges=prompt.merges,
         )
 
     @property
@@ -137,6 +145,8 @@ class AnswerEvents:
         """The events since the last call."""
         events = self._events
         if events:
+            if self._merged is not None:
+                self._join()
             self._events = []
         return events
 
@@ -150,11 +160,26 @@ class AnswerEvents:
             raise UpstreamError(Failure.PROTOCOL, TOO_LONG)
         choice = self._choices.get(choice_index)
         is_open = choice is not None and choice.kind == "text"
+        if (
+            self._merged is not None
+            and is_open
+            and not logprobs
+            and choice_index == self._merged_choice
+            and len(self._events) == self._merged_at
+        ):
+            self._pieces.append(text)
+            return
         part_index = choice.part_index if choice and is_open else self._part(choice_index, "text")
         delta = TextDelta(choice_index=choice_index, part_index=part_index, text=text)
         if logprobs:
             delta.logprobs.extend(logprobs)
-        self._events.append(CompleteResponse(text_delta=delta))
+        event = CompleteResponse(text_delta=delta)
+        self._events.append(event)
+        if self._merges and not logprobs:
+            self._join()
+            self._merged = event.text_delta
+            self._merged_choice, self._merged_at = choice_index, len(self._events)
+            self._pieces = [text]
 
     def reasoning(self, choice_index: int, text: str, *, summary: bool = False) -> None:
         """Thinking aloud: shown only to callers who asked."""
@@ -355,6 +380,11 @@ class AnswerEvents:
                 )
             )
         return reason
+
+    def _join(self) -> None:
+        if self._merged is not None and len(self._pieces) > 1:
+            self._merged.text = "".join(self._pieces)
+        self._merged = None
 
     def _state(self, data: bytes) -> ProviderState:
         return ProviderState(provider=self._family, model=self._model, data=data)

@@ -56,6 +56,10 @@ class SSEDecoder:
             self._keep(data)
             return ()
         self._keep(data[end + 2 :])
+        if data.startswith(b"data: "):
+            payloads = data[6:end].split(b"\n\ndata: ")
+            if data.count(b"\n", 0, end) == 2 * (len(payloads) - 1):
+                return payloads  # All events are one line each, as nearly everybody writes them.
         payloads = []
         for block in data[:end].split(b"\n\n"):
             if block.startswith(b"data: ") and b"\n" not in block:
