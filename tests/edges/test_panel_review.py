@@ -374,3 +374,39 @@ async def test_one_of_the_two_that_agree_is_the_answer_whoever_comes_while_they_
     assert end.panel.stopped_early
     assert text_of(end) == "Water boils at 100 degrees Celsius at sea level."
     assert [member.status for member in end.panel.members] == [UNUSED, USED, UNUSED]
+
+
+PRICED: Final = {name: {"input_price": 1.0, "output_price": 2.0} for name in "abcz"}
+# Three proposals of 100 tokens for 2 dollars a million, and an answer of 100.
+OUTPUT_NANOS: Final = 4 * 100 * 2_000
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_maximum_cost_is_that_of_the_panel_and_not_of_each_of_its_models(way):
+    limited = SamplingOptions(max_output_tokens=100)
+    async with world(THREE, more=PRICED) as found:
+        enough = RoutingConstraints(max_cost_nanos=3 * OUTPUT_NANOS)
+        answered = await found.complete(way, question(sampling=limited, constraints=enough))
+        asked = len(found.models.exchanges)
+        little = RoutingConstraints(max_cost_nanos=OUTPUT_NANOS)
+        error = await found.error(way, question(sampling=limited, constraints=little))
+
+        assert len(found.models.exchanges) == asked
+    assert answered.usage.cost.amount_nanos <= 3 * OUTPUT_NANOS
+    assert reason_of(error) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ELIGIBLE_PROVIDER")
+    assert "the panel 'p' could cost" in error.details()
+
+
+async def test_a_wider_panel_that_would_cost_too_much_is_not_asked():
+    scripts = {**THREE, "f": says(REFUSAL)}
+    routes = [fast(), {"id": "wide", "panel": {"proposers": ["a", "b", "c"], "aggregator": "z"}}]
+    prices = {**PRICED, "f": {"input_price": 1.0, "output_price": 2.0}}
+    limited = SamplingOptions(max_output_tokens=100)
+    async with world(scripts, routes=routes, more=prices) as found:
+        one = RoutingConstraints(max_cost_nanos=OUTPUT_NANOS)
+        kept = await found.complete("unary", question(sampling=limited, constraints=one))
+        both = RoutingConstraints(max_cost_nanos=5 * OUTPUT_NANOS)
+        moved = await found.complete("unary", question(sampling=limited, constraints=both))
+
+    assert (text_of(kept), kept.panel.escalated) == (REFUSAL, False)
+    assert (text_of(moved), moved.panel.escalated) == ("It is six.", True)

@@ -152,7 +152,7 @@ class Bill:
 
     async def widen(self, plan: Plan, size_bytes: int) -> bool:
         """Hold what a wider panel may cost, before it is asked. False: it can't be held."""
-        amount = _worst_of(plan, self._spec, prompt_tokens(size_bytes))
+        amount = worst_of(plan, self._spec, prompt_tokens(size_bytes))
         try:
             if amount and not await self._tab.extend(amount):
                 return False
@@ -317,7 +317,7 @@ class Billing:
             request_id,
             Payer(organization, caller.project, caller.key_id),
             self._books.owner,
-            _worst_of(plan, spec, tokens),
+            worst_of(plan, spec, tokens),
             now_us,
             caller.plan.is_prepaid,
             self._budgets.claims(organization, caller.project, caller.key_id, now_us),
@@ -367,7 +367,7 @@ def _worst(candidates: Sequence[Candidate], input_tokens: int, output_tokens: in
     return min(MAX_NANOS, -(-worst // TOKENS_PER_PRICE))
 
 
-def _worst_of(plan: Plan, spec: CompletionSpec, tokens: int) -> int:
+def worst_of(plan: Plan, spec: CompletionSpec, tokens: int) -> int:
     """What all model turns of a plan would cost at most, in nanos, for a prompt of so many tokens."""
     answer_tokens = output_tokens(spec)
     panel = plan.panel

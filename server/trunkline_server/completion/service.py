@@ -38,6 +38,7 @@ from trunkline_server.completion.bill import (
     fingerprint,
     output_tokens,
     prompt_tokens,
+    worst_of,
 )
 from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.effort import tuned
@@ -52,6 +53,7 @@ from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    NoEligibleProvider,
     NotFound,
     NotSupported,
     RequestError,
@@ -481,7 +483,7 @@ class Completions:
                 found = self._router.plan(
                     spec, call.request_id, whole=settled_at_s is None, route=route
                 )
-                _check_route(found, caller, spec)
+                _check_route(found, caller, spec, plan)
                 if bill is not None and self._billing is not None:
                     found = self._billing.payable(caller, found)
             except RequestError:
@@ -551,8 +553,10 @@ def _check_plan(spec: CompletionSpec, caller: Caller) -> None:
         raise RouteNotAllowed(f"the plan {plan.id!r} does not have this mode", field="spec.mode")
 
 
-def _check_route(plan: Plan, caller: Caller, spec: CompletionSpec) -> None:
-    """Is the route for this caller's plan, and for such a request?"""
+def _check_route(
+    plan: Plan, caller: Caller, spec: CompletionSpec, earlier: Plan | None = None
+) -> None:
+    """Is the route for this caller's plan, and for such a request? `earlier`: the panel that is asked before it."""
     terms = caller.plan
     if plan.plans is not None and terms.id not in plan.plans:
         raise RouteNotAllowed(f"the plan {terms.id!r} does not have the route {plan.route!r}")
@@ -561,6 +565,15 @@ def _check_route(plan: Plan, caller: Caller, spec: CompletionSpec) -> None:
             raise RouteNotAllowed(f"the plan {terms.id!r} does not have the route {plan.route!r}")
         if plan.panel.mixes and spec.sampling.candidate_count > 1:
             raise InvalidRequest("spec.sampling.candidate_count", "must be 1 with a panel")
+        if spec.constraints.HasField("max_cost_nanos"):
+            # The router has looked at each candidate; together they cost more.
+            tokens = prompt_tokens(spec.ByteSize())
+            plans = (plan,) if earlier is None else (earlier, plan)
+            could = sum(worst_of(each, spec, tokens) for each in plans)
+            if could > spec.constraints.max_cost_nanos:
+                raise NoEligibleProvider(
+                    f"too dear: the panel {plan.route!r} could cost {could} nanos"
+                )
 
 
 def _settle_s(options: StreamOptions, usual_s: float) -> float:
