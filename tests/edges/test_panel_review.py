@@ -394,7 +394,7 @@ async def test_a_maximum_cost_is_that_of_the_panel_and_not_of_each_of_its_models
         assert len(found.models.exchanges) == asked
     assert answered.usage.cost.amount_nanos <= 3 * OUTPUT_NANOS
     assert reason_of(error) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ELIGIBLE_PROVIDER")
-    assert "the panel 'p' could cost" in error.details()
+    assert "the panel 'p' could cost" in str(error.details())
 
 
 async def test_a_wider_panel_that_would_cost_too_much_is_not_asked():
