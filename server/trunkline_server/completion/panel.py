@@ -9,7 +9,7 @@ Every model turn is a `Hop`, with failover of its own, and every one of them is 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -341,6 +341,7 @@ class Panel:
                     member.hop.abandon()
             if running:
                 await asyncio.wait(running)
+        _raise_bugs(running)
         usable = [member for member in proposers if member.is_usable]
         if self.stopped_early:
             # One that ranks higher may have come while they were compared, and it may say something else.
@@ -625,3 +626,11 @@ async def _leave_silent(running: dict[asyncio.Task[None], Member]) -> None:
         await asyncio.wait(silent)
     for task in silent:
         del running[task]
+    _raise_bugs(silent)
+
+
+def _raise_bugs(ended: Iterable[asyncio.Task[None]]) -> None:
+    """A member's own failures are in it: whatever else ended its task must not be lost."""
+    for task in ended:
+        if not task.cancelled():
+            task.result()
