@@ -138,8 +138,8 @@ class Completions:
     def stream(self, request: CompleteRequest, call: Call) -> AsyncGenerator[Batch, None]:
         """The events of one completion, batch by batch. Close it when leaving early.
 
-        Nothing comes before content unless a heartbeat was asked for; then StreamStarted comes at once, or, from a panel,
-        with the content.
+        Nothing comes before content unless a heartbeat was asked for; then StreamStarted comes at once, but a panel's
+        comes with the content.
         The last event is StreamCompleted, or StreamInterrupted when content was sent and an error follows.
 
         Raises:
