@@ -264,6 +264,102 @@ class ToolSettings(Struct, frozen=True, forbid_unknown_fields=True):
     exclusive: bool = False
 
 
+class ModeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[modes]]`: a kind of work, or changes to one that ships. What is left out stays as it ships."""
+
+    id: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
+    models: list[Name] | None = None
+    route: str | None = None
+    engine: str | None = None
+    label: str | None = None
+    description: str | None = None
+    system_prompt: Annotated[str, Meta(max_length=65_536)] | None = None
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    max_hops: Annotated[int, Meta(ge=1, le=20)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=10**9)] | None = None
+    max_cost_usd: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    max_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    tools: list[Name] | None = None
+    cache_s: Annotated[float, Meta(ge=0, le=30 * 86_400)] | None = None
+    artifacts: list[Literal["code", "document", "image"]] | None = None
+    follow_ups: bool | None = None
+    enabled: bool = True
+
+
+class ClassifierSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[classifier]`: how the mode `auto` is resolved. `promote`: an explicit mode may be overridden, too."""
+
+    embedding: bool = True
+    promote: bool = False
+
+
+class PersonaSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[personas.NAME]`: who answers, in words or in a file of them."""
+
+    system_prompt: Annotated[str, Meta(max_length=65_536)] = ""
+    file: str = ""
+
+
+class SkillsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[skills]`: a folder of skills beside, or instead of, those that ship."""
+
+    directory: str = ""
+    bundled: bool = True
+
+
+class GenuiSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[genui]`: a folder of component libraries beside the one that ships, and which of them is meant by default."""
+
+    directory: str = ""
+    default: str = ""
+
+
+class StateSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[state]`: where conversations, installed skills, cached answers and jobs are kept.
+
+    In the database of `[accounts]` where there is one, else in one that goes with the process, unless one is named.
+    """
+
+    database_url: str = ""
+    database_url_env: str = ""
+
+
+class ConversationsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[conversations]`"""
+
+    keep_days: Annotated[float, Meta(gt=0, le=36_500)] | None = None
+    max_messages: Annotated[int, Meta(ge=2, le=10_000)] = 10_000
+
+
+class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[cache]`: answers that are given again."""
+
+    exact: bool = True
+    semantic: Literal["off", "shadow", "on"] = "off"
+    shared: bool = True  # Between the users of an organisation.
+    max_entries: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    max_entry_bytes: Annotated[int, Meta(ge=1_024, le=16 * 1024 * 1024)] = 256 * 1024
+    keep_s: Annotated[float, Meta(gt=0, le=30 * 86_400)] = 3_600.0
+    similarity: Annotated[float, Meta(ge=0.5, le=1)] = 0.95
+    max_false_hits: Annotated[float, Meta(gt=0, lt=1)] = 0.02
+
+
+class JobsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[jobs]`: work that outlives a call. Without a database of its own it has one beside that of `[state]`."""
+
+    database_url: str = ""
+    database_url_env: str = ""
+    max_running: Annotated[int, Meta(ge=1, le=1_000)] = 8
+    max_queued: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    max_s: Annotated[float, Meta(ge=1, le=86_400)] = 1_800.0
+    keep_days: Annotated[float, Meta(gt=0, le=3_650)] = 7.0
+    video_url: str = ""
+    video_api_key_env: str = ""
+    video_model: str = ""
+
+
 class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[routing]`: who is asked first."""
 
@@ -307,6 +403,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     mcp_servers: list[McpServerSettings] = []
     secrets: dict[Name, SecretSettings] = {}
     egress: EgressSettings = EgressSettings()
+    state: StateSettings = StateSettings()
+    modes: list[ModeSettings] = []
+    classifier: ClassifierSettings = ClassifierSettings()
+    personas: dict[Name, PersonaSettings] = {}
+    skills: SkillsSettings = SkillsSettings()
+    genui: GenuiSettings = GenuiSettings()
+    conversations: ConversationsSettings = ConversationsSettings()
+    cache: CacheSettings = CacheSettings()
+    jobs: JobsSettings = JobsSettings()
 
 
 class ConfigError(Exception):
@@ -522,6 +627,47 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
     for model in settings.models or ():
         yield from _references(f"models: {model.id!r}", model.fallbacks, known)
     yield from _tool_problems(settings)
+    yield from _orchestration_problems(settings)
+
+
+def _orchestration_problems(settings: Settings) -> Iterator[str]:
+    """Modes, personas, and where things are kept."""
+    yield from _twice("modes", [mode.id for mode in settings.modes])
+    tools = {tool.name for tool in settings.tools}
+    routes = {route.id for route in settings.routes} | DEFAULT_PANEL_IDS
+    for mode in settings.modes:
+        where = f"modes: {mode.id!r}"
+        if mode.id == "auto":
+            yield f"{where} is reserved: it stands for the mode that fits"
+        if mode.models and mode.route:
+            yield f"{where} has both models and a route"
+        if mode.route and mode.route not in routes:
+            yield f"{where} names the unknown route {mode.route!r}"
+        for name in mode.tools or ():
+            if name not in tools:
+                yield f"{where} names the unknown tool {name!r}"
+    for name, persona in settings.personas.items():
+        if bool(persona.system_prompt) == bool(persona.file):
+            yield f"personas: {name!r} needs either a system_prompt or a file"
+        if name == "none":
+            yield "personas: 'none' is reserved: it stands for a model without any"
+        if persona.file and not os.path.isfile(persona.file):
+            yield f"personas: {persona.file} does not exist"
+    for section, folder in (
+        ("skills", settings.skills.directory),
+        ("genui", settings.genui.directory),
+    ):
+        if folder and not os.path.isdir(folder):
+            yield f"{section}.directory: {folder} is no folder"
+    for section, place in (("state", settings.state), ("jobs", settings.jobs)):
+        if place.database_url and place.database_url_env:
+            yield f"{section} has both database_url and database_url_env"
+        if place.database_url and urlsplit(place.database_url).password:
+            yield (
+                f"{section}.database_url holds a password: put it into a variable, and name that by database_url_env"
+            )
+        if place.database_url.startswith("sqlite:") and settings.server.workers > 1:
+            yield f"server.workers: with {section} in SQLite only 1; more need PostgreSQL"
 
 
 def _panel_problems(route: RouteSettings, settings: Settings) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
     TrunklineError
     ├── RequestError              the caller can fix it; its text reaches the caller; never failed over
-    │   ├── InvalidRequest        names the fields (EmptyPrompt, CapabilityUnsupported, PayloadTooLarge)
+    │   ├── InvalidRequest        names the fields (EmptyPrompt, CapabilityUnsupported, ModeRequiresJob,
+    │   │                         PayloadTooLarge)
     │   ├── InvalidApiKey, PermissionDenied, RouteNotAllowed
     │   ├── InsufficientCredits, BudgetExhausted, RateLimited (TokenRateLimited, ConcurrencyExhausted)
     │   ├── IdempotencyConflict, RequestInProgress
-    │   ├── ModelNotFound, NotFound, NoEligibleProvider, NotSupported
+    │   ├── ModelNotFound, NotFound (ConversationNotFound, JobNotFound), NotCached, NoEligibleProvider, NotSupported
     │   └── UpstreamRejected      a provider says that the request itself is wrong
     │       (ContextLengthExceeded, ContentBlocked)
     ├── ServiceError              ours, or all of the upstreams'; the caller sees reason and request id
@@ -80,6 +81,10 @@ class EmptyPrompt(InvalidRequest):
 
 class CapabilityUnsupported(InvalidRequest):
     """No candidate can honour an option, and the caller asked not to drop it."""
+
+
+class ModeRequiresJob(InvalidRequest):
+    """The mode takes longer than a call: it is asked for as a job."""
 
 
 class PayloadTooLarge(InvalidRequest):
@@ -161,6 +166,24 @@ class ModelNotFound(RequestError):
 
 class NotFound(RequestError):
     """What was asked for by its id is not there, or not the caller's."""
+
+
+class ConversationNotFound(NotFound):
+    """No conversation of the caller's has this id."""
+
+    message = "no conversation of yours has this id"
+
+
+class JobNotFound(NotFound):
+    """No job of the caller's has this id."""
+
+    message = "no job of yours has this id"
+
+
+class NotCached(RequestError):
+    """Only an answer that was given before was wanted, and there is none."""
+
+    message = "no such answer is cached"
 
 
 class NoEligibleProvider(RequestError):

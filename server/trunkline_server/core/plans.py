@@ -65,3 +65,8 @@ class Caller:
     plan: Plan = field(default_factory=lambda: Plan(ANONYMOUS))
     scopes: frozenset[Scope] = USER_SCOPES
     criticality: Criticality = Criticality.STANDARD
+
+    @property
+    def owner(self) -> str:
+        """Whose everything is that is kept: the organisation, or the key itself where it belongs to none."""
+        return self.organization or f"key:{self.key_id}"

@@ -81,6 +81,9 @@ STATUSES: Final[Mapping[str, Status]] = {
     ),
     "MODEL_NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "model_not_found"),
     "NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "not_found"),
+    "CONVERSATION_NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "conversation_not_found"),
+    "JOB_NOT_FOUND": Status(Code.NOT_FOUND, 404, _INVALID, "job_not_found"),
+    "NOT_CACHED": Status(Code.NOT_FOUND, 404, _INVALID, "not_cached"),
     "IDEMPOTENCY_CONFLICT": Status(
         Code.ALREADY_EXISTS, 409, "conflict_error", "idempotency_conflict"
     ),

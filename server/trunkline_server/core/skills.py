@@ -1,0 +1,68 @@
+"""Skills: instructions that a request can have added to it, with the tools and models that go with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from trunkline.v1.completion_spec_pb2 import Tool
+from trunkline_server.core.tools import ServerTool
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """One skill, as a folder in the Agent Skills format holds it.
+
+    Attributes:
+        version: of the file, or a digest of it: another one where anything in it has changed.
+        instructions: for the model.
+        tools: registered tools that it brings along, by name.
+        models: who should answer with it, best first; empty: anybody.
+        intensity: how strongly it marks the answer, where it says so.
+    """
+
+    slug: str
+    name: str
+    description: str
+    version: str
+    category: str
+    instructions: str
+    tools: tuple[Tool, ...] = ()
+    models: tuple[str, ...] = ()
+    intensity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SkillSet:
+    """What a request is given.
+
+    Attributes:
+        active: their instructions are added right away, in order of precedence.
+        chooser: a tool by which the model activates further ones itself; None: there is nothing to choose.
+    """
+
+    active: tuple[Skill, ...]
+    chooser: ServerTool | None = None
+
+
+class Skills(Protocol):
+    """All skills of a server, and who has installed which."""
+
+    def knows(self, owner: str) -> bool:
+        """Has this organisation any installed skill? Answers from memory, for every request."""
+        ...
+
+    async def choose(
+        self, owner: str, named: Sequence[str], text: str, *, can_call: bool
+    ) -> SkillSet:
+        """The skills of one request: those it names, and of the installed ones those that fit.
+
+        Args:
+            named: slugs, in order of precedence.
+            text: the last user turn.
+            can_call: whoever answers can call tools, and so choose by itself.
+
+        Raises:
+            InvalidRequest: a slug is unknown; names `spec.skills[i]`.
+            StorageUnavailable.
+        """
+        ...
