@@ -27,8 +27,8 @@ class Turn(Protocol):
         """
         ...
 
-    async def release(self) -> None:
-        """Let the next one in. Never raises; may be called twice."""
+    def release(self) -> None:
+        """Let the next one in. Never raises, never waits (what takes time goes on in the background); may be called twice."""
         ...
 
 
