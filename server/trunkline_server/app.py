@@ -24,10 +24,21 @@ from structlog.typing import FilteringBoundLogger
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, Recovery
 from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
+from trunkline_server.app_orchestration import (
+    NoCache,
+    NoClassifier,
+    NoConversations,
+    NoLibraries,
+    NoSkills,
+    build_modes,
+    build_personas,
+    routes_of,
+)
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
 from trunkline_server.completion.bill import Billing
 from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.preparation import Preparation
 from trunkline_server.completion.pump import Pump
 from trunkline_server.completion.service import Call, Completions
 from trunkline_server.config import (
@@ -47,6 +58,7 @@ from trunkline_server.core.candidate import Candidate, Price
 from trunkline_server.core.errors import Overloaded, UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
+from trunkline_server.core.modes import Modes
 from trunkline_server.core.panels import DEFAULT_SIZE, PanelRules
 from trunkline_server.core.pressure import Pressure
 from trunkline_server.edges.grpc.account import AccountServicer
@@ -137,6 +149,8 @@ class Parts:
     signers: dict[str, Signer] = field(default_factory=dict)
     local: LocalModel | None = None
     scoring_run: ScoringRun | None = None
+    modes: Modes = field(default_factory=Modes)
+    personas: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
@@ -151,7 +165,9 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         _add_provider(parts, provider, settings, environment)
     if settings.local.enabled:
         _add_local(parts, settings)
-    parts.routes = [_route(route) for route in settings.routes]
+    parts.modes = build_modes(settings, parts.candidates)
+    parts.personas = build_personas(settings)
+    parts.routes = [_route(route) for route in settings.routes] + routes_of(parts.modes)
     _check_routes(settings, parts)
     parts.routes += _default_panels(settings, parts)
     if any(route.panel is not None for route in parts.routes) and not is_installed():
@@ -599,16 +615,27 @@ class Service:
         # Where there is nobody to choose from, there is nothing to learn.
         learns = self.settings.routing.learn and len(self.parts.candidates) > 1
         experience = Experience(scores.measured, learns=learns)
+        router = Router(
+            self.catalog,
+            scores,
+            experience,
+            asyncio.get_running_loop().time,
+            self._language_of(scores),
+        )
         completions = Completions(
             admission=self.admission,
             access=self.accounts.access,
             billing=self._billing(),
-            router=Router(
-                self.catalog,
-                scores,
-                experience,
-                asyncio.get_running_loop().time,
-                self._language_of(scores),
+            router=router,
+            preparation=Preparation(
+                modes=self.parts.modes,
+                classifier=NoClassifier(),
+                personas=self.parts.personas,
+                skills=NoSkills(),
+                libraries=NoLibraries(),
+                conversations=NoConversations(),
+                cache=NoCache(),
+                router=router,
             ),
             upstream=Upstream(
                 Upstreams(self.transport, self.parts.providers, mint_call_id),

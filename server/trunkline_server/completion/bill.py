@@ -164,14 +164,21 @@ class Bill:
         self._limit_chars = _limit_chars(self._spec)
         return True
 
-    async def settle(self, usage: Usage, hops: Sequence[Hop], completion: Completion) -> None:
-        """The answer is whole. Raises: StorageUnavailable."""
+    async def settle(
+        self,
+        usage: Usage,
+        hops: Sequence[Hop],
+        completion: Completion,
+        *,
+        is_cached: bool = False,
+    ) -> None:
+        """The answer is whole. `is_cached`: nobody was asked for it. Raises: StorageUnavailable."""
         self._note(usage)
         response = None
         if self._key:
             data = completion.SerializeToString()
             response = data if len(data) <= MAX_RESPONSE_BYTES else None
-        outcome = self._outcome(usage, hops, "OK", response)
+        outcome = self._outcome(usage, hops, "OK", response, is_cached=is_cached)
         await self._tab.settle(outcome, self._audit(outcome))
 
     def settle_later(self, usage: Usage, hops: Sequence[Hop], reason: str) -> None:
@@ -196,7 +203,13 @@ class Bill:
         )
 
     def _outcome(
-        self, usage: Usage, hops: Sequence[Hop], reason: str, response: bytes | None
+        self,
+        usage: Usage,
+        hops: Sequence[Hop],
+        reason: str,
+        response: bytes | None,
+        *,
+        is_cached: bool = False,
     ) -> Outcome:
         billed = [attempt for hop in reversed(hops) for attempt in hop.billed]
         served = billed[0] if billed else None
@@ -217,6 +230,7 @@ class Bill:
             usage.output_tokens,
             usage.cached_input_tokens,
             usage.estimated,
+            is_cached=is_cached,
             response=response,
             idempotency_key=self._key,
         )
@@ -301,8 +315,12 @@ class Billing:
         size_bytes: int,
         idempotency_key: str,
         key_fingerprint: bytes,
+        is_free: bool = False,
     ) -> Bill | Completion:
         """Hold what the request may cost. A `Completion`: the answer that its idempotency key has already.
+
+        Args:
+            is_free: nobody is asked, so nothing is held.
 
         Raises:
             InsufficientCredits, BudgetExhausted, IdempotencyConflict, RequestInProgress, StorageUnavailable.
@@ -317,7 +335,7 @@ class Billing:
             request_id,
             Payer(organization, caller.project, caller.key_id),
             self._books.owner,
-            worst_of(plan, spec, tokens),
+            0 if is_free else worst_of(plan, spec, tokens),
             now_us,
             caller.plan.is_prepaid,
             self._budgets.claims(organization, caller.project, caller.key_id, now_us),

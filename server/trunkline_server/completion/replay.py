@@ -7,6 +7,7 @@ from trunkline.v1.completion_event_pb2 import (
     ReasoningDelta,
     RefusalDelta,
     RouteSelected,
+    SkillsActivated,
     StreamCompleted,
     StreamStarted,
     TextDelta,
@@ -20,17 +21,26 @@ from trunkline_server.completion.attempts import Batch
 
 def replayed(completion: Completion, options: StreamOptions) -> Batch:
     """All events of it, in order."""
-    started = StreamStarted(completion_id=completion.id, request_id=completion.request_id)
+    started = StreamStarted(
+        completion_id=completion.id,
+        request_id=completion.request_id,
+        conversation_id=completion.conversation_id,
+    )
     started.create_time.CopyFrom(completion.create_time)
     events = [
         CompleteResponse(started=started),
         CompleteResponse(route_selected=RouteSelected(route=completion.route)),
     ]
+    if completion.skills:
+        events.append(CompleteResponse(skills_activated=SkillsActivated(skills=completion.skills)))
+    if completion.HasField("genui"):
+        events.append(CompleteResponse(genui_meta=completion.genui))
     for choice in completion.choices:
         calls = 0
         for index, part in enumerate(choice.message.parts):
             events += _part(choice, index, calls, part, options)
             calls += part.HasField("tool_call")
+    events += [CompleteResponse(artifact=artifact) for artifact in completion.artifacts]
     events += [CompleteResponse(choice_finished=_finish(choice)) for choice in completion.choices]
     last = CompleteResponse(completed=StreamCompleted(completion=completion))
     if not options.include_final_messages:
@@ -40,6 +50,7 @@ def replayed(completion: Completion, options: StreamOptions) -> Batch:
 
 def forget_messages(completion: Completion) -> None:
     """What the events before it have said is not said again."""
+    completion.ClearField("artifacts")
     for choice in completion.choices:
         choice.ClearField("message")
         choice.ClearField("logprobs")

@@ -10,6 +10,7 @@ from trunkline.v1.completion_event_pb2 import (
     AttemptFailed,
     CompleteResponse,
     RouteSelected,
+    SkillsActivated,
     StreamInterrupted,
     StreamStarted,
 )
@@ -27,6 +28,7 @@ from trunkline_server.completion.attempts import Batch, Hop, Try
 from trunkline_server.completion.metering import usage_of_hops
 from trunkline_server.completion.panel import Panel
 from trunkline_server.completion.panel_report import panel_report
+from trunkline_server.completion.preparation import Prepared, activation
 from trunkline_server.completion.turns import Turns
 from trunkline_server.core.attempts import set_duration, set_time
 from trunkline_server.core.candidate import Plan
@@ -51,9 +53,12 @@ class Report:
         request_id: str,
         completion_id: str,
         panel: Panel | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         self._spec = spec
         self._panel = panel
+        self._prepared = prepared
+        self._has_told_skills = False
         self._options = options
         self._request_id = request_id
         self._completion_id = completion_id
@@ -71,6 +76,8 @@ class Report:
         self._is_started = True
         started = StreamStarted(completion_id=self._completion_id, request_id=self._request_id)
         set_time(started.create_time, self._created_s)
+        if self._prepared is not None:
+            started.conversation_id = self._prepared.conversation_id
         return CompleteResponse(started=started)
 
     def begins_hop(self, hops: Sequence[Hop]) -> bool:
@@ -90,6 +97,8 @@ class Report:
         if self._panel is not None and self._panel.escalation_reason:
             self._route.escalated = True
             self._route.reason = ESCALATED
+        if self._prepared is not None:
+            self._prepared.mark(self._route)
 
     def opening(self, hop: Hop, batch: Batch) -> Batch:
         """The first batch of whoever serves from now on, with what is said before it."""
@@ -103,10 +112,25 @@ class Report:
             self._told = len(hop.attempts)
         selected = CompleteResponse(route_selected=RouteSelected(route=self._route))
         if self._is_new_hop:
+            if self._prepared is not None:
+                return [*before, selected, *self._furnished(self._prepared), *batch]
             return [*before, selected, *batch]
         if batch and batch[0].HasField("stream_reset"):
             return [*before, batch[0], selected, *batch[1:]]
         return before + batch
+
+    def _furnished(self, prepared: Prepared) -> Batch:
+        """What the request was given, once."""
+        if self._has_told_skills:
+            return []
+        self._has_told_skills = True
+        events: Batch = []
+        if prepared.skills:
+            skills = SkillsActivated(skills=map(activation, prepared.skills))
+            events.append(CompleteResponse(skills_activated=skills))
+        if (genui := prepared.genui) is not None:
+            events.append(CompleteResponse(genui_meta=genui))
+        return events
 
     def fill(
         self,
@@ -133,6 +157,8 @@ class Report:
         end(completion.choices, finishes)
         if fold is not None:
             fold.fill(completion.choices)
+        if self._prepared is not None:
+            self._prepared.fill(completion)
         if self._panel is not None:
             self.begin(self._panel.plan, hops)  # An answer that was dropped may be taken up again.
         completion.route.MergeFrom(self._route or Route())

@@ -40,14 +40,17 @@ from trunkline_server.completion.bill import (
     prompt_tokens,
     worst_of,
 )
+from trunkline_server.completion.cached import given_again
 from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.effort import tuned
 from trunkline_server.completion.kept import KeptTurns
 from trunkline_server.completion.panel import NewHop, NewTurns, Panel
+from trunkline_server.completion.preparation import Preparation, Prepared
 from trunkline_server.completion.replay import forget_messages, replayed
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
 from trunkline_server.core.breaker import State
+from trunkline_server.core.cache import Hit, Miss
 from trunkline_server.core.candidate import Candidate, Plan, Score
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
@@ -73,6 +76,7 @@ MAX_UNARY_S: Final = 300.0
 SETTLE_EARLY_S: Final = 0.05  # Before the first heartbeat, which may send the head.
 AUTO: Final = "auto"
 REPLAYED: Final = ("idempotent-replayed", "true")
+CACHE_HEADER: Final = "trunkline-cache"  # exact or semantic; not there where somebody was asked.
 PANEL_HEADER: Final = "trunkline-panel"  # The panel route that serves, after any escalation.
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
 
@@ -85,6 +89,7 @@ class Call:
     Attributes:
         authorization: the header's value, empty where none came.
         peer: names the address that it comes from.
+        key_id: of a job: the key that it was asked for with, which is looked up anew; empty for every other call.
         timeout_s: what the caller gave it, None for no limit.
         traceparent: for the upstream: the caller's trace, our span.
         headers: what every response to it says, filled on the way in.
@@ -94,6 +99,7 @@ class Call:
     request_id: str
     authorization: str = ""
     peer: Callable[[], str] = str
+    key_id: str = ""
     timeout_s: float | None = None
     idempotency_key: str = ""
     traceparent: str = ""
@@ -115,6 +121,7 @@ class Completions:
         upstream: Upstream,
         tools: Tools,
         similarity: Similarity,
+        preparation: Preparation,
         settle_s: float,
         mint_id: Callable[[], str],
     ) -> None:
@@ -126,6 +133,7 @@ class Completions:
         self._upstream = upstream
         self._tools = tools
         self._similarity = similarity
+        self._preparation = preparation
         self._settle_s = settle_s
         self._kept = KeptTurns(time.monotonic)
         self._decisions = Decisions()
@@ -165,14 +173,16 @@ class Completions:
         Raises:
             RequestError.
         """
-        key_id = (await self.enter(call, Scope.COMPLETE)).key_id
+        caller = await self.enter(call, Scope.COMPLETE)
         if request.request_id:
-            return self._review(request, key_id)
+            return self._review(request, caller.key_id)
         spec = request.spec
         if not spec.messages:  # A decision needs none.
             spec = CompletionSpec(messages=[_ANY_MESSAGE])
             spec.MergeFrom(request.spec)
         check_spec(spec)
+        if self._preparation.is_needed(spec, caller):
+            spec = await self._preparation.previewed(spec, caller)
         plan = self._router.plan(spec, call.request_id)
         prompt = Prompt(spec=spec, stream=True)
         now_s = asyncio.get_running_loop().time()
@@ -223,6 +233,8 @@ class Completions:
         report: Report | None = None
         entered: Pass | None = None
         bill: Bill | None = None
+        prepared: Prepared | None = None
+        miss: Miss | None = None
         try:
             # admit
             completion_id = f"cmpl_{self._mint_id()}"
@@ -233,6 +245,7 @@ class Completions:
                 call.headers,
                 prompt_tokens(size_bytes) + output_tokens(spec),
                 completion_id,
+                call.key_id,
             )
             caller = entered.caller
             record.key_id = caller.key_id
@@ -242,17 +255,33 @@ class Completions:
                     check_spec(spec)
                     _check_plan(spec, caller)
                     deadline = _deadline(call, started_s, unary is not None, caller)
-                    # choose
+                    # remember
                     asked = spec
-                    spec = self._kept.restored(caller.key_id, asked)
+                    if self._preparation.is_needed(asked, caller):
+                        prepared = await self._preparation.prepare(asked, caller, deadline.at_s)
+                        spec = prepared.spec
+                    # choose
+                    spec = self._kept.restored(caller.key_id, spec)
                     spec, unasked = tuned(spec)
-                    box = toolbox(spec, self._tools)
+                    chooser = None
+                    if prepared is not None:
+                        unasked |= prepared.unasked
+                        chooser = prepared.chooser
+                    box = toolbox(spec, self._tools, chooser)
                     plan = self._router.plan(spec, call.request_id, whole=unary is not None)
                     _check_route(plan, caller, spec)
                     self._decisions.keep(caller.key_id, call.request_id, plan)
                     record.route = plan.route
+                    hit: Hit | None = None
+                    if prepared is not None and prepared.subject is not None:
+                        found = await self._preparation.cache.look(prepared.subject, deadline.at_s)
+                        if isinstance(found, Hit):
+                            hit = found
+                        else:
+                            miss = found
                     if self._billing is not None and caller.organization:
-                        plan = self._billing.payable(caller, plan)
+                        if hit is None:
+                            plan = self._billing.payable(caller, plan)
                         opened = await self._billing.open(
                             caller=caller,
                             spec=spec,
@@ -262,6 +291,7 @@ class Completions:
                             size_bytes=size_bytes,
                             idempotency_key=key,
                             key_fingerprint=fingerprint(asked) if key else b"",
+                            is_free=hit is not None,
                         )
                         if isinstance(opened, Completion):
                             record.reason = "OK"
@@ -274,6 +304,18 @@ class Completions:
                                 unary.CopyFrom(opened)
                             return
                         bill = opened
+                    if hit is not None:
+                        total_s = clock() - started_s
+                        again = given_again(hit, completion_id, call.request_id, asked, total_s)
+                        if bill is not None:
+                            await bill.settle(again.usage, hops, again, is_cached=True)
+                        record.reason = "OK"
+                        call.headers.append((CACHE_HEADER, hit.kind))
+                        if unary is None:
+                            yield replayed(again, options)
+                        else:
+                            unary.CopyFrom(again)
+                        return
                     # answer
                     new_hop = self._hops(deadline, call, completion_id, unary is not None, unasked)
                     new_turns = None
@@ -297,7 +339,7 @@ class Completions:
                         )
                         hops = panel.hops
                         answer = panel.batches()
-                    report = Report(spec, options, call.request_id, completion_id, panel)
+                    report = Report(spec, options, call.request_id, completion_id, panel, prepared)
                     if options.HasField("heartbeat_interval") and panel is None:
                         # A panel's head tells the route that serves: it waits for the first heartbeat.
                         yield [report.started()]
@@ -310,15 +352,21 @@ class Completions:
                             hops = turns.hops
                             answer = turns.batches()
                     buffers_calls = options.buffer_tool_arguments
-                    keeps = bill is not None and bill.has_key
+                    keeps = miss is not None or (bill is not None and bill.has_key)
+                    shape = None
+                    if prepared is not None:
+                        keeps = keeps or prepared.turn is not None
+                        shape = prepared.shape(self._mint_id)
                     folds = unary is not None or options.include_final_messages or keeps
                     fold = Fold() if folds else None
                     async with aclosing(answer) as batches:
                         async for batch in batches:
                             is_opening = report.served is not hops[-1].served
+                            if is_opening and report.begins_hop(hops) and fold is not None:
+                                fold.clear()
+                            if shape is not None:
+                                batch = shape.shaped(batch)
                             if fold is not None:
-                                if is_opening and report.begins_hop(hops):
-                                    fold.clear()
                                 fold.add(batch)
                             if is_opening:
                                 report.begin(plan, hops)
@@ -350,12 +398,18 @@ class Completions:
                     report.fill(
                         completion, hops, turns, fold, total_s, record.time_to_first_token_s
                     )
+                    if shape is not None:
+                        completion.warnings.extend(shape.warnings)
+                    if prepared is not None:
+                        await prepared.remember(completion)
                     if turns is not None:
                         self._kept.keep(caller.key_id, asked, turns.open_calls, turns.transcript)
                     if bill is not None:
                         await bill.settle(report.used(hops), hops, completion)
-                        if keeps and not options.include_final_messages and unary is None:
-                            forget_messages(completion)
+                    if miss is not None:
+                        await miss.store(completion)
+                    if keeps and not options.include_final_messages and unary is None:
+                        forget_messages(completion)
                     record.reason = "OK"
                     if options.include_usage_updates:
                         update = UsageUpdate(usage=report.usage)
@@ -387,6 +441,10 @@ class Completions:
                     used = report.used(hops) if report is not None else Usage()
                     bill.settle_later(used, hops, record.reason)
             finally:  # Whatever becomes of the bill: a place that is not given back is renewed for ever.
+                if miss is not None:
+                    miss.close()
+                if prepared is not None:
+                    prepared.release()
                 if entered is not None:
                     entered.leave(record.input_tokens + record.output_tokens if hops else 0)
                 self._upstream.telemetry.record(record, clock())

@@ -89,8 +89,11 @@ class Toolbox:
     can_read: bool  # `read_result` is the builtin, or can be: the request has no tool of its own by that name.
 
 
-def toolbox(spec: CompletionSpec, tools: Tools) -> Toolbox | None:
+def toolbox(spec: CompletionSpec, tools: Tools, own: ServerTool | None = None) -> Toolbox | None:
     """None where the gateway runs nothing.
+
+    Args:
+        own: a tool of the gateway's own that the request does not name.
 
     Raises:
         InvalidRequest, NotSupported: a tool can't be run, or not with these options.
@@ -99,6 +102,9 @@ def toolbox(spec: CompletionSpec, tools: Tools) -> Toolbox | None:
     for number, tool in enumerate(spec.tool_options.tools):
         if tool.WhichOneof("source") not in (None, "inline"):
             found[tool.name] = tools.resolve(tool, f"spec.tool_options.tools[{number}]")
+    if own is not None and own.tool.name not in (t.name for t in spec.tool_options.tools):
+        spec.tool_options.tools.append(own.tool)
+        found[own.tool.name] = own
     if not found:
         return None
     if spec.sampling.candidate_count > 1:

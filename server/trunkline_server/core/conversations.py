@@ -28,16 +28,14 @@ class Turn(Protocol):
         ...
 
     def release(self) -> None:
-        """Let the next one in. Never raises, never waits (what takes time goes on in the background); may be called twice."""
+        """Let the next one in. Never raises, and never waits: what takes time goes on by itself. May be repeated."""
         ...
 
 
 class Conversations(Protocol):
     """All conversations of a server."""
 
-    async def begin(
-        self, owner: str, end_user: str, conversation_id: str, until_s: float
-    ) -> Turn:
+    async def begin(self, owner: str, end_user: str, conversation_id: str, until_s: float) -> Turn:
         """Wait for the turn of this request, in the order of arrival.
 
         Args:

@@ -8,8 +8,11 @@ from trunkline.v1.completion_spec_pb2 import ReasoningEffort
 
 AUTO: Final = "auto"
 FAST: Final = "fast"
+MODE_ROUTE: Final = "mode:"  # Begins the names of routes that stand for the models of a mode.
 PROMOTE_AT: Final = 0.85  # Confidence from which an explicit mode may be overridden.
-MAX_QUESTION_CHARS: Final = 4_000  # Of a prompt, for telling what kind of work it is: its head and tail.
+MAX_QUESTION_CHARS: Final = (
+    4_000  # Of a prompt, for telling what kind of work it is: its head and tail.
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from typing import Protocol
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import CompletionWarning, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
-from trunkline_server.core.candidate import Candidate, Plan
+from trunkline_server.core.candidate import Candidate, Capability, Plan
 from trunkline_server.core.errors import UpstreamError
+from trunkline_server.core.modes import Mode
 
 
 # Not frozen, as all that is made for each attempt: freezing makes that three times as dear.
@@ -122,6 +123,22 @@ class Router(Protocol):
         Raises:
             ModelNotFound, NoEligibleProvider, CapabilityUnsupported.
         """
+        ...
+
+    def knows(self, name: str) -> bool:
+        """Is there a model, alias or route of this name?"""
+        ...
+
+    def offers(self, capability: Capability, name: str = "") -> bool:
+        """Can any of those who go by this name do it? Nobody goes by a name that is unknown."""
+        ...
+
+    def largest_window(self, name: str) -> int | None:
+        """Tokens of the largest context window among those who go by this name; None where one is not known."""
+        ...
+
+    def route_of_mode(self, mode: Mode) -> str:
+        """The name under which those answer who answer in this mode; empty for everybody."""
         ...
 
 

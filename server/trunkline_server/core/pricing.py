@@ -1,9 +1,12 @@
 """What an answer cost."""
 
+from typing import Final
+
 from trunkline.v1.completion_pb2 import Cost, Usage
 from trunkline_server.core.candidate import Price
 
 TOKENS_PER_PRICE = 1_000_000
+CURRENCY: Final = "USD"
 
 
 def price(usage: Usage, rate: Price) -> Cost | None:
@@ -22,5 +25,5 @@ def price(usage: Usage, rate: Price) -> Cost | None:
         + usage.output_tokens * rate.output_nanos
     )
     return Cost(
-        amount_nanos=total // TOKENS_PER_PRICE, currency_code="USD", estimated=usage.estimated
+        amount_nanos=total // TOKENS_PER_PRICE, currency_code=CURRENCY, estimated=usage.estimated
     )

@@ -5,7 +5,7 @@ Every limit has a name here; `docs/limits.md` lists them. Violations carry the f
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
@@ -14,6 +14,7 @@ import jsonschema_rs
 
 from trunkline.v1.completion_spec_pb2 import (
     CacheMode,
+    CachePolicy,
     CompletionSpec,
     OptimizeFor,
     ReasoningEffort,
@@ -59,6 +60,10 @@ MAX_ATTEMPTS: Final = 5
 MAX_LIST: Final = 128  # Of any list of names: providers, models, skills, modalities.
 MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 
+MAX_SKILLS: Final = 16
+MODALITIES: Final = frozenset({"text", "image"})
+
+SLUG = re.compile(r"[a-z0-9-]{1,64}\Z")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 MIME_TYPE = re.compile(r"[a-zA-Z0-9!#$&^_.+-]{1,127}/[a-zA-Z0-9!#$&^_.+-]{1,127}(;.{0,200})?\Z")
 MEDIA_URL = re.compile(r"(https?://|gs://|s3://)[^\s]{1,8000}\Z", re.IGNORECASE)
@@ -173,6 +178,47 @@ def _labels(spec: CompletionSpec, _: object) -> Violations:
             )
 
 
+def _skills(_: CompletionSpec, slugs: Sequence[str]) -> Violations:
+    if len(slugs) > MAX_SKILLS:
+        yield FieldViolation("spec.skills", f"at most {MAX_SKILLS}")
+        return
+    for i, slug in enumerate(slugs):
+        if not SLUG.match(slug):
+            yield FieldViolation(f"spec.skills[{i}]", "must match [a-z0-9-]{1,64}")
+        elif slug in slugs[:i]:
+            yield FieldViolation(f"spec.skills[{i}]", "is there twice")
+
+
+def _model_overrides(_: CompletionSpec, overrides: Mapping[str, str]) -> Violations:
+    if len(overrides) > MAX_LIST:
+        yield FieldViolation("spec.model_overrides", f"at most {MAX_LIST}")
+        return
+    for mode, model in overrides.items():
+        if not mode or len(mode) > MAX_NAME_CHARS or not model or len(model) > MAX_NAME_CHARS:
+            yield FieldViolation(
+                f"spec.model_overrides[{mode[:64]!r}]", f"1 to {MAX_NAME_CHARS} characters"
+            )
+
+
+def _modalities(_: CompletionSpec, modalities: Sequence[str]) -> Violations:
+    for i, modality in enumerate(modalities[: len(MODALITIES) + 1]):
+        if modality not in MODALITIES or modality in modalities[:i]:
+            known = ", ".join(sorted(MODALITIES))
+            yield FieldViolation(f"spec.output_modalities[{i}]", f"each of {known} at most once")
+
+
+def _cache(_: CompletionSpec, policy: CachePolicy) -> Violations:
+    if policy.mode not in _CACHE_MODES:
+        yield FieldViolation("spec.cache.mode", "unknown value")
+    if policy.HasField("max_age"):
+        age = policy.max_age
+        if not 0 <= age.seconds * 1_000_000_000 + age.nanos <= MAX_AGE_NANOS:
+            yield FieldViolation("spec.cache.max_age", "0 s to 30 days")
+
+
+MAX_AGE_NANOS: Final = 30 * 86_400 * 1_000_000_000
+
+
 def _messages(spec: CompletionSpec, _: object) -> Violations:
     if len(spec.messages) > MAX_MESSAGES:
         yield FieldViolation("spec.messages", f"at most {MAX_MESSAGES}")
@@ -202,7 +248,7 @@ def _messages(spec: CompletionSpec, _: object) -> Violations:
             elif kind == "tool_call":
                 yield from _tool_call(where, message, part, calls)
             elif kind == "tool_result":
-                yield from _tool_result(where, part, calls, answered)
+                yield from _tool_result(where, part, calls, answered, spec.conversation_id)
             elif kind is None and not part.HasField("provider_state"):
                 yield FieldViolation(where, "has no content")
 
@@ -227,9 +273,12 @@ def _tool_call(where: str, message: Message, part: Part, calls: set[str]) -> Vio
 MAX_CALL_ID_CHARS: Final = 64 * 1024
 
 
-def _tool_result(where: str, part: Part, calls: set[str], answered: set[str]) -> Violations:
+def _tool_result(
+    where: str, part: Part, calls: set[str], answered: set[str], conversation_id: str
+) -> Violations:
     result = part.tool_result
-    if result.tool_call_id not in calls:
+    # The call may be in the conversation: that is looked at when it is at hand.
+    if result.tool_call_id not in calls and not conversation_id:
         yield FieldViolation(
             f"{where}.tool_result.tool_call_id", "answers no tool call of an earlier message"
         )
@@ -435,13 +484,7 @@ def _check_supported(spec: CompletionSpec) -> None:
 
 # What is not served yet, each with the values that ask for nothing.
 _NOT_SERVED: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "conversation_id": lambda _: False,
-    "component_library": lambda _: False,
-    "skills": lambda _: False,
-    "mode_options_json": lambda _: False,
     "output_modalities": lambda value: list(value) == ["text"],
-    "persona": lambda value: value == "none",
-    "cache": lambda value: value.mode != CacheMode.CACHE_MODE_ONLY_IF_CACHED,
 }
 
 
@@ -450,6 +493,7 @@ _ROLES = frozenset(Role.values()) - {Role.ROLE_UNSPECIFIED}
 _EFFORTS = frozenset(ReasoningEffort.values())
 _OPTIMIZE_FOR = frozenset(OptimizeFor.values())
 _POLICIES = frozenset(UnsupportedPolicy.values())
+_CACHE_MODES = frozenset(CacheMode.values())
 _CHOICE_MODES = frozenset(ToolChoiceMode.values())
 _RECOVERIES = frozenset(Recovery.values())
 
@@ -464,6 +508,10 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "intent": _intent,
     "unsupported_policy": _enum("spec.unsupported_policy", _POLICIES),
     "metadata_json": lambda _, text: _json_object("spec.metadata_json", text, MAX_METADATA_BYTES),
+    "skills": _skills,
+    "model_overrides": _model_overrides,
+    "output_modalities": _modalities,
+    "cache": _cache,
     "mode_options_json": lambda _, text: _json_object(
         "spec.mode_options_json", text, MAX_PROVIDER_OPTIONS_BYTES
     ),
@@ -478,6 +526,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
             "mode",
             "persona",
             "conversation_id",
+            "component_library",
         )
     },
 }

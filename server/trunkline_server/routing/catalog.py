@@ -10,6 +10,7 @@ from typing import Final
 from trunkline.v1.completion_spec_pb2 import Recovery
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import ModelNotFound
+from trunkline_server.core.modes import MODE_ROUTE
 from trunkline_server.core.panels import PanelRules
 
 AUTO: Final = "auto"
@@ -94,7 +95,7 @@ class Catalog:
     def __init__(self, candidates: Sequence[Candidate], routes: Sequence[Route]) -> None:
         self.candidates = tuple(candidates)
         self.routes = {route.id: route for route in routes}
-        self.named_routes = tuple(routes)
+        self.named_routes = tuple(r for r in routes if not r.id.startswith(MODE_ROUTE))
         self._by_name: dict[str, tuple[Candidate, ...]] = {}
         for candidate in candidates:
             for name in dict.fromkeys((candidate.id, *candidate.aliases, candidate.key)):

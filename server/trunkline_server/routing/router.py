@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor
 from trunkline_server.core.candidate import Candidate, Capability, Exclusion, Plan, Score
-from trunkline_server.core.errors import CapabilityUnsupported, NoEligibleProvider
+from trunkline_server.core.errors import CapabilityUnsupported, ModelNotFound, NoEligibleProvider
+from trunkline_server.core.modes import MODE_ROUTE, Mode
 from trunkline_server.routing.catalog import AUTO, Catalog, Selection, Strategy
 from trunkline_server.routing.experience import Experience
 from trunkline_server.routing.panels import panel_of
@@ -122,6 +123,31 @@ class Router:
         if is_plain and not is_open and not depends_on_length:
             self._plans[name] = plan
         return plan
+
+    def knows(self, name: str) -> bool:
+        """See the port."""
+        return name in self.catalog.routes or bool(self.catalog.deployments(name))
+
+    def offers(self, capability: Capability, name: str = "") -> bool:
+        """See the port."""
+        return any(capability in candidate.capabilities for candidate in self._all_of(name))
+
+    def largest_window(self, name: str) -> int | None:
+        """See the port."""
+        windows = [candidate.context_window_tokens for candidate in self._all_of(name)]
+        known = [window for window in windows if window is not None]
+        return max(known) if known and len(known) == len(windows) else None
+
+    def route_of_mode(self, mode: Mode) -> str:
+        """See the port."""
+        return mode.route or (f"{MODE_ROUTE}{mode.id}" if mode.models else "")
+
+    def _all_of(self, name: str) -> list[Candidate]:
+        try:
+            selection = self.catalog.select(name)
+        except ModelNotFound:
+            return []
+        return [candidate for group in selection.groups for candidate in group]
 
     def _plan(
         self,

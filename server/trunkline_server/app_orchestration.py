@@ -1,0 +1,113 @@
+"""The part of the composition root that orchestrated requests need: modes, personas, skills, conversations, cache."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline_server.config import ConfigError, Settings
+from trunkline_server.core.cache import CacheSubject, Hit, Miss
+from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.conversations import Turn
+from trunkline_server.core.errors import ConversationNotFound, InvalidRequest
+from trunkline_server.core.genui import ComponentLibrary
+from trunkline_server.core.modes import FAST, MODE_ROUTE, Mode, ModeChoice, ModeQuestion, Modes
+from trunkline_server.core.personas import BUILT_IN
+from trunkline_server.core.skills import SkillSet
+from trunkline_server.routing.catalog import Route
+from trunkline_server.routing.default_modes import modes_of
+
+MAX_PERSONA_BYTES: Final = 256 * 1024
+
+
+def build_modes(settings: Settings, candidates: Iterable[Candidate]) -> Modes:
+    """Those that ship, those of the configuration, and those that a model alone names.
+
+    Raises:
+        ConfigError.
+    """
+    try:
+        modes = modes_of(
+            [msgspec.structs.asdict(mode) for mode in settings.modes],
+            promotes=settings.classifier.promote,
+        )
+    except ValueError as error:
+        raise ConfigError([f"modes: {error}"]) from error
+    disabled = {mode.id for mode in settings.modes if not mode.enabled}
+    named = {name for candidate in candidates for name in candidate.modes}
+    plain = {name: Mode(name) for name in sorted(named - disabled - {"auto", *modes.by_id})}
+    return Modes({**modes.by_id, **plain}, modes.promotes)
+
+
+def routes_of(modes: Modes) -> list[Route]:
+    """A route for each mode that names its models, under a name of its own."""
+    return [
+        Route(id=f"{MODE_ROUTE}{mode.id}", candidates=mode.models, label=mode.label)
+        for mode in modes.by_id.values()
+        if mode.models
+    ]
+
+
+def build_personas(settings: Settings) -> dict[str, str]:
+    """Texts by name; that of everybody who names none is called "".
+
+    Raises:
+        ConfigError.
+    """
+    personas = dict(BUILT_IN)
+    for name, persona in settings.personas.items():
+        text = persona.system_prompt or _text(name, Path(persona.file))
+        personas["" if name == USUAL else name] = text
+    return personas
+
+
+USUAL: Final = "default"
+
+
+def _text(name: str, path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_PERSONA_BYTES:
+            raise ConfigError(
+                [f"personas: {name!r}: {path} is larger than {MAX_PERSONA_BYTES} bytes"]
+            )
+        return data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"personas: {name!r}: {path}: {type(error).__name__}"]) from error
+
+
+class NoSkills:
+    def knows(self, owner: str) -> bool:
+        return False
+
+    async def choose(
+        self, owner: str, named: Sequence[str], text: str, *, can_call: bool
+    ) -> SkillSet:
+        if named:
+            raise InvalidRequest("spec.skills[0]", "unknown skill")
+        return SkillSet(())
+
+
+class NoLibraries:
+    def find(self, library_id: str) -> ComponentLibrary:
+        raise InvalidRequest("spec.component_library", "unknown library")
+
+
+class NoConversations:
+    async def begin(self, owner: str, end_user: str, conversation_id: str, until_s: float) -> Turn:
+        raise ConversationNotFound
+
+
+class NoCache:
+    def is_eligible(self, spec: CompletionSpec) -> bool:
+        return False
+
+    async def look(self, subject: CacheSubject, until_s: float) -> Hit | Miss | None:
+        return None
+
+
+class NoClassifier:
+    async def classify(self, question: ModeQuestion) -> ModeChoice:
+        return ModeChoice(FAST, 0.5, "default")
