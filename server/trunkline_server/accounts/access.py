@@ -131,17 +131,22 @@ class Access:
         headers: Headers,
         tokens: int,
         holder: str,
+        key_id: str = "",
     ) -> Pass:
         """The same for a completion, which is also limited by tokens and in how many run at once.
 
         Args:
             tokens: an estimate of those that it will use.
             holder: names the completion among those that run.
+            key_id: of a job: whose key it is, instead of what a call brings along.
 
         Raises:
             InvalidApiKey, PermissionDenied, RateLimited, StorageUnavailable.
         """
-        caller = await self._known(authorization, peer, headers)
+        if key_id:
+            caller = await self.callers.of_key(key_id)
+        else:
+            caller = await self._known(authorization, peer, headers)
         plan = caller.plan
         subject = _subject(caller, peer)
         limits = self._limits_of(plan)

@@ -166,6 +166,25 @@ class Callers:
         self._used[known.key.id] = now_us
         return known.caller
 
+    async def of_key(self, key_id: str) -> Caller:
+        """The caller that a key belongs to which was good once, for work that outlives the call it was asked in.
+
+        Raises:
+            InvalidApiKey: it is gone, revoked or expired.
+            StorageUnavailable.
+        """
+        if self._is_open and key_id == ANONYMOUS:
+            return self._anonymous
+        for caller, _ in self._static.values():
+            if caller.key_id == key_id:
+                return caller
+        if self._storage is None:
+            raise InvalidApiKey
+        _, key = await self._storage.read(lambda: keys.find(key_id), is_short=True)
+        if key is None or not key.is_alive(self._now_us()):
+            raise InvalidApiKey
+        return self._caller(key.id, key.organization, key.project, key.plan, key.scopes)
+
     async def _look_up(self, storage: Storage, authorization: str, digest: bytes) -> _Known | None:
         token = keys.read_token(_secret(authorization))
         if token is None:
