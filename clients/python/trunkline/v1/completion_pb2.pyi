@@ -692,10 +692,13 @@ class CacheReport(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
     hit: _builtins.bool
     kind: _builtins.str
     """exact | semantic"""
     similarity: _builtins.float
+    entry_id: _builtins.str
+    """For CacheService.ReportHit."""
     @_builtins.property
     def age(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -705,10 +708,11 @@ class CacheReport(_message.Message):
         kind: _builtins.str = ...,
         similarity: _builtins.float | None = ...,
         age: _duration_pb2.Duration | None = ...,
+        entry_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "age", b"age", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "age", b"age", "hit", b"hit", "kind", b"kind", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "age", b"age", "entry_id", b"entry_id", "hit", b"hit", "kind", b"kind", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
     _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015

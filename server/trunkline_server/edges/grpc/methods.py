@@ -14,6 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from trunkline.v1 import (
     account_service_pb2,
     admin_service_pb2,
+    cache_service_pb2,
     catalog_service_pb2,
     completion_service_pb2,
     conversation_service_pb2,
@@ -25,6 +26,7 @@ from trunkline_server.edges.grpc.call import Calls, Context
 FILES = (
     account_service_pb2,
     admin_service_pb2,
+    cache_service_pb2,
     catalog_service_pb2,
     completion_service_pb2,
     conversation_service_pb2,
