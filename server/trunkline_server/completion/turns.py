@@ -13,7 +13,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
+from trunkline.v1.completion_event_pb2 import (
+    ChoiceFinished,
+    CompleteResponse,
+    SkillsActivated,
+)
 from trunkline.v1.completion_pb2 import (
     CompletionWarning,
     FinishReason,
@@ -29,12 +33,15 @@ from trunkline.v1.completion_spec_pb2 import (
 )
 from trunkline.v1.message_pb2 import Message, Role, ToolCall, ToolResult
 from trunkline_server.completion.attempts import Batch, Hop
+from trunkline_server.completion.metering import estimated_input_tokens, usage_of_hops
 from trunkline_server.core.attempts import set_duration
 from trunkline_server.core.candidate import Plan
 from trunkline_server.core.deadline import Deadline
-from trunkline_server.core.errors import InvalidRequest
+from trunkline_server.core.errors import InvalidRequest, NotSupported
 from trunkline_server.core.fold import Fold
+from trunkline_server.core.loop_budget import LoopBudget, Spent, exhausted
 from trunkline_server.core.schema_looks import UncheckableSchema
+from trunkline_server.core.skill import Skill, activation
 from trunkline_server.core.tool_calls import (
     MAX_REPAIRS,
     Arguments,
@@ -70,9 +77,11 @@ _UNLIMITED: Final = (FinishReason.FINISH_REASON_STOP, TOOL_CALLS, MALFORMED)
 # A call that is no JSON is told to the model as any that does not fit.
 _CALLING: Final = (TOOL_CALLS, MALFORMED)
 NO_TOOLS: Final = ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_NONE)
+UNSPECIFIED: Final = ToolChoiceMode.TOOL_CHOICE_MODE_UNSPECIFIED
 AUTO: Final = ToolChoiceMode.TOOL_CHOICE_MODE_AUTO
 REQUIRED: Final = ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED
 
+_NO_BUDGET: Final = LoopBudget()
 NOTE: Final = "\n[This very call was made before. Calling it again will not help.]"
 STOP: Final = "This call repeats earlier ones and was not made. Answer with what you have."
 NO_TIME: Final = "There is no time left for this call. Answer with what you have."
@@ -102,7 +111,7 @@ def toolbox(spec: CompletionSpec, tools: Tools, own: ServerTool | None = None) -
     for number, tool in enumerate(spec.tool_options.tools):
         if tool.WhichOneof("source") not in (None, "inline"):
             found[tool.name] = tools.resolve(tool, f"spec.tool_options.tools[{number}]")
-    if own is not None and own.tool.name not in (t.name for t in spec.tool_options.tools):
+    if own is not None and _may_join(own, spec):
         spec.tool_options.tools.append(own.tool)
         found[own.tool.name] = own
     if not found:
@@ -123,6 +132,16 @@ def toolbox(spec: CompletionSpec, tools: Tools, own: ServerTool | None = None) -
     readers = [t.WhichOneof("source") for t in spec.tool_options.tools if t.name == READ_RESULT]
     can_read = not readers or readers[0] in ("builtin", "registered")
     return Toolbox(found, arguments, described, can_read)
+
+
+def _may_join(own: ServerTool, spec: CompletionSpec) -> bool:
+    """Does a tool that nobody asked for leave everything as the request wants it?"""
+    options, choice = spec.tool_options, spec.tool_options.choice
+    # Whoever asks for certain calls, or for several answers, would not get them.
+    is_free = choice.WhichOneof("choice") != "tool_name" and choice.mode in (UNSPECIFIED, AUTO)
+    is_narrowed = choice.allowed_tool_names or spec.sampling.candidate_count > 1
+    is_taken = any(tool.name == own.tool.name for tool in options.tools)
+    return is_free and not is_narrowed and not is_taken
 
 
 def _arguments(schema_json: str, where: str) -> Arguments:
@@ -166,6 +185,8 @@ class Turns:
     Args:
         new_hop: makes the hop of a number, for a spec and a plan.
         is_paid_for: may a further hop be asked with this spec, after the last one?
+        budget: of all turns together.
+        skills: those that are active from the beginning.
     """
 
     def __init__(
@@ -178,6 +199,8 @@ class Turns:
         new_hop: Callable[[CompletionSpec, Plan, int], Hop],
         context: ToolContext,
         is_paid_for: Callable[[Hop, CompletionSpec], Awaitable[bool]] | None,
+        budget: LoopBudget = _NO_BUDGET,
+        skills: Sequence[Skill] = (),
     ) -> None:
         self.hops: list[Hop] = []
         self.calls: list[ServerToolCall] = []
@@ -186,6 +209,7 @@ class Turns:
         self.finish: ChoiceFinished | None = None
         self.open_calls: list[str] = []  # Those of the caller's tools that the answer ends with.
         self.has_effects = False  # A tool was called that may not be called twice.
+        self.skills = list(skills)  # In the order in which they became active.
         self._box = box
         self._tools = tools
         self._server: dict[str, ServerTool] = dict(box.tools)
@@ -206,8 +230,12 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._extra: list[Tool] = []  # Tools that came in on the way.
         # Kept back at once and not from what is left each time, of which there is always some, and less and less.
-        remaining_s = deadline.remaining_s(self._loop.time())
+        self._began_s = self._loop.time()
+        remaining_s = deadline.remaining_s(self._began_s)
         self._tools_until_s = deadline.at_s - min(SYNTHESIS_S, SYNTHESIS_SHARE * remaining_s)
+        self._budget = budget
+        if budget.tools_s is not None:
+            self._tools_until_s = min(self._tools_until_s, self._began_s + budget.tools_s)
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The events of all turns. The first batch of a hop may be empty: its `hops[-1]` serves by then.
@@ -247,7 +275,7 @@ class Turns:
             self._remember(message, runs, is_mixed=bool(theirs))
             if theirs:
                 break
-            is_last = number + 1 >= max_hops or self._is_stuck(runs)
+            is_last = number + 1 >= max_hops or self._is_exhausted() or self._is_stuck(runs)
         if is_last and not theirs and finished.finish_reason in _UNLIMITED:
             finished.finish_reason = HOP_LIMIT
         self.finish = finished
@@ -280,6 +308,26 @@ class Turns:
         last = self.hops[-1].served.candidate
         others = tuple(c for c in self._plan.candidates if c is not last)
         return replace(self._plan, candidates=(last, *others))
+
+    def _is_exhausted(self) -> bool:
+        """Does the budget not last for another turn with tools? The caller is told."""
+        if self._budget == _NO_BUDGET:
+            return False
+        last = self.hops[-1]
+        used, last_used = usage_of_hops(self.hops), usage_of_hops([last])
+        # What the last turn read and wrote, and what came of its calls.
+        added = CompletionSpec(messages=self.transcript[-1:])
+        sampling = self._box.spec.sampling
+        part = exhausted(
+            self._budget,
+            Spent(used.total_tokens, used.cost.amount_nanos, s=self._loop.time() - self._began_s),
+            last_used.total_tokens + estimated_input_tokens(added),
+            sampling.max_output_tokens if sampling.HasField("max_output_tokens") else None,
+            last.served.candidate.price,
+        )
+        if part:
+            self._warn("BUDGET_REACHED", part)
+        return bool(part)
 
     def _is_stuck(self, runs: list[_Run]) -> bool:
         is_late = self._loop.time() >= self._tools_until_s
@@ -356,6 +404,9 @@ class Turns:
                     run = tasks.pop(task)
                     task.result()
                     yield self._ended(run)
+                    if self._activate(run):
+                        told = [activation(self.skills[-1])]
+                        yield CompleteResponse(skills_activated=SkillsActivated(skills=told))
         finally:
             for task in tasks:
                 task.cancel()
@@ -398,6 +449,28 @@ class Turns:
             set_duration(report.duration, self._loop.time() - run.began_s)
         return _told(report)
 
+    def _activate(self, run: _Run) -> bool:
+        """Has the call activated a skill that was not active before? Its tools join from the next turn on."""
+        skill = None if run.outcome is None else run.outcome.skill
+        if skill is None or any(known.slug == skill.slug for known in self.skills):
+            return False
+        self.skills.append(skill)
+        for tool in skill.tools:
+            if tool.name in self._server or tool.name in self._theirs:
+                continue  # What the request has brought along wins.
+            try:
+                found = self._tools.resolve(tool, skill.slug)
+                described = _description(tool, found.tool)
+                arguments = [_arguments(described.parameters_schema_json, skill.slug)]
+            except (InvalidRequest, NotSupported):
+                # Not its caller's fault, and the instructions may do without.
+                self._warn("SKILL_TOOL_UNAVAILABLE", tool.name)
+                continue
+            self._server[tool.name] = found
+            self._arguments[tool.name] = arguments
+            self._extra.append(described)
+        return True
+
     def _remember(self, message: Message, runs: list[_Run], *, is_mixed: bool) -> None:
         """Append the turn to the conversation: what the model said and called of ours, and what came of it.
 
@@ -424,8 +497,10 @@ class Turns:
         for run in runs:
             outcome = run.outcome
             assert outcome is not None
-            is_kept = is_long(outcome.text) and self._keep(run.call.id, outcome.text)
-            text = shown(outcome.text, run.call.id, is_kept=is_kept)
+            text = outcome.text
+            if outcome.skill is None:  # Instructions with a gap in them are worse than none.
+                is_kept = is_long(text) and self._keep(run.call.id, text)
+                text = shown(text, run.call.id, is_kept=is_kept)
             result = ToolResult(
                 tool_call_id=run.call.id,
                 tool_name=run.call.name if run.tool is not None else UNNAMED,
@@ -454,6 +529,8 @@ class Turns:
 
     def _warn(self, code: str, name: str) -> None:
         texts = {
+            "BUDGET_REACHED": "this budget does not last for another turn with tools",
+            "SKILL_TOOL_UNAVAILABLE": "a skill's tool can't be run",
             "TOOL_LOOP": "the model repeated its calls; they were stopped",
             "TOOL_RESULT_DROPPED": "a result was too large to be kept whole",
         }

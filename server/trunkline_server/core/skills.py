@@ -1,34 +1,13 @@
-"""Skills: instructions that a request can have added to it, with the tools and models that go with them."""
+"""All skills of a server: what the use case needs of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trunkline.v1.completion_spec_pb2 import Tool
+from trunkline_server.core.skill import Skill
 from trunkline_server.core.tools import ServerTool
 
-
-@dataclass(frozen=True, slots=True)
-class Skill:
-    """One skill, as a folder in the Agent Skills format holds it.
-
-    Attributes:
-        version: of the file, or a digest of it: another one where anything in it has changed.
-        instructions: for the model.
-        tools: registered tools that it brings along, by name.
-        models: who should answer with it, best first; empty: anybody.
-        intensity: how strongly it marks the answer, where it says so.
-    """
-
-    slug: str
-    name: str
-    description: str
-    version: str
-    category: str
-    instructions: str
-    tools: tuple[Tool, ...] = ()
-    models: tuple[str, ...] = ()
-    intensity: int | None = None
+__all__ = ["Skill", "SkillSet", "Skills"]
 
 
 @dataclass(frozen=True, slots=True)

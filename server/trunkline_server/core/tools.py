@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from trunkline.v1.completion_spec_pb2 import Tool
+from trunkline_server.core.skill import Skill
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +14,13 @@ class ToolOutcome:
 
     Attributes:
         is_unknown: the call may have had its effect, nobody knows. It is not sent again unless the tool is idempotent.
+        skill: the call has activated it, and `text` is all of its instructions.
     """
 
     text: str
     is_error: bool = False
     is_unknown: bool = False
+    skill: Skill | None = None
 
 
 @dataclass(frozen=True, slots=True)
