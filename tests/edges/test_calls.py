@@ -241,21 +241,28 @@ async def test_over_http_an_idempotency_key_is_refused_too():
 
 
 @pytest.mark.parametrize(
-    ("fields", "field"),
+    ("fields", "code", "reason", "field"),
     [
-        ({"conversation_id": "c1"}, "spec.conversation_id"),
-        ({"skills": ["s"]}, "spec.skills"),
-        ({"persona": "pirate"}, "spec.persona"),
-        ({"mode_options_json": "{}"}, "spec.mode_options_json"),
+        ({"conversation_id": "c1"}, "NOT_FOUND", "CONVERSATION_NOT_FOUND", None),
+        ({"skills": ["s"]}, "INVALID_ARGUMENT", "INVALID_REQUEST", "spec.skills[0]"),
+        ({"persona": "pirate"}, "INVALID_ARGUMENT", "INVALID_REQUEST", "spec.persona"),
+        ({"mode": "fats"}, "INVALID_ARGUMENT", "INVALID_REQUEST", "spec.mode"),
+        ({"mode": "research"}, "INVALID_ARGUMENT", "MODE_REQUIRES_JOB", "spec.mode"),
+        (
+            {"component_library": "x"},
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+            "spec.component_library",
+        ),
     ],
-    ids=range(4),
+    ids=range(6),
 )
-async def test_what_is_not_served_yet_is_refused_by_name(fields, field):
+async def test_what_is_not_there_is_refused_by_name(fields, code, reason, field):
     async with upstream(hello) as good, service_over(good.url) as running:
         found = await stream(running, spec(**fields))
 
-    assert reason_of(found.error) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
-    assert fields_of(found.error) == [field]
+    assert reason_of(found.error) == (grpc.StatusCode[code], reason)
+    assert fields_of(found.error) == ([field] if field else [])
     assert good.exchanges == []
 
 

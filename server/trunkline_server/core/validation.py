@@ -32,7 +32,6 @@ from trunkline_server.core.errors import (
     EmptyPrompt,
     FieldViolation,
     InvalidRequest,
-    NotSupported,
     PayloadTooLarge,
 )
 
@@ -73,7 +72,7 @@ Check = Callable[[CompletionSpec, Any], Violations]
 
 
 def check_spec(spec: CompletionSpec) -> None:
-    """Raises: InvalidRequest with every violation found (at most the first few), EmptyPrompt, NotSupported."""
+    """Raises: InvalidRequest with every violation found (at most the first few), EmptyPrompt, PayloadTooLarge."""
     if spec.ByteSize() > MAX_REQUEST_BYTES:
         raise PayloadTooLarge("spec", f"larger than {MAX_REQUEST_BYTES} bytes")
     if not spec.messages and not spec.system_prompt:
@@ -84,7 +83,6 @@ def check_spec(spec: CompletionSpec) -> None:
         raise InvalidRequest(violations)
     if not any(_has_content(message) for message in spec.messages):
         raise EmptyPrompt("spec.messages", "at least one message must have content")
-    _check_supported(spec)
 
 
 def json_depth_is_bounded(text: str | bytes, limit: int = MAX_JSON_DEPTH) -> bool:
@@ -472,20 +470,6 @@ def _has_content(message: Message) -> bool:
     return any(
         part.text or part.WhichOneof("content") not in (None, "text") for part in message.parts
     )
-
-
-def _check_supported(spec: CompletionSpec) -> None:
-    """Parts of the contract that are not served yet are refused by name, never ignored."""
-    for descriptor, value in spec.ListFields():
-        name = descriptor.name
-        if name in _NOT_SERVED and not _NOT_SERVED[name](value):
-            raise NotSupported(f"spec.{name} is not served yet", field=f"spec.{name}")
-
-
-# What is not served yet, each with the values that ask for nothing.
-_NOT_SERVED: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "output_modalities": lambda value: list(value) == ["text"],
-}
 
 
 _MEDIA = frozenset({"image", "audio", "document", "video"})

@@ -603,29 +603,51 @@ def violations(refused: InvalidRequest | NotSupported) -> Any:
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (spec(conversation_id="c"), "spec.conversation_id"),
-        (spec(component_library="c"), "spec.component_library"),
-        (spec(skills=["s"]), "spec.skills"),
-        (spec(mode_options_json="{}"), "spec.mode_options_json"),
-        (spec(output_modalities=["audio"]), "spec.output_modalities"),
-        (spec(output_modalities=["text", "audio"]), "spec.output_modalities"),
-        (spec(persona="pirate"), "spec.persona"),
-        (spec(cache=CachePolicy(mode=CacheMode.CACHE_MODE_ONLY_IF_CACHED)), "spec.cache"),
+        (spec(conversation_id="c" * 257), "spec.conversation_id"),
+        (spec(component_library="c" * 257), "spec.component_library"),
+        (spec(skills=["a", "B"]), "spec.skills[1]"),
+        (spec(skills=["a", "b", "a"]), "spec.skills[2]"),
+        (spec(skills=[f"s{n}" for n in range(17)]), "spec.skills"),
+        (spec(mode_options_json="[]"), "spec.mode_options_json"),
+        (spec(output_modalities=["audio"]), "spec.output_modalities[0]"),
+        (spec(output_modalities=["text", "text"]), "spec.output_modalities[1]"),
+        (spec(persona="p" * 257), "spec.persona"),
+        (spec(model_overrides={"fast": ""}), "spec.model_overrides['fast']"),
+        (spec(model_overrides={str(n): "m" for n in range(129)}), "spec.model_overrides"),
+        (spec(cache=CachePolicy(mode=99)), "spec.cache.mode"),
+        (spec(cache=CachePolicy(max_age=Duration(seconds=-1))), "spec.cache.max_age"),
+        (spec(cache=CachePolicy(max_age=Duration(seconds=2_592_001))), "spec.cache.max_age"),
     ],
-    ids=range(8),
+    ids=range(14),
 )
-def test_what_is_not_served_yet_is_refused_by_name(request_, field):
-    with pytest.raises(NotSupported) as caught:
+def test_what_can_be_nobodys_mode_skill_or_cache_is_refused_by_name(request_, field):
+    with pytest.raises(InvalidRequest) as caught:
         check_spec(request_)
 
-    assert caught.value.metadata == {"field": field}
-    assert caught.value.reason == "UNIMPLEMENTED"
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_a_result_may_answer_a_call_that_the_conversation_has():
+    lone = result("c1", Part(text="rain"))
+    request = CompletionSpec(
+        conversation_id="conv_1", messages=[Message(role=Role.ROLE_TOOL, parts=[lone])]
+    )
+
+    check_spec(request)
+
+    request.ClearField("conversation_id")
+    with pytest.raises(InvalidRequest) as caught:
+        check_spec(request)
+    assert [violation.field for violation in caught.value.violations] == [
+        "spec.messages[0].parts[0].tool_result.tool_call_id"
+    ]
 
 
 @pytest.mark.parametrize(
     "request_",
     [
         spec(output_modalities=["text"]),
+        spec(output_modalities=["text", "image"]),
         spec(persona="none"),
         spec(cache=CachePolicy(mode=CacheMode.CACHE_MODE_ALLOW)),
         spec(response_format=ResponseFormat(json_object=JsonObjectFormat())),
@@ -633,7 +655,16 @@ def test_what_is_not_served_yet_is_refused_by_name(request_, field):
         called(Part(text=""), call()),
         answered(result("c1", Part(text="rain"))),
     ],
-    ids=["text", "no persona", "a cache", "JSON", "a system prompt", "a call", "an answer"],
+    ids=[
+        "text",
+        "an image",
+        "no persona",
+        "a cache",
+        "JSON",
+        "a system prompt",
+        "a call",
+        "an answer",
+    ],
 )
 def test_what_asks_for_nothing_special_is_good(request_):
     check_spec(request_)
