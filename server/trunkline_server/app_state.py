@@ -2,11 +2,12 @@
 
 import asyncio
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from trunkline_server.config import ConfigError, Settings, secret
-from trunkline_server.core.errors import StorageUnavailable
+from trunkline_server.core.errors import NotSupported, StorageUnavailable
 from trunkline_server.core.transactions import MakeTransaction, Storage, T
 from trunkline_server.storage.postgres import PostgresStorage
 from trunkline_server.storage.sqlite import SqliteStorage, UnusableDatabase
@@ -14,9 +15,10 @@ from trunkline_server.storage.upgrade import UpgradeError, check, sqlite_path, u
 
 RETRY_AFTER_S: Final = 1.0
 FILE: Final = "state.db"
+NOT_SHARED: Final = "this needs a database that all workers share: [state] database_url"
 
 
-def state_url(settings: Settings, environment: dict[str, str]) -> str:
+def state_url(settings: Settings, environment: Mapping[str, str]) -> str:
     """Where state is kept; empty where that goes with the process.
 
     Raises:
@@ -92,10 +94,24 @@ class Scratch:
         return storage
 
 
+class NotShared:
+    """A `Storage` for workers that have none in common: what one of them kept, the others would not find."""
+
+    async def write(self, make: MakeTransaction[T]) -> T:
+        """Raises: NotSupported."""
+        raise NotSupported(NOT_SHARED)
+
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
+        """Raises: NotSupported."""
+        raise NotSupported(NOT_SHARED)
+
+
 class State:
     """The database of state, between `start` and `close`. Where it is that of accounts, those open and close it."""
 
-    def __init__(self, url: str, shared: SqliteStorage | PostgresStorage | None) -> None:
+    def __init__(
+        self, url: str, shared: SqliteStorage | PostgresStorage | None, workers: int = 1
+    ) -> None:
         """Args: shared: the storage of accounts, where state is kept in the same database."""
         self.url = url
         self._own: SqliteStorage | PostgresStorage | None = None
@@ -107,13 +123,15 @@ class State:
             path = sqlite_path(url)
             self._own = PostgresStorage(url) if path is None else SqliteStorage(path)
             self.storage = self._own
+        elif workers > 1:
+            self.storage = NotShared()
         else:
             self.storage = self._scratch = Scratch()
 
     @property
     def is_lasting(self) -> bool:
         """Is it there after a restart?"""
-        return self._scratch is None
+        return bool(self.url)
 
     @property
     def scratch_folder(self) -> Path | None:
