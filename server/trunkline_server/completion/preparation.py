@@ -14,7 +14,6 @@ from trunkline.v1.completion_pb2 import (
     GenuiMeta,
     Route,
     RouteReason,
-    SkillActivation,
 )
 from trunkline.v1.completion_spec_pb2 import (
     CacheMode,
@@ -37,6 +36,7 @@ from trunkline_server.core.errors import (
     StorageUnavailable,
 )
 from trunkline_server.core.genui import ComponentLibraries, ComponentLibrary
+from trunkline_server.core.loop_budget import LoopBudget
 from trunkline_server.core.modes import (
     AUTO,
     FAST,
@@ -52,7 +52,8 @@ from trunkline_server.core.modes import (
 from trunkline_server.core.personas import system_prompt
 from trunkline_server.core.plans import Caller
 from trunkline_server.core.ports import Router
-from trunkline_server.core.skills import Skill, Skills
+from trunkline_server.core.skill import Skill
+from trunkline_server.core.skills import Skills
 from trunkline_server.core.tools import ServerTool
 from trunkline_server.core.usage import CHARS_PER_TOKEN
 from trunkline_server.core.validation import check_spec
@@ -106,6 +107,14 @@ class Prepared:
         return "" if self.turn is None else self.turn.conversation_id
 
     @property
+    def budget(self) -> LoopBudget:
+        """Of the agent loop."""
+        mode = self.mode
+        if mode is None:
+            return LoopBudget()
+        return LoopBudget(mode.max_tokens, mode.max_cost_nanos, mode.max_s)
+
+    @property
     def genui(self) -> GenuiMeta | None:
         """What the caller is told of the component library."""
         if self.library is None:
@@ -150,7 +159,6 @@ class Prepared:
     def fill(self, completion: Completion) -> None:
         """Write into a finished answer what the request was given."""
         completion.conversation_id = self.conversation_id
-        completion.skills.extend(map(activation, self.skills))
         completion.warnings.extend(self.warnings)
         if (genui := self.genui) is not None:
             completion.genui.CopyFrom(genui)
@@ -176,14 +184,6 @@ class Prepared:
 
 # What happened on the way says more than what was meant.
 _BY_EVENTS: Final = (RouteReason.ROUTE_REASON_FAILOVER, RouteReason.ROUTE_REASON_ESCALATION)
-
-
-def activation(skill: Skill) -> SkillActivation:
-    """As callers are told of it."""
-    told = SkillActivation(id=skill.slug, slug=skill.slug, name=skill.name)
-    if skill.intensity is not None:
-        told.intensity = skill.intensity
-    return told
 
 
 class Preparation:

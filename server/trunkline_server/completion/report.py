@@ -28,11 +28,12 @@ from trunkline_server.completion.attempts import Batch, Hop, Try
 from trunkline_server.completion.metering import usage_of_hops
 from trunkline_server.completion.panel import Panel
 from trunkline_server.completion.panel_report import panel_report
-from trunkline_server.completion.preparation import Prepared, activation
+from trunkline_server.completion.preparation import Prepared
 from trunkline_server.completion.turns import Turns
 from trunkline_server.core.attempts import set_duration, set_time
 from trunkline_server.core.candidate import Plan
 from trunkline_server.core.fold import Fold, end
+from trunkline_server.core.skill import activation
 
 OUTRUN: Final = code_pb2.CANCELLED  # The code of an attempt that lost to another one.
 _MESSAGES: Final = ("spec.messages", "messages")
@@ -159,6 +160,8 @@ class Report:
             fold.fill(completion.choices)
         if self._prepared is not None:
             self._prepared.fill(completion)
+            skills = self._prepared.skills if turns is None else turns.skills
+            completion.skills.extend(map(activation, skills))
         if self._panel is not None:
             self.begin(self._panel.plan, hops)  # An answer that was dropped may be taken up again.
         completion.route.MergeFrom(self._route or Route())

@@ -65,6 +65,7 @@ from trunkline_server.core.errors import (
     TrunklineError,
 )
 from trunkline_server.core.fold import Fold
+from trunkline_server.core.loop_budget import LoopBudget
 from trunkline_server.core.plans import Caller, Scope
 from trunkline_server.core.ports import Prompt, RequestRecord, Router, Similarity, Unencodable
 from trunkline_server.core.tools import ToolContext, Tools
@@ -320,7 +321,7 @@ class Completions:
                     new_hop = self._hops(deadline, call, completion_id, unary is not None, unasked)
                     new_turns = None
                     if box is not None:
-                        new_turns = self._turns(box, deadline, call, completion_id, bill)
+                        new_turns = self._turns(box, deadline, call, completion_id, bill, prepared)
                     if plan.panel is not None:
                         panel = self._panel(
                             plan=plan,
@@ -497,8 +498,11 @@ class Completions:
         call: Call,
         completion_id: str,
         bill: Bill | None,
+        prepared: Prepared | None,
     ) -> NewTurns:
         """Makes the loop over the turns of an answer."""
+        budget = NO_BUDGET if prepared is None else prepared.budget
+        skills = () if prepared is None else prepared.skills
 
         async def is_paid_for(hop: Hop, spec: CompletionSpec) -> bool:
             return bill is None or await bill.next_hop(hop, spec.ByteSize())
@@ -514,6 +518,8 @@ class Completions:
                 new_hop=new_hop,
                 context=ToolContext(completion_id, call.request_id, box.spec.session_id),
                 is_paid_for=is_paid_for,
+                budget=budget,
+                skills=skills,
             )
 
         return new_turns
@@ -584,6 +590,7 @@ def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
         record.cached_input_tokens = usage.cached_input_tokens
 
 
+NO_BUDGET: Final = LoopBudget()
 _UNARY: Final = StreamOptions()
 _ANY_MESSAGE: Final = Message(role=Role.ROLE_USER, parts=[Part(text="?")])
 
