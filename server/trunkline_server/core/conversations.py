@@ -35,7 +35,14 @@ class Turn(Protocol):
 class Conversations(Protocol):
     """All conversations of a server."""
 
-    async def begin(self, owner: str, end_user: str, conversation_id: str, until_s: float) -> Turn:
+    async def begin(
+        self,
+        owner: str,
+        end_user: str,
+        conversation_id: str,
+        until_s: float,
+        adds: Sequence[Message] = (),
+    ) -> Turn:
         """Wait for the turn of this request, in the order of arrival.
 
         Args:
@@ -43,8 +50,9 @@ class Conversations(Protocol):
             end_user: where the conversation was begun for a user, only that user goes on with it; may be empty.
             conversation_id: or NEW.
             until_s: of the loop's clock; who waits that long gives up.
+            adds: what the request brings: refused now, where the conversation has no room for it.
 
         Raises:
-            ConversationNotFound, InvalidRequest, StorageUnavailable, DeadlineExceeded.
+            ConversationNotFound, InvalidRequest, ConcurrencyExhausted, StorageUnavailable, DeadlineExceeded.
         """
         ...
