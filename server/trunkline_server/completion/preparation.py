@@ -341,7 +341,10 @@ class Preparation:
         )
         if override:
             engine = self._modes.of_engine(override)
-            spec.model = self._router.route_of_mode(engine) if engine else override
+            if engine is None:
+                spec.model = override
+            else:  # Whoever answers in that mode: its models, or all that it allows.
+                spec.model, spec.mode = self._router.route_of_mode(engine), engine.id
         elif spec.model in ("", AUTO):
             spec.model = self._router.route_of_mode(mode)
         sampling, options = spec.sampling, spec.tool_options

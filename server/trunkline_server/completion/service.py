@@ -259,7 +259,9 @@ class Completions:
                     # remember
                     asked = spec
                     if self._preparation.is_needed(asked, caller):
-                        prepared = await self._preparation.prepare(asked, caller, deadline.at_s)
+                        prepared = await self._preparation.prepare(
+                            asked, caller, deadline.at_s, is_job=bool(call.key_id)
+                        )
                         spec = prepared.spec
                     # choose
                     spec = self._kept.restored(caller.key_id, spec)

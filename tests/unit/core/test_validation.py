@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -614,7 +614,7 @@ def violations(refused: InvalidRequest | NotSupported) -> Any:
         (spec(persona="p" * 257), "spec.persona"),
         (spec(model_overrides={"fast": ""}), "spec.model_overrides['fast']"),
         (spec(model_overrides={str(n): "m" for n in range(129)}), "spec.model_overrides"),
-        (spec(cache=CachePolicy(mode=99)), "spec.cache.mode"),
+        (spec(cache=CachePolicy(mode=cast(Any, 99))), "spec.cache.mode"),
         (spec(cache=CachePolicy(max_age=Duration(seconds=-1))), "spec.cache.max_age"),
         (spec(cache=CachePolicy(max_age=Duration(seconds=2_592_001))), "spec.cache.max_age"),
     ],
