@@ -27,13 +27,13 @@ from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts
 from trunkline_server.app_orchestration import (
     NoCache,
     NoClassifier,
-    NoConversations,
     NoLibraries,
     NoSkills,
     build_modes,
     build_personas,
     routes_of,
 )
+from trunkline_server.app_state import State, state_url
 from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
 from trunkline_server.completion.bill import Billing
@@ -54,6 +54,7 @@ from trunkline_server.config import (
     secret,
     split_address,
 )
+from trunkline_server.conversations.turns import StoredConversations
 from trunkline_server.core.candidate import Candidate, Price
 from trunkline_server.core.errors import Overloaded, UpstreamError
 from trunkline_server.core.failure import Failure
@@ -66,6 +67,7 @@ from trunkline_server.edges.grpc.admin import AdminServicer
 from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
+from trunkline_server.edges.grpc.conversations import ConversationServicer
 from trunkline_server.edges.grpc.local import LocalChannel
 from trunkline_server.edges.grpc.methods import Method, methods
 from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, set_health
@@ -74,6 +76,7 @@ from trunkline_server.edges.rest.http import Limits, Refused
 from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.rest.speko import SpekoShim
+from trunkline_server.edges.rest.theo import TheoShim
 from trunkline_server.edges.status import Refusal
 from trunkline_server.embedding.minilm import MiniLM, is_installed
 from trunkline_server.embedding.unknown import Unknown
@@ -149,6 +152,7 @@ class Parts:
     signers: dict[str, Signer] = field(default_factory=dict)
     local: LocalModel | None = None
     scoring_run: ScoringRun | None = None
+    state_url: str = ""
     modes: Modes = field(default_factory=Modes)
     personas: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -161,6 +165,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         ConfigError.
     """
     parts = Parts(_tools(settings, environment), build_accounts(settings, environment))
+    parts.state_url = state_url(settings, environment)
     for provider in _providers(settings, environment):
         _add_provider(parts, provider, settings, environment)
     if settings.local.enabled:
@@ -585,6 +590,21 @@ class Service:
         self.telemetry = RequestTelemetry(log)
         self.pump = Pump(self.telemetry)
         self.accounts = Accounts(parts.accounts, limits.max_in_flight)
+        is_shared = parts.state_url == parts.accounts.secrets.database_url
+        self.state = State(
+            parts.state_url,
+            self.accounts.storage if is_shared else None,
+            settings.server.workers,
+        )
+        self.conversations = StoredConversations(
+            self.state.storage,
+            mint_id=mint_id,
+            now_us=now_us,
+            max_messages=settings.conversations.max_messages,
+            keep_days=settings.conversations.keep_days,
+            is_alone=self.state.is_alone,
+            is_lasting=self.state.is_lasting,
+        )
         self.catalog = Catalog(parts.candidates, parts.routes)
         self._similarity = MiniLM(self._tell_of_similarity) if is_installed() else Unknown()
         self.is_ready = False
@@ -633,7 +653,7 @@ class Service:
                 personas=self.parts.personas,
                 skills=NoSkills(),
                 libraries=NoLibraries(),
-                conversations=NoConversations(),
+                conversations=self.conversations,
                 cache=NoCache(),
                 router=router,
             ),
@@ -654,6 +674,9 @@ class Service:
             "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
             "trunkline.v1.CatalogService": CatalogServicer(
                 self.catalog, self.circuits, completions, calls
+            ),
+            "trunkline.v1.ConversationService": ConversationServicer(
+                self.conversations, completions, calls
             ),
         }
         accounts = self.accounts
@@ -691,6 +714,8 @@ class Service:
         server = self.settings.server
         self._watch.start()
         await self.accounts.start()
+        await self.state.start()
+        self.conversations.start()
         await asyncio.gather(*(signer.start() for signer in self.parts.signers.values()))
         if server.workers > 1:
             self._report()  # Values of several processes are read from files, so a function would not be asked.
@@ -702,8 +727,9 @@ class Service:
         await set_health(self._health, True)
         openai = OpenAIShim(self.channel, heartbeat_s=server.heartbeat_s)
         speko = SpekoShim(self.channel, heartbeat_s=server.heartbeat_s)
+        theo = TheoShim(self.channel, heartbeat_s=server.heartbeat_s)
         self.rest = RestApp(
-            [openai, speko],
+            [openai, speko, theo],
             self._pages(),
             arrival=self._arrival,
             limits=Limits(self.channel),
@@ -820,6 +846,8 @@ class Service:
         if self.parts.local is not None:
             await self.parts.local.stop()
         await self.pump.close()
+        await self.conversations.close()
+        await self.state.close()
         await self.accounts.close()
         await self.parts.tools.close()
         await self._similarity.close()
@@ -1007,8 +1035,9 @@ async def serve_shim(
         }
         openai = OpenAIShim(channel, heartbeat_s=server.heartbeat_s)
         speko = SpekoShim(channel, heartbeat_s=server.heartbeat_s)
+        theo = TheoShim(channel, heartbeat_s=server.heartbeat_s)
         http, address = await _start_http(
-            RestApp([openai, speko], pages, limits=Limits(channel)), server
+            RestApp([openai, speko, theo], pages, limits=Limits(channel)), server
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)

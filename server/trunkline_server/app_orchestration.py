@@ -10,8 +10,7 @@ from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.config import ConfigError, Settings
 from trunkline_server.core.cache import CacheSubject, Hit, Miss
 from trunkline_server.core.candidate import Candidate
-from trunkline_server.core.conversations import Turn
-from trunkline_server.core.errors import ConversationNotFound, InvalidRequest
+from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.genui import ComponentLibrary
 from trunkline_server.core.modes import FAST, MODE_ROUTE, Mode, ModeChoice, ModeQuestion, Modes
 from trunkline_server.core.personas import BUILT_IN
@@ -93,11 +92,6 @@ class NoSkills:
 class NoLibraries:
     def find(self, library_id: str) -> ComponentLibrary:
         raise InvalidRequest("spec.component_library", "unknown library")
-
-
-class NoConversations:
-    async def begin(self, owner: str, end_user: str, conversation_id: str, until_s: float) -> Turn:
-        raise ConversationNotFound
 
 
 class NoCache:

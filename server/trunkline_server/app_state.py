@@ -134,6 +134,11 @@ class State:
         return bool(self.url)
 
     @property
+    def is_alone(self) -> bool:
+        """Does no other process use it?"""
+        return not isinstance(self.storage, PostgresStorage)
+
+    @property
     def scratch_folder(self) -> Path | None:
         """A folder that goes with the process, where nothing lasts."""
         return None if self._scratch is None else self._scratch.folder

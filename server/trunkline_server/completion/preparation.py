@@ -251,7 +251,7 @@ class Preparation:
         await self._choose_mode(prepared, caller, is_job)
         if asked.conversation_id:
             prepared.turn = await self._conversations.begin(
-                caller.owner, asked.end_user_id, asked.conversation_id, until_s
+                caller.owner, asked.end_user_id, asked.conversation_id, until_s, asked.messages
             )
         try:
             await self._furnish(prepared, asked, caller)
