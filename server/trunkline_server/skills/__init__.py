@@ -1,0 +1,1 @@
+"""Skills from folders, who has installed which, and how a request comes by them."""
