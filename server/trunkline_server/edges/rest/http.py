@@ -29,6 +29,7 @@ FORWARDED: Final[Mapping[bytes, str]] = {
 }
 PASSED_ON: Final = ("trunkline-", *LIMIT_HEADERS, "idempotent-replayed")
 ASKING_S: Final = 2.0
+HEARTBEAT: Final = b": hb\n\n"  # A comment, which clients pass over.
 LEAST_HEARTBEAT_S: Final = 0.1  # That a service takes.
 AHEAD_SHARE: Final = 0.8
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}\Z")
@@ -189,11 +190,12 @@ def keep_awake(options: StreamOptions, channel: Any, heartbeat_s: float) -> None
 class EventStream:
     """A `text/event-stream` response.
 
-    While nothing else is written it keeps itself awake: after `heartbeat_s` without a write it sends a comment, and its
+    While nothing else is written it keeps itself awake: after `heartbeat_s` without a write it sends `beat`, and its
     head first if that has not gone out yet. One timer serves the whole stream.
     """
 
-    def __init__(self, request: Request, heartbeat_s: float) -> None:
+    def __init__(self, request: Request, heartbeat_s: float, beat: bytes = HEARTBEAT) -> None:
+        self._beat = beat
         self._exchange = request.exchange
         self._request_id = request.request_id.encode()
         self._echoed = request.echoed
@@ -261,7 +263,7 @@ class EventStream:
                 if not self._head and self._known is not None:
                     self._head.update(self._known())
                 self._open()
-            self._exchange.write(b": hb\n\n")
+            self._exchange.write(self._beat)
         self._timer = self._loop.call_at(self._written_at_s + self._heartbeat_s, self._wake)
 
 

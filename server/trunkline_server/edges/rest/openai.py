@@ -3,7 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat, and the `openai` SDKs, whose tests of this module decide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -11,7 +11,14 @@ import grpc
 
 from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest, Model
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from trunkline.v1.completion_pb2 import Completion, FinishReason, Route, TokenLogprob, Usage
+from trunkline.v1.completion_pb2 import (
+    CacheReport,
+    Completion,
+    FinishReason,
+    Route,
+    TokenLogprob,
+    Usage,
+)
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.message_pb2 import Message
@@ -90,14 +97,14 @@ class OpenAIShim:
         call = self._completions.CompleteUnary(unary, metadata=request.metadata)
         completion = (await call).completion
         headers = response_headers(await call.initial_metadata())
-        request.respond(200, encode(_whole(completion)), headers)
+        request.respond(200, encode(whole(completion)), headers)
 
     async def _stream(self, request: Request, chat: ChatRequest, complete: CompleteRequest) -> None:
         stream = EventStream(request, self._heartbeat_s)
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
             stream.set_known(call)
-            chunks = _Chunks(chat.includes_usage)
+            chunks = Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
                     if not chunks.have_begun:
@@ -210,6 +217,12 @@ def _extension(completion: Completion) -> dict[str, Any]:
         extension["cost_usd"] = completion.usage.cost.amount_nanos / 1e9
     if completion.usage.estimated:
         extension["usage_estimated"] = True
+    if route.resolved_mode:
+        extension["mode"] = route.resolved_mode
+    if completion.conversation_id:
+        extension["conversation_id"] = completion.conversation_id
+    if completion.cache.hit:
+        extension["cache"] = _cache(completion.cache)
     if completion.warnings:
         extension["warnings"] = [
             {
@@ -232,6 +245,14 @@ def _extension(completion: Completion) -> dict[str, Any]:
     return extension
 
 
+def _cache(report: CacheReport) -> dict[str, Any]:
+    return {
+        "kind": report.kind,
+        "age_s": round(report.age.seconds + report.age.nanos / 1e9, 3),
+        "similarity": report.similarity if report.HasField("similarity") else None,
+    }
+
+
 # Finish reasons that this API has no word for.
 _INEXACT: Final = frozenset(FinishReason.values()) - {
     FinishReason.FINISH_REASON_UNSPECIFIED,
@@ -252,7 +273,8 @@ def chat_id(completion_id: str) -> str:
     return f"chatcmpl-{completion_id.removeprefix('cmpl_')}"
 
 
-def _whole(completion: Completion) -> dict[str, Any]:
+def whole(completion: Completion) -> dict[str, Any]:
+    """The object `chat.completion`."""
     answer: dict[str, Any] = {
         "id": chat_id(completion.id),
         "object": "chat.completion",
@@ -331,11 +353,24 @@ def _token(token: TokenLogprob) -> dict[str, Any]:
     return {"token": token.token, "logprob": token.logprob, "bytes": utf8}
 
 
-class _Chunks:
-    """Writes one stream's chunks. All of a chunk that is the same for the whole stream is encoded once."""
+class Chunks:
+    """Writes one stream's chunks. All of a chunk that is the same for the whole stream is encoded once.
 
-    def __init__(self, includes_usage: bool) -> None:
+    Args:
+        named: the model that a route stands for; None: what it has in `model`, or its own name where it is a panel.
+        extras: keys that the last chunk has beside the usual ones.
+    """
+
+    def __init__(
+        self,
+        includes_usage: bool,
+        *,
+        named: Callable[[Route], str] | None = None,
+        extras: Callable[[Completion], Mapping[str, Any]] = lambda _: {},
+    ) -> None:
         self._includes_usage = includes_usage
+        self._named = named
+        self._extras = extras
         self.is_panel = False
         self._id = ""
         self._created = 0
@@ -397,13 +432,18 @@ class _Chunks:
                         "id": self._id,
                         "object": "chat.completion.chunk",
                         "created": self._created,
-                        "model": _model_of(self._route, is_panel=self.is_panel),
+                        "model": self._model(),
                     }
                 )
                 self._prefix = b'data: %b,"choices":[' % head[:-1]
             elif kind == "completed":
                 chunks.append(self._end(response.completed.completion))
         return b"".join(chunks)
+
+    def _model(self) -> str:
+        if self._named is not None:
+            return self._named(self._route)
+        return _model_of(self._route, is_panel=self.is_panel)
 
     def _begin(self, choice_index: int) -> bytes:
         is_first = not self._begun
@@ -466,6 +506,8 @@ class _Chunks:
         extension = b',"trunkline":%b' % encode(_extension(completion))
         if completion.HasField("panel"):
             extension += b',"waymark":%b' % encode(waymark(completion.panel))
+        for name, value in self._extras(completion).items():
+            extension += b',"%b":%b' % (name.encode(), encode(value))
         chunks = []
         for number, (choice_index, word) in enumerate(self._finishes, start=1):
             chunks.append(self._started(choice_index))

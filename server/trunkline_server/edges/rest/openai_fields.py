@@ -33,6 +33,12 @@ _NAMES: Final = (
     ("spec.labels", "trunkline.labels"),
     ("spec.model", "model"),  # Before its own prefix.
     ("spec.mode", "trunkline.mode"),
+    ("spec.persona", "trunkline.persona"),
+    ("spec.skills", "trunkline.skills"),
+    ("spec.conversation_id", "trunkline.conversation_id"),
+    ("spec.component_library", "trunkline.component_library"),
+    ("spec.cache.max_age", "trunkline.cache_max_age_s"),
+    ("spec.cache", "trunkline.cache"),
     ("spec.session_id", "trunkline.session_id"),
     ("spec.unsupported_policy", "trunkline.unsupported"),
     ("spec.system_prompt", "messages"),

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from trunkline.v1.completion_spec_pb2 import (
+    CacheMode,
     CompletionSpec,
     OptimizeFor,
     ReasoningEffort,
@@ -202,6 +203,9 @@ class ConstraintsIn(Struct, forbid_unknown_fields=True):
     disable_escalation: bool = False
 
 
+CacheWord = Literal["allow", "bypass", "refresh", "only_if_cached"]
+
+
 class Extension(Struct, forbid_unknown_fields=True):
     """The request's extra key `trunkline`: what the contract has and this API has no word for."""
 
@@ -215,6 +219,12 @@ class Extension(Struct, forbid_unknown_fields=True):
     session_id: str = ""
     labels: dict[str, str] = {}
     mode: str = ""
+    persona: str = ""
+    skills: list[str] = []
+    conversation_id: str = ""
+    component_library: str = ""
+    cache: CacheWord | None = None
+    cache_max_age_s: float | None = None
 
 
 class ChatRequest(Struct):
@@ -341,7 +351,7 @@ def _message(message: MessageIn, index: int, written: Message, states: StateRead
             written.parts.add().text = content
     elif content is not None:
         for position, part in enumerate(content):
-            written.parts.append(_part(part, f"{where}.content[{position}]"))
+            written.parts.append(part_from(part, f"{where}.content[{position}]"))
     elif role != Role.ROLE_ASSISTANT:
         raise invalid("is needed", f"{where}.content")
     if message.refusal:
@@ -377,10 +387,11 @@ def _tool_result(message: MessageIn, where: str, written: Message, states: State
         result.parts.add().text = message.content
     else:
         for index, part in enumerate(message.content or ()):
-            result.parts.append(_part(part, f"{where}.content[{index}]"))
+            result.parts.append(part_from(part, f"{where}.content[{index}]"))
 
 
-def _part(part: ContentPart, where: str) -> Part:
+def part_from(part: ContentPart, where: str) -> Part:
+    """A content part as the contract has it. Raises Refused, with a field below `where`."""
     written = Part()
     match part.type:
         case "text" if part.text is not None:
@@ -388,19 +399,23 @@ def _part(part: ContentPart, where: str) -> Part:
         case "refusal" if part.refusal is not None:
             written.refusal = part.refusal
         case "image_url" if part.image_url is not None:
-            written.image.CopyFrom(_media(part.image_url.url, f"{where}.image_url.url"))
+            written.image.CopyFrom(media_from(part.image_url.url, f"{where}.image_url.url"))
             written.image.detail = part.image_url.detail or ""
         case "input_audio" if part.input_audio is not None:
             mime_type = AUDIO_TYPES.get(part.input_audio.format)
             if mime_type is None:
                 raise invalid("must be wav or mp3", f"{where}.input_audio.format")
-            written.audio.data = _base64(part.input_audio.data, f"{where}.input_audio.data")
+            written.audio.data = bytes_from_base64(
+                part.input_audio.data, f"{where}.input_audio.data"
+            )
             written.audio.mime_type = mime_type
         case "file" if part.file is not None:
             if part.file.file_id:
                 written.document.file_id = part.file.file_id
             elif part.file.file_data:
-                written.document.CopyFrom(_media(part.file.file_data, f"{where}.file.file_data"))
+                written.document.CopyFrom(
+                    media_from(part.file.file_data, f"{where}.file.file_data")
+                )
             else:
                 raise invalid("needs file_id or file_data", f"{where}.file")
             written.document.filename = part.file.filename or ""
@@ -411,17 +426,19 @@ def _part(part: ContentPart, where: str) -> Part:
     return written
 
 
-def _media(url: str, where: str) -> Media:
+def media_from(url: str, where: str) -> Media:
+    """A URL, or what a data URL holds. Raises Refused, naming the field `where`."""
     if not url.startswith("data:"):
         return Media(url=url)
     head, comma, data = url.partition(",")
     mime_type, _, encoding = head.removeprefix("data:").rpartition(";")
     if not comma or encoding.strip() != "base64" or not mime_type:
         raise invalid("must be data:TYPE;base64,DATA", where)
-    return Media(data=_base64(data, where), mime_type=mime_type)
+    return Media(data=bytes_from_base64(data, where), mime_type=mime_type)
 
 
-def _base64(text: str, where: str) -> bytes:
+def bytes_from_base64(text: str, where: str) -> bytes:
+    """Raises Refused, naming the field `where`."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -540,9 +557,19 @@ _POLICIES: Final = {
     "warn": UnsupportedPolicy.UNSUPPORTED_POLICY_WARN,
     "reject": UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT,
 }
+_CACHE_MODES: Final = {
+    "allow": CacheMode.CACHE_MODE_ALLOW,
+    "bypass": CacheMode.CACHE_MODE_BYPASS,
+    "refresh": CacheMode.CACHE_MODE_REFRESH,
+    "only_if_cached": CacheMode.CACHE_MODE_ONLY_IF_CACHED,
+}
 MAX_SECONDS: Final = (
     1e6  # Durations beyond this would not fit the contract's type; validation says what is allowed.
 )
+
+
+def _nanos(seconds: float) -> int:
+    return int(max(-MAX_SECONDS, min(seconds, MAX_SECONDS)) * 1e9)
 
 
 def _extension(extension: Extension, spec: CompletionSpec) -> None:
@@ -565,8 +592,7 @@ def _extension(extension: Extension, spec: CompletionSpec) -> None:
         for name in ("first_token_timeout", "idle_timeout"):
             seconds = getattr(constraints, f"{name}_s")
             if seconds is not None:
-                bounded = max(-MAX_SECONDS, min(seconds, MAX_SECONDS))
-                getattr(written, name).FromNanoseconds(int(bounded * 1e9))
+                getattr(written, name).FromNanoseconds(_nanos(seconds))
         if constraints.disable_escalation:
             written.disable_escalation = True
     if extension.include_reasoning:
@@ -580,3 +606,11 @@ def _extension(extension: Extension, spec: CompletionSpec) -> None:
     spec.session_id = extension.session_id
     spec.labels.update(extension.labels)
     spec.mode = extension.mode
+    spec.persona = extension.persona
+    spec.skills.extend(extension.skills)
+    spec.conversation_id = extension.conversation_id
+    spec.component_library = extension.component_library
+    if extension.cache:
+        spec.cache.mode = _CACHE_MODES[extension.cache]
+    if extension.cache_max_age_s is not None:
+        spec.cache.max_age.FromNanoseconds(_nanos(extension.cache_max_age_s))

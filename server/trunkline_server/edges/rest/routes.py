@@ -35,8 +35,9 @@ class Routes:
             if not path.startswith(self._prefixes):
                 return None
             path = next(prefix for prefix in self._prefixes if path.startswith(prefix))
-        return self._handlers.get((method, path), _wrong_method)
+        return self._handlers.get((method, path), wrong_method)
 
 
-async def _wrong_method(request: Request) -> None:
+async def wrong_method(request: Request) -> None:
+    """Refuses a path that is not served, or not with this method."""
     raise Refused(Refusal("NOT_FOUND", f"no such path: {request.method} {request.path[:128]}"))
