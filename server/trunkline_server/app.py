@@ -28,9 +28,9 @@ from trunkline_server.app_orchestration import (
     NoCache,
     NoClassifier,
     NoLibraries,
-    NoSkills,
     build_modes,
     build_personas,
+    build_skills,
     routes_of,
 )
 from trunkline_server.app_state import State, state_url
@@ -56,7 +56,7 @@ from trunkline_server.config import (
 )
 from trunkline_server.conversations.turns import StoredConversations
 from trunkline_server.core.candidate import Candidate, Price
-from trunkline_server.core.errors import Overloaded, UpstreamError
+from trunkline_server.core.errors import Overloaded, StorageUnavailable, UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ids import ulid
 from trunkline_server.core.modes import Modes
@@ -115,6 +115,8 @@ from trunkline_server.routing.scoring_run import (
     load,
     starter,
 )
+from trunkline_server.skills.folder import Loaded
+from trunkline_server.skills.library import SkillLibrary
 from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
@@ -155,6 +157,7 @@ class Parts:
     state_url: str = ""
     modes: Modes = field(default_factory=Modes)
     personas: dict[str, str] = field(default_factory=dict)
+    skills: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
@@ -172,6 +175,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         _add_local(parts, settings)
     parts.modes = build_modes(settings, parts.candidates)
     parts.personas = build_personas(settings)
+    parts.skills = build_skills(settings, parts.tools)
     parts.routes = [_route(route) for route in settings.routes] + routes_of(parts.modes)
     _check_routes(settings, parts)
     parts.routes += _default_panels(settings, parts)
@@ -607,6 +611,9 @@ class Service:
         )
         self.catalog = Catalog(parts.candidates, parts.routes)
         self._similarity = MiniLM(self._tell_of_similarity) if is_installed() else Unknown()
+        self.skills = SkillLibrary(
+            parts.skills, self.state.storage, self._similarity, is_lasting=self.state.is_lasting
+        )
         self.is_ready = False
         self.grpc_address = ""
         self.http_address = ""
@@ -651,7 +658,7 @@ class Service:
                 modes=self.parts.modes,
                 classifier=NoClassifier(),
                 personas=self.parts.personas,
-                skills=NoSkills(),
+                skills=self.skills,
                 libraries=NoLibraries(),
                 conversations=self.conversations,
                 cache=NoCache(),
@@ -673,7 +680,7 @@ class Service:
         servicers: dict[str, object] = {
             "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
             "trunkline.v1.CatalogService": CatalogServicer(
-                self.catalog, self.circuits, completions, calls
+                self.catalog, self.circuits, self.skills, completions, calls
             ),
             "trunkline.v1.ConversationService": ConversationServicer(
                 self.conversations, completions, calls
@@ -716,6 +723,7 @@ class Service:
         await self.accounts.start()
         await self.state.start()
         self.conversations.start()
+        await self._start_skills()
         await asyncio.gather(*(signer.start() for signer in self.parts.signers.values()))
         if server.workers > 1:
             self._report()  # Values of several processes are read from files, so a function would not be asked.
@@ -746,6 +754,12 @@ class Service:
         if self.accounts.storage is not None:
             self._accounts_watch = asyncio.create_task(self._watch_accounts())
         self.is_ready = True
+
+    async def _start_skills(self) -> None:
+        try:
+            await self.skills.start()
+        except StorageUnavailable as error:
+            raise ConfigError(["state: the database can't be read"]) from error
 
     async def _watch_accounts(self) -> None:
         """A disk that has failed will not mend itself: who balances the load is told to go elsewhere."""
@@ -846,6 +860,7 @@ class Service:
         if self.parts.local is not None:
             await self.parts.local.stop()
         await self.pump.close()
+        await self.skills.close()
         await self.conversations.close()
         await self.state.close()
         await self.accounts.close()

@@ -1,6 +1,6 @@
 """The part of the composition root that orchestrated requests need: modes, personas, skills, conversations, cache."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,10 @@ from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.genui import ComponentLibrary
 from trunkline_server.core.modes import FAST, MODE_ROUTE, Mode, ModeChoice, ModeQuestion, Modes
 from trunkline_server.core.personas import BUILT_IN
-from trunkline_server.core.skills import SkillSet
+from trunkline_server.core.tools import Tools
 from trunkline_server.routing.catalog import Route
 from trunkline_server.routing.default_modes import modes_of
+from trunkline_server.skills.folder import BUNDLED, Loaded, UnusableSkills, load
 
 MAX_PERSONA_BYTES: Final = 256 * 1024
 
@@ -77,16 +78,19 @@ def _text(name: str, path: Path) -> str:
         raise ConfigError([f"personas: {name!r}: {path}: {type(error).__name__}"]) from error
 
 
-class NoSkills:
-    def knows(self, owner: str) -> bool:
-        return False
+def build_skills(settings: Settings, tools: Tools) -> list[Loaded]:
+    """Those that ship and those of the configured folder, where one of its own replaces one that ships.
 
-    async def choose(
-        self, owner: str, named: Sequence[str], text: str, *, can_call: bool
-    ) -> SkillSet:
-        if named:
-            raise InvalidRequest("spec.skills[0]", "unknown skill")
-        return SkillSet(())
+    Raises:
+        ConfigError.
+    """
+    folders = [BUNDLED] if settings.skills.bundled else []
+    if settings.skills.directory:
+        folders.append(Path(settings.skills.directory))
+    try:
+        return [loaded for folder in folders for loaded in load(folder, tools)]
+    except UnusableSkills as error:
+        raise ConfigError([f"skills: {problem}" for problem in error.problems]) from error
 
 
 class NoLibraries:

@@ -1,4 +1,4 @@
-"""`trunkline.v1.CatalogService`: models and routes."""
+"""`trunkline.v1.CatalogService`: models, routes and skills."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,24 @@ from trunkline.v1.catalog_service_pb2 import (
     Capabilities,
     GetModelRequest,
     GetModelResponse,
+    InstallSkillRequest,
+    InstallSkillResponse,
     ListModelsRequest,
     ListModelsResponse,
+    ListSkillsRequest,
+    ListSkillsResponse,
     Model,
     ModelKind,
+    UninstallSkillRequest,
+    UninstallSkillResponse,
 )
+from trunkline.v1.catalog_service_pb2 import Skill as SkillMessage
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import ModelNotFound
 from trunkline_server.core.panels import PanelRules
 from trunkline_server.core.plans import Scope
+from trunkline_server.core.skill import Skill
 from trunkline_server.edges.grpc.call import Calls, Context, answer_unary
 from trunkline_server.edges.grpc.pages import page_size_of, start_of
 
@@ -53,14 +61,30 @@ class Health(Protocol):
     def allows(self, candidate: Candidate, now_s: float) -> bool: ...
 
 
+class Skills(Protocol):
+    """All skills, and who has installed which."""
+
+    @property
+    def skills(self) -> Sequence[Skill]: ...
+    def installed(self, owner: str) -> Sequence[Skill]: ...
+    async def install(self, owner: str, slug: str) -> Skill: ...
+    async def uninstall(self, owner: str, slug: str) -> Skill: ...
+
+
 class CatalogServicer:
     """Deployments that share an id are one model here; a pinned one is found as `provider/model`."""
 
     def __init__(
-        self, models: Models, health: Health, completions: Completions, calls: Calls
+        self,
+        models: Models,
+        health: Health,
+        skills: Skills,
+        completions: Completions,
+        calls: Calls,
     ) -> None:
         self._models = models
         self._health = health
+        self._skills = skills
         self._completions = completions
         self._calls = calls
 
@@ -90,6 +114,39 @@ class CatalogServicer:
                 nearest = self._models.nearest(name)
                 raise ModelNotFound(f"no model is called {name[:128]!r}", nearest=nearest)
             return GetModelResponse(model=self._model(deployments))
+
+    async def ListSkills(self, request: ListSkillsRequest, context: Context) -> ListSkillsResponse:
+        """In the order of their slugs, those that ship first."""
+        call = self._calls.read("ListSkills", context)
+        async with answer_unary(context, call):
+            caller = await self._completions.enter(call, Scope.COMPLETE)
+            size = page_size_of(request.page_size)
+            start = start_of(request.page_token)
+            skills = self._skills.skills
+            installed = {skill.slug for skill in self._skills.installed(caller.owner)}
+            page = [_skill(s, s.slug in installed) for s in skills[start : start + size]]
+            token = str(start + size) if start + size < len(skills) else ""
+            return ListSkillsResponse(skills=page, next_page_token=token)
+
+    async def InstallSkill(
+        self, request: InstallSkillRequest, context: Context
+    ) -> InstallSkillResponse:
+        """For the caller's organisation; again is the same as once."""
+        call = self._calls.read("InstallSkill", context)
+        async with answer_unary(context, call):
+            caller = await self._completions.enter(call, Scope.COMPLETE)
+            skill = await self._skills.install(caller.owner, request.slug)
+            return InstallSkillResponse(skill=_skill(skill, True))
+
+    async def UninstallSkill(
+        self, request: UninstallSkillRequest, context: Context
+    ) -> UninstallSkillResponse:
+        """One that is not installed is not found."""
+        call = self._calls.read("UninstallSkill", context)
+        async with answer_unary(context, call):
+            caller = await self._completions.enter(call, Scope.COMPLETE)
+            skill = await self._skills.uninstall(caller.owner, request.slug)
+            return UninstallSkillResponse(skill=_skill(skill, False))
 
     def _all(self) -> list[Model]:
         by_id: dict[str, list[Candidate]] = {}
@@ -141,4 +198,16 @@ def _route(route: NamedRoute) -> Model:
         label=route.label,
         description=route.description,
         availability=Availability.AVAILABILITY_AVAILABLE,
+    )
+
+
+def _skill(skill: Skill, is_installed: bool) -> SkillMessage:
+    return SkillMessage(
+        id=skill.slug,
+        slug=skill.slug,
+        name=skill.name,
+        description=skill.description,
+        category=skill.category,
+        version=skill.version,
+        installed=is_installed,
     )
