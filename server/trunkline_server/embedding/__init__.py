@@ -1,1 +1,1 @@
-"""How much alike two texts are: the `Similarity` port."""
+"""How much alike two texts are, and where one points: the `Similarity` port, and vectors for modes and the cache."""

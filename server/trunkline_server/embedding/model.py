@@ -68,10 +68,15 @@ class Model:
         Raises:
             RuntimeError: the model failed over it.
         """
-        a, b = self._vector(first), self._vector(second)
+        a, b = self.vector(first), self.vector(second)
         return None if a is None or b is None else float(a @ b)
 
-    def _vector(self, text: str) -> Vector | None:
+    def vector(self, text: str) -> Vector | None:
+        """384 numbers, of length 1 together, for reading only; None where the text is in no script that the model reads.
+
+        Raises:
+            RuntimeError: the model failed over it.
+        """
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         if key in self._cached:
             self._cached.move_to_end(key)

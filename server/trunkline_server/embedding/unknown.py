@@ -8,5 +8,8 @@ class Unknown:
         """Always None."""
         return None
 
+    async def vector(self, text: str, wait_s: float = 0.0) -> None:
+        """Always None."""
+
     async def close(self) -> None:
         """Nothing to do."""

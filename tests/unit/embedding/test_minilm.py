@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 
+import numpy as np
 import pytest
 
 from trunkline_server.embedding.minilm import (
@@ -18,7 +19,7 @@ from trunkline_server.embedding.minilm import (
     MiniLM,
     is_installed,
 )
-from trunkline_server.embedding.model import MAX_CACHED, Model
+from trunkline_server.embedding.model import MAX_CACHED, Model, Vector
 
 PARIS = "The capital of France is Paris."
 SWAPPED = "Paris is the capital of France."
@@ -43,6 +44,10 @@ class Gate:
         if self.error is not None:
             raise self.error
         return 0.5
+
+    def vector(self, text: str) -> Vector | None:
+        self.cosine(text, "")
+        return np.array([1.0], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,27 @@ async def until(claim: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not claim():  # noqa: ASYNC110 - it is set in a thread
             await asyncio.sleep(0.001)
+
+
+async def test_vector_of_a_text_is_the_models_own(model, told):
+    embedder = MiniLM(told.append, lambda: model)
+
+    found = await embedder.vector(PARIS)
+    await embedder.close()
+
+    assert found is not None
+    assert found.tolist() == model.vector(PARIS).tolist()
+    assert float(found @ found) == pytest.approx(1, abs=1e-5)
+    assert float(found @ model.vector(SWAPPED)) == model.cosine(PARIS, SWAPPED)
+    assert await embedder.vector(PARIS) is None
+
+
+async def test_nobody_waits_longer_for_a_vector_than_was_said(gate, similarity):
+    assert await similarity.vector(PARIS, 0.01) is None
+
+    gate.opened.set()
+
+    assert (await similarity.vector(PARIS)).tolist() == [1.0]
 
 
 async def test_alike_texts_are_near_and_others_far(told):
