@@ -214,7 +214,12 @@ class Preparation:
         self._conversations = conversations
         self.cache = cache
         self._router = router
-        self._engines = frozenset(m.engine for m in modes.by_id.values() if m.engine)
+        # A model of that name, or with that alias, wins.
+        self._engines = {
+            mode.engine: mode
+            for mode in modes.by_id.values()
+            if mode.engine and not router.knows(mode.engine)
+        }
 
     def is_needed(self, spec: CompletionSpec, caller: Caller) -> bool:
         """Does the request ask for anything of this? Asked of every one, so it is cheap."""
@@ -273,7 +278,7 @@ class Preparation:
 
     async def _choose_mode(self, prepared: Prepared, caller: Caller, is_job: bool) -> None:
         spec = prepared.spec
-        engine = self._modes.of_engine(spec.model) if spec.model in self._engines else None
+        engine = self._engines.get(spec.model)
         if engine is not None:
             spec.model = ""
             if spec.mode in ("", AUTO):
@@ -340,7 +345,7 @@ class Preparation:
             prepared.requested_mode
         )
         if override:
-            engine = self._modes.of_engine(override)
+            engine = self._engines.get(override)
             if engine is None:
                 spec.model = override
             else:  # Whoever answers in that mode: its models, or all that it allows.

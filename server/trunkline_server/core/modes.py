@@ -105,7 +105,3 @@ class Modes:
 
     by_id: Mapping[str, Mode] = field(default_factory=dict)
     promotes: bool = False  # May an explicit mode be overridden?
-
-    def of_engine(self, engine: str) -> Mode | None:
-        """The mode whose models go by this name."""
-        return next((m for m in self.by_id.values() if m.engine and m.engine == engine), None)
