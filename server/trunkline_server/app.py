@@ -680,7 +680,7 @@ class Service:
         servicers: dict[str, object] = {
             "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
             "trunkline.v1.CatalogService": CatalogServicer(
-                self.catalog, self.circuits, self.skills, completions, calls
+                self.catalog, self.parts.modes, self.circuits, self.skills, completions, calls
             ),
             "trunkline.v1.ConversationService": ConversationServicer(
                 self.conversations, completions, calls

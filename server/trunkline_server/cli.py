@@ -399,11 +399,14 @@ def _route(arguments: argparse.Namespace) -> int:
     return 0
 
 
+KINDS = {ModelKind.MODEL_KIND_PANEL: "panel", ModelKind.MODEL_KIND_MODE: "mode"}
+
+
 def _models(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
         for model in client.list_models():
             aliases = f"  ({', '.join(model.aliases)})" if model.aliases else ""
-            kind = "panel" if model.kind == ModelKind.MODEL_KIND_PANEL else "route"
+            kind = KINDS.get(model.kind, "route")
             print(f"{model.id:40} {model.provider or kind:14}{aliases}")
     return 0
 

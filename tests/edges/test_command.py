@@ -219,6 +219,7 @@ async def test_models_are_listed_with_provider_and_aliases(tmp_path):
         ["m", "p", "(alias)"],
         ["r", "route"],
         *([name, "panel"] for name in ("waymark-fast", "waymark-moa", "waymark-max")),
+        *([f"theo-1-{name}", "mode"] for name in ("flash", "reason", "code", "create")),
     ]
 
 

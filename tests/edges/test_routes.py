@@ -311,12 +311,14 @@ async def test_models_are_listed_page_by_page_routes_last():
 
     names = [f"m-{number:02}" for number in range(25)] + ["r-0", "r-1", "r-2"]
     names += ["waymark-fast", "waymark-moa", "waymark-max"]
+    names += ["theo-1-flash", "theo-1-reason", "theo-1-code", "theo-1-create"]
     assert pages == [names[:10], names[10:20], names[20:30], names[30:]]
     assert [m.id for m in everything.models] == names
     assert [m.kind for m in everything.models] == (
         [ModelKind.MODEL_KIND_MODEL] * 25
         + [ModelKind.MODEL_KIND_ROUTE] * 3
         + [ModelKind.MODEL_KIND_PANEL] * 3
+        + [ModelKind.MODEL_KIND_MODE] * 4
     )
     assert (list(beyond.models), beyond.next_page_token) == ([], "")
 

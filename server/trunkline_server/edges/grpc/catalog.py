@@ -24,6 +24,7 @@ from trunkline.v1.catalog_service_pb2 import Skill as SkillMessage
 from trunkline_server.completion.service import Completions
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import ModelNotFound
+from trunkline_server.core.modes import Mode, Modes
 from trunkline_server.core.panels import PanelRules
 from trunkline_server.core.plans import Scope
 from trunkline_server.core.skill import Skill
@@ -77,19 +78,25 @@ class CatalogServicer:
     def __init__(
         self,
         models: Models,
+        modes: Modes,
         health: Health,
         skills: Skills,
         completions: Completions,
         calls: Calls,
     ) -> None:
         self._models = models
+        self._engines = [
+            mode
+            for mode in modes.by_id.values()
+            if mode.engine and not models.deployments(mode.engine)
+        ]
         self._health = health
         self._skills = skills
         self._completions = completions
         self._calls = calls
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
-        """In the order of the configuration, routes last."""
+        """In the order of the configuration, then routes, and what modes are asked for by."""
         call = self._calls.read("ListModels", context)
         async with answer_unary(context, call):
             await self._completions.enter(call, Scope.COMPLETE)
@@ -109,6 +116,9 @@ class CatalogServicer:
             for route in self._models.named_routes:
                 if route.id == name:
                     return GetModelResponse(model=_route(route))
+            for mode in self._engines:
+                if mode.engine == name:
+                    return GetModelResponse(model=_engine(mode))
             deployments = self._models.deployments(name)
             if not deployments:
                 nearest = self._models.nearest(name)
@@ -153,7 +163,8 @@ class CatalogServicer:
         for candidate in self._models.candidates:
             by_id.setdefault(candidate.id, []).append(candidate)
         models = [self._model(deployments) for deployments in by_id.values()]
-        return models + [_route(route) for route in self._models.named_routes]
+        models += [_route(route) for route in self._models.named_routes]
+        return models + [_engine(mode) for mode in self._engines]
 
     def _model(self, deployments: Sequence[Candidate]) -> Model:
         first = deployments[0]
@@ -189,6 +200,18 @@ class CatalogServicer:
             if value is not None:
                 setattr(model, field, value)
         return model
+
+
+def _engine(mode: Mode) -> Model:
+    return Model(
+        id=mode.engine,
+        kind=ModelKind.MODEL_KIND_MODE,
+        label=mode.label,
+        description=mode.description,
+        engine=mode.engine,
+        modes=[mode.id],
+        availability=Availability.AVAILABILITY_AVAILABLE,
+    )
 
 
 def _route(route: NamedRoute) -> Model:
