@@ -37,6 +37,30 @@ def state_url(settings: Settings, environment: Mapping[str, str]) -> str:
     return accounts.database_url or secret(environment, accounts.database_url_env, "")
 
 
+def upgrade_state(url: str) -> list[str]:
+    """Bring a database of state to the schema of this program. Returns the steps that were missing.
+
+    Raises:
+        ConfigError.
+    """
+    try:
+        return upgrade(url)
+    except UpgradeError as error:
+        raise ConfigError([f"state: {error}"]) from error
+
+
+def check_state(url: str) -> None:
+    """Has it the schema of this program?
+
+    Raises:
+        ConfigError.
+    """
+    try:
+        check(url)
+    except UpgradeError as error:
+        raise ConfigError([f"state: {error}"]) from error
+
+
 class Scratch:
     """A `Storage` in a folder that goes with the process, made when it is first asked: most processes never do."""
 

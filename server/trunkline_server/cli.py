@@ -20,6 +20,7 @@ from trunkline.v1.catalog_service_pb2 import ModelKind
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, RoutingIntent
 from trunkline_server.app import Parts, Service, build, serve, serve_shim
 from trunkline_server.app_accounts import (
+    AccountParts,
     build_accounts,
     check_database,
     first_admin_key,
@@ -27,6 +28,7 @@ from trunkline_server.app_accounts import (
     upgrade_database,
     verify_audit,
 )
+from trunkline_server.app_state import check_state, state_url, upgrade_state
 from trunkline_server.commands.accounts import add_account_commands
 from trunkline_server.commands.calling import (
     COMPLETION_TIMEOUT_S,
@@ -121,9 +123,9 @@ def _serving(commands: Any) -> None:
     init.add_argument("--organization", default="operators", help="that the key belongs to")
     init.add_argument("--another", action="store_true", help="although there is an admin key")
     init.set_defaults(run=_init)
-    database = commands.add_parser("db", help="the database of accounts").add_subparsers(
-        metavar="upgrade", required=True
-    )
+    database = commands.add_parser(
+        "db", help="the databases of accounts and of state"
+    ).add_subparsers(metavar="upgrade", required=True)
     upgrade = database.add_parser("upgrade", help="bring it to the schema of this version")
     upgrade.add_argument("--config", metavar="FILE")
     upgrade.set_defaults(run=_db_upgrade)
@@ -205,6 +207,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     parts = build(settings, os.environ)
     if not arguments.worker:
         check_database(parts.accounts)
+        if state := _own_state(parts.state_url, parts.accounts):
+            check_state(state)
     if not parts.candidates:
         raise ConfigError(
             [
@@ -244,6 +248,9 @@ def _init(arguments: argparse.Namespace) -> int:
         )
     for revision in upgrade_database(parts):
         print(f"database: applied {revision}", file=sys.stderr)
+    if state := _own_state(state_url(settings, os.environ), parts):
+        for revision in upgrade_state(state):
+            print(f"database of state: applied {revision}", file=sys.stderr)
     key = asyncio.run(first_admin_key(parts, arguments.organization, is_another=arguments.another))
     print("the first admin key, which is not shown again:", file=sys.stderr)
     print(key, flush=True)
@@ -262,9 +269,20 @@ def _audit_verify(arguments: argparse.Namespace) -> int:
 
 def _db_upgrade(arguments: argparse.Namespace) -> int:
     settings, _ = load(arguments.config, os.environ, {})
-    applied = upgrade_database(build_accounts(settings, os.environ))
-    print("\n".join(f"applied {revision}" for revision in applied) or "up to date")
+    accounts = build_accounts(settings, os.environ)
+    state = _own_state(state_url(settings, os.environ), accounts)
+    lines = []
+    if accounts.secrets.database_url or not state:
+        lines += [f"applied {revision}" for revision in upgrade_database(accounts)]
+    if state:
+        lines += [f"state: applied {revision}" for revision in upgrade_state(state)]
+    print("\n".join(lines) or "up to date")
     return 0
+
+
+def _own_state(url: str, accounts: AccountParts) -> str:
+    """Where state is kept, if that is another database than that of accounts."""
+    return "" if url == accounts.secrets.database_url else url
 
 
 def _announce(

@@ -28,6 +28,7 @@ from trunkline_server.core.errors import (
     InvalidRequest,
     PayloadTooLarge,
     StorageUnavailable,
+    TrunklineError,
 )
 from trunkline_server.core.transactions import Storage
 from trunkline_server.core.validation import (
@@ -175,7 +176,6 @@ class StoredConversations:
             raise ConversationNotFound
         id_ = f"{PREFIX}{self._mint_id()}" if is_new else conversation_id
         claim = Claim(owner, end_user, id_, self._mint_id())
-        self._is_used.set()
         # Other owners stand in other lines: not even by waiting do they learn that this one is there.
         place = None if is_new else self._lines.join((owner, id_))
         if place is not None:
@@ -184,6 +184,7 @@ class StoredConversations:
         try:
             size = await (self._take(claim, until_s) if place is not None else self._make(claim))
             self._held.add(claim)
+            self._is_used.set()
             self._check_room(size, len(adds), added_bytes)
             turn.messages = await self._history(claim, size)
         except BaseException:
@@ -289,7 +290,7 @@ class StoredConversations:
 
         async def give_back() -> None:
             try:
-                with suppress(StorageUnavailable):  # It runs out by itself.
+                with suppress(TrunklineError):  # It runs out by itself.
                     await self._storage.write(partial(records.give_back, claim, is_new=is_new))
             finally:
                 leave()
@@ -315,11 +316,12 @@ class StoredConversations:
             raise InvalidRequest(
                 "idempotency_key", f"at most {MAX_IDEMPOTENCY_KEY_CHARS} printable characters"
             )
-        self._is_used.set()
         id_, now_us = f"{PREFIX}{self._mint_id()}", self._now_us()
-        return await self._storage.write(
+        made = await self._storage.write(
             lambda: records.create(owner, id_, title, metadata_json, idempotency_key, now_us)
         )
+        self._is_used.set()
+        return made
 
     async def find(self, owner: str, conversation_id: str) -> Conversation:
         """Raises: ConversationNotFound, StorageUnavailable."""
