@@ -24,10 +24,11 @@ from structlog.typing import FilteringBoundLogger
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, Recovery
 from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
+from trunkline_server.app_jobs import JobParts, build_jobs, new_jobs
 from trunkline_server.app_orchestration import (
     NoCache,
     NoClassifier,
-    NoLibraries,
+    build_libraries,
     build_modes,
     build_personas,
     build_skills,
@@ -68,6 +69,7 @@ from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
 from trunkline_server.edges.grpc.conversations import ConversationServicer
+from trunkline_server.edges.grpc.jobs import JobServicer
 from trunkline_server.edges.grpc.local import LocalChannel
 from trunkline_server.edges.grpc.methods import Method, methods
 from trunkline_server.edges.grpc.server import MAX_MESSAGE_BYTES, new_server, set_health
@@ -80,6 +82,7 @@ from trunkline_server.edges.rest.theo import TheoShim
 from trunkline_server.edges.status import Refusal
 from trunkline_server.embedding.minilm import MiniLM, is_installed
 from trunkline_server.embedding.unknown import Unknown
+from trunkline_server.genui.library import Libraries, read_libraries
 from trunkline_server.local_model.process import (
     MODEL_ID,
     LocalModel,
@@ -148,6 +151,7 @@ class Parts:
 
     tools: ToolRegistry
     accounts: AccountParts
+    jobs: JobParts
     providers: dict[str, Provider] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
@@ -157,6 +161,7 @@ class Parts:
     state_url: str = ""
     modes: Modes = field(default_factory=Modes)
     personas: dict[str, str] = field(default_factory=dict)
+    libraries: Libraries = field(default_factory=read_libraries)
     skills: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -167,7 +172,11 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
     Raises:
         ConfigError.
     """
-    parts = Parts(_tools(settings, environment), build_accounts(settings, environment))
+    parts = Parts(
+        _tools(settings, environment),
+        build_accounts(settings, environment),
+        build_jobs(settings, environment),
+    )
     parts.state_url = state_url(settings, environment)
     for provider in _providers(settings, environment):
         _add_provider(parts, provider, settings, environment)
@@ -175,6 +184,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         _add_local(parts, settings)
     parts.modes = build_modes(settings, parts.candidates)
     parts.personas = build_personas(settings)
+    parts.libraries = build_libraries(settings)
     parts.skills = build_skills(settings, parts.tools)
     parts.routes = [_route(route) for route in settings.routes] + routes_of(parts.modes)
     _check_routes(settings, parts)
@@ -659,7 +669,7 @@ class Service:
                 classifier=NoClassifier(),
                 personas=self.parts.personas,
                 skills=self.skills,
-                libraries=NoLibraries(),
+                libraries=self.parts.libraries,
                 conversations=self.conversations,
                 cache=NoCache(),
                 router=router,
@@ -677,8 +687,16 @@ class Service:
             settle_s=self.settings.server.heartbeat_s,
             mint_id=mint_id,
         )
+        self.jobs = new_jobs(
+            self.parts.jobs,
+            self.state,
+            completions,
+            name=mint_id(),
+            keeps_keys=self.accounts.books is not None,
+        )
         servicers: dict[str, object] = {
             "trunkline.v1.CompletionService": CompletionServicer(completions, calls),
+            "trunkline.v1.JobService": JobServicer(self.jobs, completions, calls),
             "trunkline.v1.CatalogService": CatalogServicer(
                 self.catalog, self.parts.modes, self.circuits, self.skills, completions, calls
             ),
@@ -753,6 +771,7 @@ class Service:
         )
         if self.accounts.storage is not None:
             self._accounts_watch = asyncio.create_task(self._watch_accounts())
+        self.jobs.start()
         self.is_ready = True
 
     async def _start_skills(self) -> None:
@@ -825,6 +844,7 @@ class Service:
         # Whoever comes now is told to go elsewhere. Once the gRPC server stops, its library cancels such calls without
         # a word, so it stops a moment later.
         self.admission.close()
+        stopping_jobs = asyncio.create_task(self.jobs.stop())
         if self._http is not None:
             self._http.stop_listening()
         await self._wait(self.admission.wait_until_idle(), NOTICE_S)
@@ -839,6 +859,7 @@ class Service:
         await asyncio.wait([stopping], timeout=FLUSH_S)
         await self._grpc.stop(0)
         await stopping
+        await stopping_jobs
         if self._http is not None:
             # Answers that are whole may still be on their way to slow readers.
             left_s = 0.0 if self._hurry.is_set() else until_s - clock()
@@ -853,6 +874,7 @@ class Service:
         if self._accounts_watch is not None:
             self._accounts_watch.cancel()
             await asyncio.wait([self._accounts_watch])
+        await self.jobs.stop()
         await self._grpc.stop(0)
         await asyncio.gather(*(signer.stop() for signer in self.parts.signers.values()))
         if self._http is not None:

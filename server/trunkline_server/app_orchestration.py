@@ -10,11 +10,10 @@ from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.config import ConfigError, Settings
 from trunkline_server.core.cache import CacheSubject, Hit, Miss
 from trunkline_server.core.candidate import Candidate
-from trunkline_server.core.errors import InvalidRequest
-from trunkline_server.core.genui import ComponentLibrary
 from trunkline_server.core.modes import FAST, MODE_ROUTE, Mode, ModeChoice, ModeQuestion, Modes
 from trunkline_server.core.personas import BUILT_IN
 from trunkline_server.core.tools import Tools
+from trunkline_server.genui.library import Libraries, LibraryProblem, read_libraries
 from trunkline_server.routing.catalog import Route
 from trunkline_server.routing.default_modes import modes_of
 from trunkline_server.skills.folder import BUNDLED, Loaded, UnusableSkills, load
@@ -93,9 +92,16 @@ def build_skills(settings: Settings, tools: Tools) -> list[Loaded]:
         raise ConfigError([f"skills: {problem}" for problem in error.problems]) from error
 
 
-class NoLibraries:
-    def find(self, library_id: str) -> ComponentLibrary:
-        raise InvalidRequest("spec.component_library", "unknown library")
+def build_libraries(settings: Settings) -> Libraries:
+    """The component libraries.
+
+    Raises:
+        ConfigError.
+    """
+    try:
+        return read_libraries(settings.genui.directory, settings.genui.default)
+    except LibraryProblem as error:
+        raise ConfigError([f"genui: {error}"]) from error
 
 
 class NoCache:
