@@ -38,6 +38,7 @@ from trunkline_server.commands.calling import (
     new_client,
     target_arguments,
 )
+from trunkline_server.commands.conversations import add_conversations
 from trunkline_server.commands.panel import add_panel, show
 from trunkline_server.config import ConfigError, Settings, has_accounts, load
 from trunkline_server.doctor import diagnose
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     target = target_arguments()
     _serving(commands)
     _calling(commands, target)
+    add_conversations(commands, [target])
     audit = add_account_commands(commands, target)
     verify = audit.add_parser(
         "verify", help="check the log in the database against its hashes and signed checkpoints"

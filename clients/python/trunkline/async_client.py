@@ -52,6 +52,16 @@ from trunkline.v1.completion_service_pb2 import (
 )
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline.v1.conversation_service_pb2 import (
+    Conversation,
+    CreateConversationRequest,
+    DeleteConversationRequest,
+    GetConversationRequest,
+    ListConversationsRequest,
+    ListMessagesRequest,
+    StoredMessage,
+)
+from trunkline.v1.conversation_service_pb2_grpc import ConversationServiceStub
 from trunkline.v1.ledger_pb2 import LedgerEntry
 
 _Response = TypeVar("_Response")
@@ -97,6 +107,7 @@ class AsyncClient:
         )
         self._completions = CompletionServiceStub(self._channel)
         self._catalog = CatalogServiceStub(self._channel)
+        self._conversations = ConversationServiceStub(self._channel)
         self._accounts = AccountServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
 
@@ -249,6 +260,121 @@ class AsyncClient:
             )
         )
         return response.model
+
+    async def create_conversation(
+        self,
+        *,
+        title: str = "",
+        metadata_json: str = "",
+        idempotency_key: str = "",
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Conversation:
+        """A conversation in which nothing was said yet; its id is a completion's `conversation_id`.
+
+        Args:
+            title: at most 256 characters.
+            metadata_json: a JSON object of at most 16 KiB.
+            idempotency_key: at most 255 characters; with the same key one is made, for a day.
+        """
+        response = await _answer(
+            self._conversations.CreateConversation(
+                CreateConversationRequest(
+                    title=title, metadata_json=metadata_json, idempotency_key=idempotency_key
+                ),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+        return response.conversation
+
+    async def get_conversation(
+        self,
+        conversation_id: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Conversation:
+        """What is known of a conversation, without what was said in it.
+
+        Raises:
+            ConversationNotFound: it is not there, or not the key's organisation's.
+        """
+        response = await _answer(
+            self._conversations.GetConversation(
+                GetConversationRequest(conversation_id=conversation_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
+        return response.conversation
+
+    async def list_conversations(
+        self,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[Conversation]:
+        """Those of the key's organisation, the newest first; pages are fetched as they are needed.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+        """
+        request = ListConversationsRequest(page_size=page_size)
+        call = self._conversations.ListConversations
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for conversation in page.conversations:
+                    yield conversation
+
+    async def list_messages(
+        self,
+        conversation_id: str,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[StoredMessage]:
+        """What was said, the oldest first; pages are fetched as they are needed.
+
+        Args:
+            conversation_id: of the key's organisation.
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+            metadata: further headers of these calls.
+
+        Raises:
+            ConversationNotFound.
+        """
+        request = ListMessagesRequest(conversation_id=conversation_id, page_size=page_size)
+        call = self._conversations.ListMessages
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for message in page.messages:
+                    yield message
+
+    async def delete_conversation(
+        self,
+        conversation_id: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """Delete a conversation and all that was said in it.
+
+        Raises:
+            ConversationNotFound.
+        """
+        await _answer(
+            self._conversations.DeleteConversation(
+                DeleteConversationRequest(conversation_id=conversation_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        )
 
     async def get_balance(
         self,
