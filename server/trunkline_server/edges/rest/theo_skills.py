@@ -20,6 +20,7 @@ from trunkline_server.edges.rest.body import invalid, read_body
 from trunkline_server.edges.rest.http import Request
 from trunkline_server.edges.rest.routes import Handler
 from trunkline_server.edges.rest.theo_pages import all_of, called, id_in, parameters, respond
+from trunkline_server.edges.rest.theo_request import MODES_BY_ENGINE
 
 SKILLS: Final = "/api/v1/skills"
 MODELS: Final = "/api/v1/models"
@@ -106,24 +107,39 @@ def skill_object(skill: Skill) -> dict[str, Any]:
 
 
 def models_object(models: Iterable[Model]) -> dict[str, Any]:
-    """The engines, one for each mode, and in `data` the same as OpenAI's clients want it."""
-    modes = [model for model in models if model.kind == ModelKind.MODEL_KIND_MODE]
+    """The engines, and in `data` the same as OpenAI's clients want it."""
+    engines = [engine for model in models for engine in _engines(model)]
     return {
-        "models": [_engine(mode) for mode in modes],
+        "models": engines,
         "object": "list",
         "data": [
-            {"id": mode.engine or mode.id, "object": "model", "created": 0, "owned_by": "trunkline"}
-            for mode in modes
+            {
+                "id": engine["model_id"],
+                "object": "model",
+                "created": 0,
+                "owned_by": "trunkline",
+            }
+            for engine in engines
         ],
     }
 
 
-def _engine(mode: Model) -> dict[str, Any]:
-    name = mode.engine or mode.id
+def _engines(model: Model) -> Iterable[dict[str, Any]]:
+    """A mode is one; so is a model to which the operator gave the name of one."""
+    if model.kind == ModelKind.MODEL_KIND_MODE:
+        yield _engine(model, model.id, model.modes[0] if model.modes else model.id)
+        return
+    for name in (model.id, *model.aliases):
+        if mode := MODES_BY_ENGINE.get(name):
+            yield _engine(model, name, mode)
+
+
+def _engine(model: Model, name: str, mode: str) -> dict[str, Any]:
+    is_mode = model.kind == ModelKind.MODEL_KIND_MODE
     return {
-        "mode": mode.id,
+        "mode": mode,
         "model_id": name,
-        "label": mode.label or name,
-        "engine": name,
-        "description": mode.description,
+        "label": model.label or name,
+        "engine": (model.engine or name) if is_mode else f"{model.provider}/{model.id}",
+        "description": model.description,
     }
