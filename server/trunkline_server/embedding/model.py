@@ -72,7 +72,7 @@ class Model:
         return None if a is None or b is None else float(a @ b)
 
     def vector(self, text: str) -> Vector | None:
-        """384 numbers, of length 1 together, for reading only; None where the text is in no script that the model reads.
+        """384 numbers, of length 1 together, for reading only; None where the text is in no script that it reads.
 
         Raises:
             RuntimeError: the model failed over it.
