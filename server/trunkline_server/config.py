@@ -355,6 +355,7 @@ class JobsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_queued: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     max_s: Annotated[float, Meta(ge=1, le=86_400)] = 1_800.0
     keep_days: Annotated[float, Meta(gt=0, le=3_650)] = 7.0
+    callback_secret: str = ""
     video_url: str = ""
     video_api_key_env: str = ""
     video_model: str = ""
@@ -627,6 +628,7 @@ def _inconsistencies(settings: Settings) -> Iterator[str]:
     for model in settings.models or ():
         yield from _references(f"models: {model.id!r}", model.fallbacks, known)
     yield from _tool_problems(settings)
+    yield from _job_problems(settings)
     yield from _orchestration_problems(settings)
 
 
@@ -668,6 +670,16 @@ def _orchestration_problems(settings: Settings) -> Iterator[str]:
             )
         if place.database_url.startswith("sqlite:") and settings.server.workers > 1:
             yield f"server.workers: with {section} in SQLite only 1; more need PostgreSQL"
+
+
+def _job_problems(settings: Settings) -> Iterator[str]:
+    jobs = settings.jobs
+    yield from _secret_problems("jobs.callback_secret", [jobs.callback_secret], settings)
+    parts = urlsplit(jobs.video_url)
+    if jobs.video_url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        yield "jobs.video_url must be http(s)://HOST[:PORT][/PATH]"
+    if jobs.video_api_key_env and not jobs.video_url:
+        yield "jobs: video_api_key_env goes together with video_url"
 
 
 def _panel_problems(route: RouteSettings, settings: Settings) -> Iterator[str]:

@@ -146,6 +146,7 @@ class LocalStreamCall:
     """Iterate it for responses, or take `batches`."""
 
     def __init__(self, method: Method, request: Any, context: LocalContext) -> None:
+        self._numbers = method.numbers
         self._context = context
         self._batches: AsyncGenerator[list[Any], None] = method.serve(request, context)
 
@@ -158,8 +159,9 @@ class LocalStreamCall:
         async with aclosing(self._batches) as batches:
             async for batch in batches:
                 for response in batch:
-                    sequence += 1
-                    response.sequence = sequence
+                    if self._numbers:
+                        sequence += 1
+                        response.sequence = sequence
                     yield response
 
     async def initial_metadata(self) -> Metadata:

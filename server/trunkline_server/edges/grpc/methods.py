@@ -20,6 +20,7 @@ from trunkline.v1 import (
     conversation_service_pb2,
     job_service_pb2,
 )
+from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline_server.core.errors import NotSupported
 from trunkline_server.edges.grpc.call import Calls, Context
 
@@ -39,12 +40,17 @@ SERVICES: Sequence[ServiceDescriptor] = [
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method. `serve` takes (request, context); a streaming one yields batches of responses."""
+    """One method. `serve` takes (request, context); a streaming one yields batches of responses.
+
+    Attributes:
+        numbers: its responses are numbered as they leave; those of other methods bring their numbers along.
+    """
 
     path: str
     request_type: Any
     streams: bool
     serve: Callable[[Any, Context], Any]
+    numbers: bool = True
 
 
 def methods(servicers: Mapping[str, object], calls: Calls) -> dict[str, Method]:
@@ -61,7 +67,8 @@ def methods(servicers: Mapping[str, object], calls: Calls) -> dict[str, Method]:
             request_type = message_factory.GetMessageClass(method.input_type)
             serves = servicer is not None and method.name in type(servicer).__dict__
             serve = getattr(servicer, method.name) if serves else _unserved(path, method, calls)
-            table[path] = Method(path, request_type, method.server_streaming, serve)
+            numbers = method.output_type.full_name == CompleteResponse.DESCRIPTOR.full_name
+            table[path] = Method(path, request_type, method.server_streaming, serve, numbers)
     return table
 
 

@@ -84,6 +84,10 @@ def _handler(method: Method, calls: Calls) -> "grpc.RpcMethodHandler[Any, Any]":
             sequence = 0
             async with aclosing(method.serve(request, context)) as batches:
                 async for batch in batches:
+                    if not method.numbers:
+                        for response in batch:
+                            yield response
+                        continue
                     for response in coalesce(batch):
                         sequence += 1
                         response.sequence = sequence
