@@ -391,7 +391,9 @@ async def test_the_three_routes_are_listed(http):
     listed = (await http.get("/v1/models")).json()["data"]
     one = (await http.get("/v1/models/waymark-moa")).json()
 
-    owners = {found["id"]: found["owned_by"] for found in listed}
+    owners = {
+        found["id"]: found["owned_by"] for found in listed if not found["id"].startswith("theo-")
+    }
     assert owners == {
         **{name: f"p{name}" for name in MODELS}, **dict.fromkeys(ROUTES, "trunkline"),
     }  # fmt: skip
