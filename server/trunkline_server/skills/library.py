@@ -7,6 +7,7 @@ While it is away what is known counts on.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Final
 
@@ -23,7 +24,6 @@ from trunkline_server.skills.folder import Loaded
 from trunkline_server.skills.installed import Installed
 
 POLL_S: Final = 1.0
-MAX_NAMED: Final = 16  # By one request.
 MAX_OFFERED: Final = 30  # To a model that chooses by itself.
 MAX_FITTING: Final = 2  # Added for a model that can't.
 SHOWN_SLUG_CHARS: Final = 64
@@ -92,7 +92,8 @@ class SkillLibrary:
         others = [skill for skill in self.installed(owner) if skill not in active]
         if not can_call:
             found = await fitting(text, others, self._similarity, MAX_FITTING) if others else []
-            return SkillSet((*active, *found))
+            # A request with tools would find nobody.
+            return SkillSet(tuple(replace(skill, tools=()) for skill in (*active, *found)))
         if len(others) > MAX_OFFERED:
             others = (await ranked(text, others, self._similarity))[:MAX_OFFERED]
         # What belongs to a skill that is active already can be read, too.
@@ -124,15 +125,10 @@ class SkillLibrary:
         return found.skill if found is not None else Skill(slug, "", "", "", "", "")
 
     def _named(self, named: Sequence[str]) -> tuple[Skill, ...]:
-        if len(named) > MAX_NAMED:
-            raise InvalidRequest("spec.skills", f"at most {MAX_NAMED}")
-        found: dict[str, Skill] = {}
         for number, slug in enumerate(named):
-            item = self._loaded.get(slug)
-            if item is None:
+            if slug not in self._loaded:
                 raise InvalidRequest(f"spec.skills[{number}]", self._unknown(slug))
-            found[slug] = item.skill
-        return tuple(found.values())
+        return tuple(self._loaded[slug].skill for slug in named)
 
     def _unknown(self, slug: str) -> str:
         shown = slug[:SHOWN_SLUG_CHARS]
