@@ -27,11 +27,12 @@ from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts
 from trunkline_server.app_jobs import JobParts, build_jobs, new_jobs
 from trunkline_server.app_orchestration import (
     NoCache,
-    NoClassifier,
     build_libraries,
     build_modes,
     build_personas,
     build_skills,
+    new_classifier,
+    new_embedder,
     routes_of,
 )
 from trunkline_server.app_state import State, state_url
@@ -80,8 +81,7 @@ from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.rest.speko import SpekoShim
 from trunkline_server.edges.rest.theo import TheoShim
 from trunkline_server.edges.status import Refusal
-from trunkline_server.embedding.minilm import MiniLM, is_installed
-from trunkline_server.embedding.unknown import Unknown
+from trunkline_server.embedding.minilm import is_installed
 from trunkline_server.genui.library import Libraries, read_libraries
 from trunkline_server.local_model.process import (
     MODEL_ID,
@@ -620,7 +620,7 @@ class Service:
             is_lasting=self.state.is_lasting,
         )
         self.catalog = Catalog(parts.candidates, parts.routes)
-        self._similarity = MiniLM(self._tell_of_similarity) if is_installed() else Unknown()
+        self._similarity = new_embedder(self._tell_of_similarity)
         self.skills = SkillLibrary(
             parts.skills, self.state.storage, self._similarity, is_lasting=self.state.is_lasting
         )
@@ -666,7 +666,7 @@ class Service:
             router=router,
             preparation=Preparation(
                 modes=self.parts.modes,
-                classifier=NoClassifier(),
+                classifier=new_classifier(self.settings, self.parts.modes, self._similarity),
                 personas=self.parts.personas,
                 skills=self.skills,
                 libraries=self.parts.libraries,

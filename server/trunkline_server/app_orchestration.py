@@ -1,6 +1,6 @@
 """The part of the composition root that orchestrated requests need: modes, personas, skills, conversations, cache."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +10,16 @@ from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.config import ConfigError, Settings
 from trunkline_server.core.cache import CacheSubject, Hit, Miss
 from trunkline_server.core.candidate import Candidate
-from trunkline_server.core.modes import FAST, MODE_ROUTE, Mode, ModeChoice, ModeQuestion, Modes
+from trunkline_server.core.modes import MODE_ROUTE, Mode, Modes
 from trunkline_server.core.personas import BUILT_IN
 from trunkline_server.core.tools import Tools
+from trunkline_server.embedding.minilm import MiniLM, is_installed
+from trunkline_server.embedding.unknown import Unknown
 from trunkline_server.genui.library import Libraries, LibraryProblem, read_libraries
 from trunkline_server.routing.catalog import Route
 from trunkline_server.routing.default_modes import modes_of
+from trunkline_server.routing.mode_classifier import Embedder, ModeClassifier
+from trunkline_server.routing.mode_heads import load_heads
 from trunkline_server.skills.folder import BUNDLED, Loaded, UnusableSkills, load
 
 MAX_PERSONA_BYTES: Final = 256 * 1024
@@ -104,14 +108,20 @@ def build_libraries(settings: Settings) -> Libraries:
         raise ConfigError([f"genui: {error}"]) from error
 
 
+def new_embedder(report: Callable[[str], None]) -> MiniLM | Unknown:
+    """What tells how alike texts are, and where one points; nothing, where the extra `embeddings` is missing."""
+    return MiniLM(report) if is_installed() else Unknown()
+
+
+def new_classifier(settings: Settings, modes: Modes, embedder: Embedder) -> ModeClassifier:
+    """What resolves the mode `auto`."""
+    costly = frozenset(mode.id for mode in modes.by_id.values() if mode.is_costly)
+    return ModeClassifier(load_heads(), costly, embedder if settings.classifier.embedding else None)
+
+
 class NoCache:
     def is_eligible(self, spec: CompletionSpec) -> bool:
         return False
 
     async def look(self, subject: CacheSubject, until_s: float) -> Hit | Miss | None:
         return None
-
-
-class NoClassifier:
-    async def classify(self, question: ModeQuestion) -> ModeChoice:
-        return ModeChoice(FAST, 0.5, "default")

@@ -8,7 +8,7 @@ A request with tools is not given a mode that makes a picture, a clip or a repor
 no use there; one with media is not taken for the wish to have a picture made, unless it says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
@@ -27,6 +27,8 @@ RULES: Final = "rules"
 LINEAR: Final = "linear"
 EMBEDDING: Final = "embedding"
 DEFAULT: Final = "default"
+
+Ranked = list[tuple[str, float]]
 
 
 class Vector(Protocol):
@@ -64,21 +66,31 @@ class ModeClassifier:
         found = ruling(question, text)
         if found is not None:
             return ModeChoice(found.mode, found.confidence, RULES)
+        words = self._heads.of_words(features(text))
+        ranked = self._ranked(question, words, None)
+        if self._embedder is None or self._is_settled(ranked):
+            return self._choice(ranked, LINEAR)
+        vector = await self._embedder.vector(text, VECTOR_WAIT_S)
+        if vector is None:
+            return self._choice(ranked, LINEAR)
+        model = self._heads.of_vector(vector.tolist())
+        return self._choice(self._ranked(question, words, model), EMBEDDING)
+
+    def _ranked(
+        self, question: ModeQuestion, words: Sequence[float], model: Sequence[float] | None
+    ) -> Ranked:
+        """The modes that the request may be given, best first. Others keep their share of probability."""
         among = question.modes
         if question.has_tools or question.media:
             among -= self._costly
-        words = self._heads.of_words(features(text))
-        probabilities = self._heads.probabilities(words, None, among)
-        if self._embedder is None or self._is_settled(probabilities):
-            return self._choice(probabilities, LINEAR)
-        vector = await self._embedder.vector(text, VECTOR_WAIT_S)
-        if vector is None:
-            return self._choice(probabilities, LINEAR)
-        model = self._heads.of_vector(vector.tolist())
-        return self._choice(self._heads.probabilities(words, model, among), EMBEDDING)
+        found = self._heads.probabilities(words, model)
+        return sorted(
+            ((mode, p) for mode, p in found.items() if mode in among),
+            key=itemgetter(1),
+            reverse=True,
+        )
 
-    def _is_settled(self, probabilities: Mapping[str, float]) -> bool:
-        ranked = _ranked(probabilities)
+    def _is_settled(self, ranked: Ranked) -> bool:
         if not ranked:
             return True
         (mode, best), second = ranked[0], ranked[1][1] if len(ranked) > 1 else 0.0
@@ -87,14 +99,9 @@ class ModeClassifier:
     def _least(self, mode: str, usual: float) -> float:
         return CERTAIN if mode in self._costly else usual
 
-    def _choice(self, probabilities: Mapping[str, float], tier: str) -> ModeChoice:
-        ranked = _ranked(probabilities)
+    def _choice(self, ranked: Ranked, tier: str) -> ModeChoice:
         chosen = next((mode for mode, p in ranked if p >= self._least(mode, ENOUGH)), None)
         if chosen is None:
             chosen, tier = FAST, DEFAULT
         others = tuple((mode, p) for mode, p in ranked if mode != chosen)
-        return ModeChoice(chosen, probabilities.get(chosen, 0.0), tier, others)
-
-
-def _ranked(probabilities: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(probabilities.items(), key=itemgetter(1), reverse=True)
+        return ModeChoice(chosen, dict(ranked).get(chosen, 0.0), tier, others)

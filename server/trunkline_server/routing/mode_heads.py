@@ -58,22 +58,17 @@ class Heads:
         ]
 
     def probabilities(
-        self, words: Sequence[float], model: Sequence[float] | None, among: frozenset[str]
+        self, words: Sequence[float], model: Sequence[float] | None
     ) -> dict[str, float]:
-        """Of the modes among which to choose; 1 in sum. Empty where none of them can be told by a text."""
+        """Of all modes that they tell apart; 1 in sum."""
         logits, temperature = words, self.temperature
         if model is not None:
             logits = [a + b for a, b in zip(words, model, strict=True)]
             temperature = self.joint_temperature
-        open_ = {
-            mode: logit / temperature
-            for mode, logit in zip(self.modes, logits, strict=True)
-            if mode in among
-        }
-        highest = max(open_.values(), default=0.0)
-        powers = {mode: math.exp(logit - highest) for mode, logit in open_.items()}
-        total = sum(powers.values())
-        return {mode: power / total for mode, power in powers.items()}
+        highest = max(logits)
+        powers = [math.exp((logit - highest) / temperature) for logit in logits]
+        total = sum(powers)
+        return {mode: power / total for mode, power in zip(self.modes, powers, strict=True)}
 
 
 def load_heads() -> Heads:
