@@ -38,6 +38,7 @@ from trunkline_server.commands.calling import (
     new_client,
     target_arguments,
 )
+from trunkline_server.commands.classify import add_classify
 from trunkline_server.commands.conversations import add_conversations
 from trunkline_server.commands.panel import add_panel, show
 from trunkline_server.config import ConfigError, Settings, has_accounts, load
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--config", metavar="FILE")
     verify.set_defaults(run=_audit_verify)
+    add_classify(commands)
     _scoring(commands)
     add_panel(commands, [target], _panel_eval, MAX_OUTPUT_TOKENS, IN_FLIGHT)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
