@@ -24,7 +24,7 @@ from structlog.typing import FilteringBoundLogger
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, Recovery
 from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
-from trunkline_server.app_jobs import JobParts, build_jobs, new_jobs
+from trunkline_server.app_jobs import JobParts, build_jobs, new_jobs, with_research_tools
 from trunkline_server.app_orchestration import (
     NoCache,
     build_libraries,
@@ -182,7 +182,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> Parts:
         _add_provider(parts, provider, settings, environment)
     if settings.local.enabled:
         _add_local(parts, settings)
-    parts.modes = build_modes(settings, parts.candidates)
+    parts.modes = with_research_tools(build_modes(settings, parts.candidates), settings)
     parts.personas = build_personas(settings)
     parts.libraries = build_libraries(settings)
     parts.skills = build_skills(settings, parts.tools)

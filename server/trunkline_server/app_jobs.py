@@ -3,7 +3,7 @@
 import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,8 +16,12 @@ from trunkline_server.completion.service import Call, Completions
 from trunkline_server.config import ConfigError, JobsSettings, Settings, secret
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.ids import ulid
+from trunkline_server.core.modes import Modes
 from trunkline_server.edges.status import status_message
+from trunkline_server.jobs.messages import RESEARCH, VIDEO
+from trunkline_server.jobs.runner import Kind
 from trunkline_server.jobs.service import JobRules, Jobs
+from trunkline_server.jobs.video import Video, VideoProvider, check
 from trunkline_server.storage.upgrade import UpgradeError, sqlite_path
 from trunkline_server.tools.callback import CallbackSender
 from trunkline_server.tools.egress import Egress, EgressError
@@ -114,13 +118,32 @@ def new_jobs(
         name=name,
         complete_for=complete,
         describe=status_message,
-        kinds={},
+        kinds=_kinds(parts),
         keeps_keys=keeps_keys,
         check_url=check_url,
         deliver=None if parts.sender is None else parts.sender.send,
         now_us=now_us,
         mint_id=lambda: ulid(now_us() // 1_000, os.urandom(10)),
     )
+
+
+def _kinds(parts: JobParts) -> dict[str, Kind]:
+    """Beside those that there always are."""
+    settings = parts.settings
+    if not settings.video_url:
+        return {}
+    video = Video(VideoProvider(settings.video_url, settings.video_model, parts.video_key))
+    return {VIDEO: Kind(video.make, check)}
+
+
+def with_research_tools(modes: Modes, settings: Settings) -> Modes:
+    """Where nothing says which tools research has: those that can be called again without harm, which is to look."""
+    mode = modes.by_id.get(RESEARCH)
+    if mode is None or any(m.id == RESEARCH and m.tools is not None for m in settings.modes):
+        return modes
+    tools = tuple(tool.name for tool in settings.tools if tool.builtin or tool.idempotent)
+    by_id = {**modes.by_id, RESEARCH: replace(mode, tools=tools)}
+    return replace(modes, by_id=by_id)
 
 
 def _beside(state: State) -> str:

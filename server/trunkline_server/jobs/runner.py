@@ -122,19 +122,29 @@ class Work:
     async def advance(self, progress: int) -> None:
         """Tell how far it has come, in percent. Raises: Failed, Expired."""
         runner, run = self._runner, self._run
-
-        async def tell() -> bytes:
-            await run.journal.advance(progress)
-            return b""
-
-        how, content = await self._steps.now(lambda: runner.guarded(run, tell()))
+        how, content = await self._steps.now(lambda: runner.guarded(run, self.tell(progress)))
         if how == FAILED:
             raise Failed(content)
         if how == EXPIRED:
             raise Expired
 
+    async def tell(self, progress: int) -> bytes:
+        """The same from within a step, on our event loop."""
+        await self._run.journal.advance(progress)
+        return b""
 
-Kind = Callable[[Work], Awaitable[bytes]]
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of job.
+
+    Attributes:
+        run: does it, and returns its result, serialised.
+        check: raises InvalidRequest where a request can't be of this kind.
+    """
+
+    run: Callable[[Work], Awaitable[bytes]]
+    check: Callable[[CompletionSpec], None] = lambda spec: None
 
 
 class Runner:
@@ -144,7 +154,7 @@ class Runner:
         name: of the process, and of no other one ever.
         complete: asks for a completion: spec, key id, request id, idempotency key; as `Completions.stream`.
         describe: an error as callers are told of it.
-        kinds: what each kind of job does; returns its result, serialised.
+        kinds: by name.
         keeps_keys: an idempotency key is honoured.
         ended: told when a job has ended here.
     """
@@ -184,7 +194,7 @@ class Runner:
             return
         end = replace(run.record, state=JobState.JOB_STATE_SUCCEEDED, progress=100)
         try:
-            result = await self._kinds[end.kind](Work(self, run, steps))
+            result = await self._kinds[end.kind].run(Work(self, run, steps))
             end = replace(end, result=result)
         except Failed as failed:
             progress = run.journal.progress

@@ -34,11 +34,14 @@ from trunkline_server.jobs.durable import Durable, NotAvailable, is_installed
 from trunkline_server.jobs.messages import (
     COMPLETION,
     MICROS,
+    RESEARCH,
+    VIDEO,
     job_event,
     job_message,
     response,
 )
 from trunkline_server.jobs.records import Record
+from trunkline_server.jobs.research import check, research
 from trunkline_server.jobs.runner import (
     LEASE_S,
     RENEW_S,
@@ -120,7 +123,7 @@ class Jobs:
         self._can_call_back = deliver is not None
         self._now_us = now_us
         self._mint_id = mint_id
-        self._kinds = {COMPLETION: complete, **kinds}
+        self._kinds = {COMPLETION: Kind(complete), RESEARCH: Kind(research, check), **kinds}
         self._bell = Bell()
         self._news = asyncio.Event()
         self._callbacks = Callbacks(storage, deliver, now_us)
@@ -267,12 +270,17 @@ class Jobs:
 
     def _check(self, request: CreateJobRequest) -> None:
         kind = request.kind
+        if kind == VIDEO and kind not in self._kinds:
+            raise NotSupported(
+                "no provider of videos is configured: [jobs] video_url", field="kind"
+            )
         if kind not in self._kinds:
             known = ", ".join(sorted(self._kinds))
             raise InvalidRequest("kind", f"is none of {known}")
         if not is_installed():
             raise NotSupported('jobs need the extra `jobs`: pip install "trunkline[server,jobs]"')
         check_spec(request.spec)
+        self._kinds[kind].check(request.spec)
         key = request.idempotency_key
         if len(key) > MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
             raise InvalidRequest(
