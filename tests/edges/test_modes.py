@@ -1,5 +1,7 @@
 """What a request is given by its mode, its persona and the models that go with them."""
 
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -8,9 +10,20 @@ import pytest
 from tests.edges.errors import fields_of, reason_of
 from tests.edges.observed import spec, stream
 from tests.support.service import model, provider, service
-from tests.support.upstream import hello, upstream
+from tests.support.upstream import (
+    Exchange,
+    Hang,
+    Pause,
+    Step,
+    answer,
+    hello,
+    message,
+    upstream,
+    whole,
+)
 from trunkline.v1.completion_pb2 import Completion, Route, RouteReason
 from trunkline.v1.completion_service_pb2 import (
+    CompleteRequest,
     CompleteUnaryRequest,
     PreviewRouteRequest,
 )
@@ -208,6 +221,94 @@ async def test_a_plan_without_the_mode_is_refused():
 
     assert reason_of(refused.error) == (grpc.StatusCode.PERMISSION_DENIED, "ROUTE_NOT_ALLOWED")
     assert allowed.error is None
+
+
+ASKS_NEXT = {"id": "fast", "follow_ups": True}
+
+
+def with_questions(
+    next_steps: Sequence[Step], answer_steps: Sequence[Step]
+) -> Callable[[Exchange], list[Step]]:
+    """An upstream that knows what it is asked: for questions, or for the answer."""
+
+    def say(exchange: Exchange) -> list[Step]:
+        is_beside = "<question>" in exchange.json["messages"][-1]["content"]
+        if not is_beside and not exchange.json.get("stream"):
+            return [*(s for s in answer_steps if isinstance(s, Pause)), *message("Hello")]
+        return list(next_steps if is_beside else answer_steps)
+
+    return say
+
+
+QUESTIONS = answer("How tall is it?\n", "Who built it?")
+
+
+async def test_questions_to_ask_next_come_with_the_answer_and_are_paid_for():
+    said = with_questions(QUESTIONS, [Pause(0.2), *answer("Hello")])
+    async with upstream(said) as good, service(**over(good.url, ASKS_NEXT)) as running:
+        streamed = await stream(running, asked(mode="fast"))
+        folded = await unary(running, asked(mode="fast"))
+    completions = [streamed.events[-1].completed.completion, folded]
+
+    for completion in completions:
+        assert [f.prompt for f in completion.follow_ups] == ["How tall is it?", "Who built it?"]
+        assert completion.usage.total_tokens == 2 * 13
+        assert len(completion.attempts) == 1
+    assert streamed.text == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("steps", "total_tokens"),
+    [(whole({"error": {"message": "no"}}, 500), 13), ([Hang()], 13), (answer(""), 26)],
+    ids=["refused", "silent", "empty"],
+)
+async def test_an_answer_does_not_wait_for_questions_that_do_not_come(steps, total_tokens):
+    async with (
+        upstream(with_questions(steps, answer("Hello"))) as good,
+        service(**over(good.url, ASKS_NEXT)) as running,
+    ):
+        began_s = asyncio.get_running_loop().time()
+        found = await stream(running, asked(mode="fast"))
+        took_s = asyncio.get_running_loop().time() - began_s
+    completion = found.events[-1].completed.completion
+
+    assert (found.text, list(completion.follow_ups)) == ("Hello", [])
+    assert completion.usage.total_tokens == total_tokens
+    assert took_s < 5
+
+
+async def test_whoever_leaves_takes_the_questions_along():
+    hangs = with_questions([Hang()], [*answer("Hello")[:2], Hang()])
+    async with (
+        upstream(hangs) as good,
+        service(**over(good.url, ASKS_NEXT)) as running,
+        grpc.aio.insecure_channel(running.grpc_address) as channel,
+    ):
+        call = CompletionServiceStub(channel).Complete(
+            CompleteRequest(spec=asked(mode="fast")), timeout=20
+        )
+        async for event in call:
+            if event.HasField("text_delta"):
+                break
+        call.cancel()
+        async with asyncio.timeout(10):
+            for exchange in good.exchanges:
+                await exchange.closed.wait()
+
+    assert len(good.exchanges) == 2
+
+
+async def test_where_costs_are_bounded_nobody_is_asked_beside():
+    prices = {"input_price": 1.0, "output_price": 1.0}
+    async with upstream(with_questions(QUESTIONS, answer("Hello"))) as good:
+        sections = over(good.url, ASKS_NEXT)
+        sections["models"] = [{**each, **prices} for each in sections["models"]]
+        async with service(**sections) as running:
+            bounded = {"max_cost_nanos": 10**9}
+            completion = await unary(running, asked(mode="fast", constraints=bounded))
+
+    assert list(completion.follow_ups) == []
+    assert len(good.exchanges) == 1
 
 
 def test_specs_of_other_tests_name_no_mode():

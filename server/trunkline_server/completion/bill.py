@@ -150,6 +150,14 @@ class Bill:
         amount = _worst(hop.plan.candidates, prompt_tokens(size_bytes), output_tokens(self._spec))
         return not amount or await self._tab.extend(amount)
 
+    async def also(self, plan: Plan, spec: CompletionSpec) -> bool:
+        """Hold what another model turn beside the answer may cost. False: it can't be held."""
+        amount = worst_of(plan, spec, prompt_tokens(spec.ByteSize()))
+        try:
+            return not amount or await self._tab.extend(amount)
+        except StorageUnavailable:
+            return False
+
     async def widen(self, plan: Plan, size_bytes: int) -> bool:
         """Hold what a wider panel may cost, before it is asked. False: it can't be held."""
         amount = worst_of(plan, self._spec, prompt_tokens(size_bytes))

@@ -43,9 +43,15 @@ from trunkline_server.completion.bill import (
 from trunkline_server.completion.cached import given_again
 from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.effort import tuned
+from trunkline_server.completion.follow_ups import FOLLOW_UPS_S, FollowUps, follow_up_spec
 from trunkline_server.completion.kept import KeptTurns
 from trunkline_server.completion.panel import NewHop, NewTurns, Panel
-from trunkline_server.completion.preparation import Preparation, Prepared
+from trunkline_server.completion.preparation import (
+    Preparation,
+    Prepared,
+    last_user_message,
+    text_of,
+)
 from trunkline_server.completion.replay import forget_messages, replayed
 from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
@@ -236,6 +242,10 @@ class Completions:
         bill: Bill | None = None
         prepared: Prepared | None = None
         miss: Miss | None = None
+        follow_ups: FollowUps | None = None
+        beside: list[
+            Hop
+        ] = []  # Model turns that are not part of the answer, and paid for all the same.
         try:
             # admit
             completion_id = f"cmpl_{self._mint_id()}"
@@ -354,6 +364,13 @@ class Completions:
                             turns = new_turns(spec if box is None else box.spec, plan, new_hop)
                             hops = turns.hops
                             answer = turns.batches()
+                    if prepared is not None and panel is None:
+                        follow_ups = self._follow_ups(
+                            prepared, asked, plan, new_hop, bill, call.request_id
+                        )
+                        if follow_ups is not None:
+                            beside = follow_ups.hops
+                            follow_ups.start()
                     buffers_calls = options.buffer_tool_arguments
                     keeps = miss is not None or (bill is not None and bill.has_key)
                     shape = None
@@ -374,7 +391,7 @@ class Completions:
                             if is_opening:
                                 report.begin(plan, hops)
                                 if bill is not None:
-                                    bill.begins(hops)
+                                    bill.begins([*beside, *hops])
                                 if record.time_to_first_token_s is None:
                                     record.time_to_first_token_s = clock() - started_s
                                 if unary is None:
@@ -396,10 +413,13 @@ class Completions:
                     # settle
                     last = CompleteResponse()
                     completion = last.completed.completion if unary is None else unary
+                    if follow_ups is not None:
+                        wait_s = FOLLOW_UPS_S if unary is None else 0.0
+                        completion.follow_ups.extend(await follow_ups.found(wait_s))
                     turns = turns if panel is None else panel.turns
                     total_s = clock() - started_s
                     report.fill(
-                        completion, hops, turns, fold, total_s, record.time_to_first_token_s
+                        completion, hops, turns, fold, total_s, record.time_to_first_token_s, beside
                     )
                     if shape is not None:
                         completion.warnings.extend(shape.warnings)
@@ -408,7 +428,8 @@ class Completions:
                     if turns is not None:
                         self._kept.keep(caller.key_id, asked, turns.open_calls, turns.transcript)
                     if bill is not None:
-                        await bill.settle(report.used(hops), hops, completion)
+                        billed = [*beside, *hops]
+                        await bill.settle(report.used(billed), billed, completion)
                     if miss is not None:
                         await miss.store(completion)
                     if keeps and not options.include_final_messages and unary is None:
@@ -431,18 +452,23 @@ class Completions:
             turns = turns if panel is None else panel.turns
             if isinstance(error, ServiceError) and turns is not None and turns.has_effects:
                 error.is_repeatable = False
+            if follow_ups is not None:
+                follow_ups.end()
             if report is not None and report.served is not None and unary is None:
-                yield [report.interrupted(hops)]
+                yield [report.interrupted([*beside, *hops])]
             raise
         finally:
             try:
+                if follow_ups is not None:
+                    follow_ups.end()
                 if panel is not None:
                     record.route = panel.plan.route
+                billed = [*beside, *hops]
                 if report is not None:
-                    _note(record, hops, report)
+                    _note(record, billed, report)
                 if bill is not None:
-                    used = report.used(hops) if report is not None else Usage()
-                    bill.settle_later(used, hops, record.reason)
+                    used = report.used(billed) if report is not None else Usage()
+                    bill.settle_later(used, billed, record.reason)
             finally:  # Whatever becomes of the bill: a place that is not given back is renewed for ever.
                 if miss is not None:
                     miss.close()
@@ -525,6 +551,37 @@ class Completions:
             )
 
         return new_turns
+
+    def _follow_ups(
+        self,
+        prepared: Prepared,
+        asked: CompletionSpec,
+        plan: Plan,
+        new_hop: NewHop,
+        bill: Bill | None,
+        request_id: str,
+    ) -> FollowUps | None:
+        """What asks for them; None where nobody wants them, or nobody could be asked."""
+        mode = prepared.mode
+        question = text_of(last_user_message(asked))
+        bounds_cost = asked.constraints.HasField("max_cost_nanos")
+        if mode is None or not mode.offers_follow_ups or not question or bounds_cost:
+            return None
+        spec = follow_up_spec(question)
+        spec.constraints.CopyFrom(asked.constraints)
+        spec.intent.region = asked.intent.region
+        try:
+            usual = self._router.plan(spec, request_id)
+        except RequestError:
+            usual = plan
+        hosted = tuple(c for c in usual.candidates if not c.embedded)
+        if not hosted:
+            return None
+
+        async def is_paid_for(plan: Plan, spec: CompletionSpec) -> bool:
+            return bill is None or await bill.also(plan, spec)
+
+        return FollowUps(spec, replace(usual, candidates=hosted), new_hop, is_paid_for)
 
     def _panel(
         self,
