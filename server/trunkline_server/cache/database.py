@@ -1,0 +1,64 @@
+"""Answers in a database: the `Shelf` port over the `Storage` port."""
+
+from typing import Final
+
+from trunkline_server.cache import rows
+from trunkline_server.core.cache import Clearings, Kept, ShelfAway
+from trunkline_server.core.errors import StorageUnavailable
+from trunkline_server.core.transactions import MakeTransaction, Storage, T
+
+MAX_SWEEPS: Final = 100  # Of one clearing. What it leaves expires, and is not found meanwhile.
+
+
+class DatabaseShelf:
+    """In SQLite or PostgreSQL."""
+
+    def __init__(self, storage: Storage, max_entries: int) -> None:
+        self._storage = storage
+        self._max_entries = max_entries
+
+    async def find(self, key: bytes, owner: str) -> Kept | None:
+        """See `Shelf`."""
+        return await self._read(lambda: rows.find(key, owner))
+
+    async def put(self, kept: Kept) -> None:
+        """See `Shelf`."""
+        await self._write(lambda: rows.put(kept))
+
+    async def drop(self, key: bytes, owner: str) -> None:
+        """See `Shelf`."""
+        await self._write(lambda: rows.drop(key, owner))
+
+    async def clear(self, owner: str, before_us: int) -> None:
+        """See `Shelf`."""
+        await self._write(lambda: rows.clear(owner, before_us))
+        for _ in range(MAX_SWEEPS):
+            if not await self._write(lambda: rows.sweep_cleared(owner, before_us)):
+                return
+
+    async def clearings(self, mark: str) -> Clearings | None:
+        """See `Shelf`."""
+        return await self._read(lambda: rows.clearings(mark))
+
+    async def count(self, owner: str, now_us: int) -> tuple[int, int] | None:
+        """See `Shelf`."""
+        return await self._read(lambda: rows.count(owner, now_us), is_short=False)
+
+    async def sweep(self, now_us: int) -> None:
+        """See `Shelf`."""
+        await self._write(lambda: rows.sweep(now_us, self._max_entries))
+
+    async def close(self) -> None:
+        """The database is somebody else's."""
+
+    async def _read(self, make: MakeTransaction[T], *, is_short: bool = True) -> T:
+        try:
+            return await self._storage.read(make, is_short=is_short)
+        except StorageUnavailable as error:
+            raise ShelfAway from error
+
+    async def _write(self, make: MakeTransaction[T]) -> T:
+        try:
+            return await self._storage.write(make)
+        except StorageUnavailable as error:
+            raise ShelfAway from error
