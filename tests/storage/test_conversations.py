@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +53,10 @@ def said(text: str, role: "Role.ValueType" = Role.ROLE_USER) -> Message:
 
 def until(limit_s: float = LIMIT_S) -> float:
     return asyncio.get_running_loop().time() + limit_s
+
+
+def time_us() -> int:
+    return time.time_ns() // 1_000
 
 
 @dataclass
@@ -420,6 +426,40 @@ async def test_a_process_that_is_gone_holds_up_the_next_until_its_lease_has_run_
 
     assert list(turn.messages) == [said("a")]
     turn.release()
+
+
+HOLD = """
+import asyncio, sys, time
+from tests.storage.conftest import opened
+from tests.storage.test_conversations import LIMIT_S, kept_in, time_us, until
+
+async def hold(url, id_):
+    async with opened(url) as storage:
+        turn = await kept_in(storage, time_us, lease_s=1.0).begin("acme", "", id_, until())
+        print(len(turn.messages), flush=True)
+        await asyncio.sleep(LIMIT_S)
+
+asyncio.run(hold(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.once
+async def test_a_process_that_is_killed_in_its_turn_does_not_hold_the_next_up_for_long(postgres):
+    url = await asyncio.to_thread(postgres.migrated)
+    async with opened(url) as storage:
+        kept = kept_in(storage, time_us, lease_s=1.0)
+        id_ = await began(kept, "a")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", HOLD, url, id_), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"1\n"
+        waiting = asyncio.ensure_future(speak(kept, id_, "b", 1))
+        process.kill()
+        await process.wait()
+
+        assert await waiting == [1]
+        assert await texts_of(kept, id_) == ["a", "1 b0", "1 b0!"]
 
 
 async def test_a_turn_whose_lease_was_lost_stores_nothing(kept, second, clock):
