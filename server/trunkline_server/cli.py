@@ -41,6 +41,7 @@ from trunkline_server.commands.calling import (
 from trunkline_server.commands.classify import add_classify
 from trunkline_server.commands.conversations import add_conversations
 from trunkline_server.commands.panel import add_panel, show
+from trunkline_server.commands.skills import add_skills
 from trunkline_server.config import ConfigError, Settings, has_accounts, load
 from trunkline_server.doctor import diagnose
 from trunkline_server.initialise import require_accounts, write_configuration, write_pepper
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _serving(commands)
     _calling(commands, target)
     add_conversations(commands, [target])
+    add_skills(commands, [target])
     audit = add_account_commands(commands, target)
     verify = audit.add_parser(
         "verify", help="check the log in the database against its hashes and signed checkpoints"

@@ -1,5 +1,6 @@
 """Skills over every door: named by a request, taken up by a model, fitting a question, listed and installed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from tests.edges.observed import LIMIT_S, Streamed, spec, stream
 from tests.edges.test_server_tools import Model, calls, once
 from tests.support.service import SETTINGS, model, provider, service
 from tests.support.upstream import Upstream, answer, hello, upstream
+from trunkline import AsyncClient, Client
 from trunkline.v1.catalog_service_pb2 import (
     InstallSkillRequest,
     ListSkillsRequest,
@@ -39,6 +41,7 @@ from trunkline.v1.completion_spec_pb2 import (
     ToolOptions,
 )
 from trunkline_server.app import Service, build
+from trunkline_server.cli import main
 from trunkline_server.config import ConfigError, Settings
 from trunkline_server.skills.activation import DESCRIPTION
 from trunkline_server.skills.folder import BUNDLED, load
@@ -144,6 +147,7 @@ def activate(call_id: str, slug: str, **more: str) -> tuple[str, str, str]:
     return call_id, "activate_skill", json.dumps({"skill": slug, **more})
 
 
+PLAIN: Final = {"id": "fast", "follow_ups": False}
 TOLD_REVIEW: Final = SkillActivation(
     id="code-review", slug="code-review", name="Code review", intensity=2
 )
@@ -194,7 +198,7 @@ async def test_for_a_model_without_tools_a_skill_comes_without_its_own():
 
 async def test_a_skill_may_say_who_should_answer_unless_the_caller_does(tmp_path):
     folder = write(tmp_path, "picky", "models: nobody-knows-it n")
-    async with desk(skills={"directory": folder}) as found:
+    async with desk(skills={"directory": folder}, modes=[PLAIN]) as found:
         streamed = await found.ask(model="", mode="fast", skills=["picky"])
         named = await found.ask(model="m", skills=["picky"])
 
@@ -509,7 +513,7 @@ async def test_skills_that_can_not_be_used_stop_the_server_with_their_files(tmp_
 
 async def test_over_theos_api_a_skill_that_a_model_takes_up_is_told_of():
     script = once(calls(activate("c1", "meeting-minutes")), answer("Done."))
-    async with desk(script) as found:
+    async with desk(script, modes=[PLAIN]) as found:
         http = f"http://{found.service.http_address}"
         async with httpx.AsyncClient(headers=dict(headers("acme")), timeout=LIMIT_S) as client:
             made = await client.post(f"{http}/api/v1/skills/meeting-minutes")
@@ -520,3 +524,98 @@ async def test_over_theos_api_a_skill_that_a_model_takes_up_is_told_of():
     events = [line[7:] for line in response.text.splitlines() if line.startswith("event: ")]
     assert "skills" in events
     assert events[-1] == "done"
+
+
+# From the clients and the command line
+
+
+async def test_both_clients_list_install_and_take_away():
+    async with desk() as found:
+        target, key = found.service.grpc_address, ENVIRONMENT["ACME"]
+
+        def blocking() -> list[Any]:
+            with Client(target, api_key=key) as client:
+                return [
+                    client.install_skill("code-review"),
+                    [skill.installed for skill in client.list_skills(page_size=1)],
+                    client.uninstall_skill("code-review"),
+                    [skill.installed for skill in client.list_skills()],
+                ]
+
+        async def awaited() -> list[Any]:
+            async with AsyncClient(target, api_key=key) as client:
+                return [
+                    await client.install_skill("code-review"),
+                    [skill.installed async for skill in client.list_skills(page_size=1)],
+                    await client.uninstall_skill("code-review"),
+                    [skill.installed async for skill in client.list_skills()],
+                ]
+
+        answers = [await asyncio.to_thread(blocking), await awaited()]
+
+    message = SkillMessage(
+        id="code-review",
+        slug="code-review",
+        name="Code review",
+        description=REVIEW.description,
+        category="code",
+        version=REVIEW.version,
+    )
+    installed = SkillMessage()
+    installed.CopyFrom(message)
+    installed.installed = True
+    assert answers == [[installed, [False, True, False], message, [False] * 3]] * 2
+
+
+async def test_the_command_lists_shows_installs_and_takes_away(capsys, monkeypatch):
+    monkeypatch.setenv("TRUNKLINE_API_KEY", ENVIRONMENT["ACME"])
+
+    async def run(*words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, ["skills", *words, "--target", target])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    async with desk() as found:
+        target = found.service.grpc_address
+        done = [
+            await run("install", "code-review"),
+            await run("list"),
+            await run("show", "code-review"),
+            await run("uninstall", "code-review"),
+            await run("uninstall", "code-review"),
+            await run("show", "nothing"),
+        ]
+        code, lines, _ = await run("list", "--json")
+
+    told = "code-review is installed: it may join every request of your organisation\n"
+    assert done[0] == (0, told, "")
+    assert [line.split()[0::4] for line in done[1][1].splitlines()[:1]] == [["slug", "installed"]]
+    assert [line.split()[-1] for line in done[1][1].splitlines()[1:]] == ["no", "yes", "no"]
+    shown = (
+        f"Code review (code-review)\n{REVIEW.description}\ncategory:  code\n"
+        f"version:   {REVIEW.version}\ninstalled: yes\n"
+    )
+    assert done[2] == (0, shown, "")
+    assert done[3] == (0, "code-review is not installed any more\n", "")
+    assert done[4][:2] == (1, "")
+    assert "no skill that is installed has this slug" in done[4][2]
+    assert done[5] == (
+        2,
+        "",
+        "trunkline: no skill is called nothing; see `trunkline skills list`\n",
+    )
+    assert code == 0
+    assert [json.loads(line)["slug"] for line in lines.splitlines()] == list(SHIPPED)
+
+
+def test_a_folder_is_checked_without_a_service(tmp_path, capsys):
+    folder = write(tmp_path, "fine", "tools: whatever")
+    assert main(["skills", "check", folder]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("fine ")
+    assert said[0].endswith(": 6 characters; tools whatever")
+    assert said[1:] == ["nothing is wrong with 1 of 1"]
+
+    write(tmp_path, "bad", "version: [1]")
+    assert main(["skills", "check", folder]) == 2
+    assert capsys.readouterr().err == f"trunkline: {folder}/bad/SKILL.md: version: is no text\n"

@@ -37,7 +37,15 @@ from trunkline.v1.admin_service_pb2 import (
     RotateKeyResponse,
 )
 from trunkline.v1.admin_service_pb2_grpc import AdminServiceStub
-from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest, Model
+from trunkline.v1.catalog_service_pb2 import (
+    GetModelRequest,
+    InstallSkillRequest,
+    ListModelsRequest,
+    ListSkillsRequest,
+    Model,
+    Skill,
+    UninstallSkillRequest,
+)
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_service_pb2 import (
@@ -373,6 +381,63 @@ class Client:
                 timeout=self._timeout_s(timeout_s),
                 metadata=call_metadata(self._metadata, metadata),
             )
+
+    def list_skills(
+        self,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Iterator[Skill]:
+        """Every skill, and whether the caller's organisation has installed it.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+        """
+        request = ListSkillsRequest(page_size=page_size)
+        for page in self._pages(self._catalog.ListSkills, request, timeout_s, metadata):
+            yield from page.skills
+
+    def install_skill(
+        self,
+        slug: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Skill:
+        """Adds a skill to all completions of the caller's organisation; again is the same as once.
+
+        Raises:
+            NotFound.
+        """
+        with translated():
+            response = self._catalog.InstallSkill(
+                InstallSkillRequest(slug=slug),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.skill
+
+    def uninstall_skill(
+        self,
+        slug: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Skill:
+        """Takes it away again.
+
+        Raises:
+            NotFound: it is not installed.
+        """
+        with translated():
+            response = self._catalog.UninstallSkill(
+                UninstallSkillRequest(slug=slug),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.skill
 
     def get_balance(
         self,
