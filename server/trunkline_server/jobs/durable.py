@@ -148,9 +148,12 @@ class Durable:
         _redirect_log()
         from dbos import DBOS
 
+        url = _library_url(self._url)
+        DBOS.migrate(url)
+        self._make_queue(url)
         config: DBOSConfig = {
             "name": NAME,
-            "system_database_url": _library_url(self._url),
+            "system_database_url": url,
             "executor_id": self._runner,
             "application_version": VERSION,
             "sys_db_pool_size": POOL,
@@ -166,12 +169,18 @@ class Durable:
             await self._work(job_id, self)
 
         DBOS.launch()
-        DBOS.register_queue(
-            QUEUE,
-            worker_concurrency=self._max_running,
-            polling_interval_sec=POLL_S,
-            on_conflict="always_update",
-        )
+
+    def _make_queue(self, url: str) -> None:
+        """Before the library starts, because one that is made later is noticed a second later."""
+        from dbos import DBOSClient
+
+        client = DBOSClient(system_database_url=url, application_name=NAME)
+        try:
+            client.register_queue(
+                QUEUE, worker_concurrency=self._max_running, polling_interval_sec=POLL_S
+            )
+        finally:
+            client.destroy()
 
     def _stop(self) -> None:
         from dbos import DBOS

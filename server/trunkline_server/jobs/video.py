@@ -39,7 +39,7 @@ from trunkline_server.jobs.runner import Work
 MODE: Final = "video"
 VIDEO: Final = "video"
 MP4: Final = "video/mp4"
-POLL_S: Final = 2.0
+POLL_S: Final = 1.0
 CONNECT_S: Final = 10.0
 READ_S: Final = 60.0
 MAX_STATUS_BYTES: Final = 256 * 1024
