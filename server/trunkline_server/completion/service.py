@@ -74,7 +74,7 @@ from trunkline_server.core.fold import Fold
 from trunkline_server.core.loop_budget import LoopBudget
 from trunkline_server.core.plans import Caller, Scope
 from trunkline_server.core.ports import Prompt, RequestRecord, Router, Similarity, Unencodable
-from trunkline_server.core.tools import ToolContext, Tools
+from trunkline_server.core.tools import ServerTool, ToolContext, Tools
 from trunkline_server.core.validation import MAX_IDEMPOTENCY_KEY_CHARS, check_spec
 
 MAX_REQUEST_ID_CHARS: Final = 64
@@ -85,6 +85,8 @@ AUTO: Final = "auto"
 REPLAYED: Final = ("idempotent-replayed", "true")
 CACHE_HEADER: Final = "trunkline-cache"  # exact or semantic; not there where somebody was asked.
 PANEL_HEADER: Final = "trunkline-panel"  # The panel route that serves, after any escalation.
+NOTHING: Final[frozenset[str]] = frozenset()
+NOBODY: Final = Plan(requested_model="", route="", resolved_mode="", candidates=())
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
 
 
@@ -113,6 +115,26 @@ class Call:
     tracestate: str = ""
     trace_id: str = ""
     headers: Headers = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Order:
+    """A request on its way to its answer, filled in step by step. What it holds is given back at the end.
+
+    Attributes:
+        asked: as the caller sent it; `spec` is the same as models get it.
+        unasked: fields that were filled in here.
+    """
+
+    asked: CompletionSpec
+    spec: CompletionSpec
+    whole: bool
+    plan: Plan = NOBODY
+    unasked: frozenset[str] = NOTHING
+    prepared: Prepared | None = None
+    box: Toolbox | None = None
+    miss: Miss | None = None
+    bill: Bill | None = None
 
 
 class Completions:
@@ -239,9 +261,7 @@ class Completions:
         panel: Panel | None = None
         report: Report | None = None
         entered: Pass | None = None
-        bill: Bill | None = None
-        prepared: Prepared | None = None
-        miss: Miss | None = None
+        order = _Order(spec, spec, unary is not None)
         follow_ups: FollowUps | None = None
         beside: list[
             Hop
@@ -266,71 +286,21 @@ class Completions:
                     check_spec(spec)
                     _check_plan(spec, caller)
                     deadline = _deadline(call, started_s, unary is not None, caller)
-                    # remember
-                    asked = spec
-                    if self._preparation.is_needed(asked, caller):
-                        prepared = await self._preparation.prepare(
-                            asked, caller, deadline.at_s, is_job=bool(call.key_id)
-                        )
-                        spec = prepared.spec
-                    # choose
-                    spec = self._kept.restored(caller.key_id, spec)
-                    spec, unasked = tuned(spec)
-                    chooser = None
-                    if prepared is not None:
-                        unasked |= prepared.unasked
-                        chooser = prepared.chooser
-                    box = toolbox(spec, self._tools, chooser)
-                    plan = self._router.plan(spec, call.request_id, whole=unary is not None)
-                    _check_route(plan, caller, spec)
-                    self._decisions.keep(caller.key_id, call.request_id, plan)
-                    record.route = plan.route
-                    hit: Hit | None = None
-                    if prepared is not None and prepared.subject is not None:
-                        found = await self._preparation.cache.look(prepared.subject, deadline.at_s)
-                        if isinstance(found, Hit):
-                            hit = found
-                        else:
-                            miss = found
-                    if self._billing is not None and caller.organization:
-                        if hit is None:
-                            plan = self._billing.payable(caller, plan)
-                        opened = await self._billing.open(
-                            caller=caller,
-                            spec=spec,
-                            plan=plan,
-                            completion_id=completion_id,
-                            request_id=call.request_id,
-                            size_bytes=size_bytes,
-                            idempotency_key=key,
-                            key_fingerprint=fingerprint(asked) if key else b"",
-                            is_free=hit is not None,
-                        )
-                        if isinstance(opened, Completion):
-                            record.reason = "OK"
-                            call.headers.append(REPLAYED)
-                            if opened.HasField("panel"):
-                                call.headers.append((PANEL_HEADER, opened.panel.route))
-                            if unary is None:
-                                yield replayed(opened, options)
-                            else:
-                                unary.CopyFrom(opened)
-                            return
-                        bill = opened
-                    if hit is not None:
-                        total_s = clock() - started_s
-                        again = given_again(hit, completion_id, call.request_id, asked, total_s)
-                        if bill is not None:
-                            await bill.settle(again.usage, hops, again, is_cached=True)
+                    # remember, choose
+                    given = await self._choose(
+                        order, call, caller, deadline, completion_id, size_bytes, key, started_s
+                    )
+                    if given is not None:
                         record.reason = "OK"
-                        call.headers.append((CACHE_HEADER, hit.kind))
                         if unary is None:
-                            yield replayed(again, options)
+                            yield replayed(given, options)
                         else:
-                            unary.CopyFrom(again)
+                            unary.CopyFrom(given)
                         return
+                    spec, plan, box = order.spec, order.plan, order.box
+                    bill, prepared, miss = order.bill, order.prepared, order.miss
                     # answer
-                    new_hop = self._hops(deadline, call, completion_id, unary is not None, unasked)
+                    new_hop = self._hops(deadline, call, completion_id, order)
                     new_turns = None
                     if box is not None:
                         new_turns = self._turns(box, deadline, call, completion_id, bill, prepared)
@@ -365,9 +335,7 @@ class Completions:
                             hops = turns.hops
                             answer = turns.batches()
                     if prepared is not None and panel is None:
-                        follow_ups = self._follow_ups(
-                            prepared, asked, plan, new_hop, bill, call.request_id
-                        )
+                        follow_ups = self._follow_ups(prepared, order, new_hop, call.request_id)
                         if follow_ups is not None:
                             beside = follow_ups.hops
                             follow_ups.start()
@@ -426,7 +394,9 @@ class Completions:
                     if prepared is not None:
                         await prepared.remember(completion)
                     if turns is not None:
-                        self._kept.keep(caller.key_id, asked, turns.open_calls, turns.transcript)
+                        self._kept.keep(
+                            caller.key_id, order.asked, turns.open_calls, turns.transcript
+                        )
                     if bill is not None:
                         billed = [*beside, *hops]
                         await bill.settle(report.used(billed), billed, completion)
@@ -461,22 +431,91 @@ class Completions:
             try:
                 if follow_ups is not None:
                     follow_ups.end()
-                if panel is not None:
-                    record.route = panel.plan.route
+                record.route = (order.plan if panel is None else panel.plan).route
                 billed = [*beside, *hops]
                 if report is not None:
                     _note(record, billed, report)
-                if bill is not None:
+                if order.bill is not None:
                     used = report.used(billed) if report is not None else Usage()
-                    bill.settle_later(used, billed, record.reason)
+                    order.bill.settle_later(used, billed, record.reason)
             finally:  # Whatever becomes of the bill: a place that is not given back is renewed for ever.
-                if miss is not None:
-                    miss.close()
-                if prepared is not None:
-                    prepared.release()
+                if order.miss is not None:
+                    order.miss.close()
+                if order.prepared is not None:
+                    order.prepared.release()
                 if entered is not None:
                     entered.leave(record.input_tokens + record.output_tokens if hops else 0)
                 self._upstream.telemetry.record(record, clock())
+
+    async def _choose(
+        self,
+        order: "_Order",
+        call: Call,
+        caller: Caller,
+        deadline: Deadline,
+        completion_id: str,
+        size_bytes: int,
+        key: str,
+        started_s: float,
+    ) -> Completion | None:
+        """Fill in an order: how the request is understood, who is asked, and what is held for it.
+
+        Returns an answer that is there already: of its idempotency key, or from the cache.
+        """
+        asked = order.asked
+        prepared: Prepared | None = None
+        chooser: ServerTool | None = None
+        unasked: frozenset[str] = NOTHING
+        spec = asked
+        if self._preparation.is_needed(asked, caller):
+            is_job = bool(call.key_id)
+            prepared = order.prepared = await self._preparation.prepare(
+                asked, caller, deadline.at_s, is_job=is_job
+            )
+            spec, unasked, chooser = prepared.spec, prepared.unasked, prepared.chooser
+        spec = self._kept.restored(caller.key_id, spec)
+        spec, tuned_too = tuned(spec)
+        order.unasked = unasked | tuned_too if unasked else tuned_too
+        order.box = toolbox(spec, self._tools, chooser)
+        plan = self._router.plan(spec, call.request_id, whole=order.whole)
+        order.spec, order.plan = spec, plan
+        _check_route(plan, caller, spec)
+        self._decisions.keep(caller.key_id, call.request_id, plan)
+        hit: Hit | None = None
+        if prepared is not None and prepared.subject is not None:
+            found = await self._preparation.cache.look(prepared.subject, deadline.at_s)
+            if isinstance(found, Hit):
+                hit = found
+            else:
+                order.miss = found
+        if self._billing is not None and caller.organization:
+            if hit is None:
+                order.plan = plan = self._billing.payable(caller, plan)
+            opened = await self._billing.open(
+                caller=caller,
+                spec=spec,
+                plan=plan,
+                completion_id=completion_id,
+                request_id=call.request_id,
+                size_bytes=size_bytes,
+                idempotency_key=key,
+                key_fingerprint=fingerprint(asked) if key else b"",
+                is_free=hit is not None,
+            )
+            if isinstance(opened, Completion):
+                call.headers.append(REPLAYED)
+                if opened.HasField("panel"):
+                    call.headers.append((PANEL_HEADER, opened.panel.route))
+                return opened
+            order.bill = opened
+        if hit is None:
+            return None
+        total_s = asyncio.get_running_loop().time() - started_s
+        again = given_again(hit, completion_id, call.request_id, asked, total_s)
+        if order.bill is not None:
+            await order.bill.settle(again.usage, (), again, is_cached=True)
+        call.headers.append((CACHE_HEADER, hit.kind))
+        return again
 
     def _idempotency_key(self, key: str, call: Call) -> str:
         """The request's key; empty where it has none."""
@@ -500,10 +539,10 @@ class Completions:
         deadline: Deadline,
         call: Call,
         completion_id: str,
-        whole: bool,
-        unasked: frozenset[str],
+        order: "_Order",
     ) -> NewHop:
         """Makes the model turns of one answer."""
+        whole, unasked = order.whole, order.unasked
 
         def new_hop(spec: CompletionSpec, plan: Plan, number: int, is_member: bool = False) -> Hop:
             # A member's answer is read as a stream, so that it can be left half-way and silence is noticed; but nobody
@@ -555,14 +594,12 @@ class Completions:
     def _follow_ups(
         self,
         prepared: Prepared,
-        asked: CompletionSpec,
-        plan: Plan,
+        order: "_Order",
         new_hop: NewHop,
-        bill: Bill | None,
         request_id: str,
     ) -> FollowUps | None:
         """What asks for them; None where nobody wants them, or nobody could be asked."""
-        mode = prepared.mode
+        mode, asked, bill = prepared.mode, order.asked, order.bill
         question = text_of(last_user_message(asked))
         bounds_cost = asked.constraints.HasField("max_cost_nanos")
         if mode is None or not mode.offers_follow_ups or not question or bounds_cost:
@@ -573,7 +610,7 @@ class Completions:
         try:
             usual = self._router.plan(spec, request_id)
         except RequestError:
-            usual = plan
+            usual = order.plan
         hosted = tuple(c for c in usual.candidates if not c.embedded)
         if not hosted:
             return None
