@@ -115,7 +115,7 @@ def _told(loaded: Loaded) -> str:
     skill = loaded.skill
     parts = [f"{len(skill.instructions)} characters"]
     if skill.resources:
-        parts.append(f"{len(skill.resources)} files beside it")
+        parts.append(f"files {', '.join(skill.resources)}")
     if skill.tools:
         parts.append(f"tools {', '.join(tool.name for tool in skill.tools)}")
     return f"{skill.slug} {skill.version}: {'; '.join(parts)}"
