@@ -470,8 +470,11 @@ def a_job(**fields: Any) -> Job:
     return Job(**{**known, **fields})  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "prefix"), [("research", "res_"), ("video", "vid_")])
-async def test_a_job_is_taken_with_202(wire, path, prefix):
+@pytest.mark.parametrize(
+    ("path", "prefix", "options"),
+    [("research", "res_", '{"depth":2,"max_sources":10}'), ("video", "vid_", "")],
+)
+async def test_a_job_is_taken_with_202(wire, path, prefix, options):
     async with theo(wire, CreateJob=CreateJobResponse(job=a_job())) as running:
         response = await running.http.post(
             f"/api/v1/{path}", json=HELLO, headers={"idempotency-key": "k1"}
@@ -487,7 +490,10 @@ async def test_a_job_is_taken_with_202(wire, path, prefix):
     }
     assert running.requests == [
         CreateJobRequest(
-            kind=path, spec=CompletionSpec(messages=SPEC.messages, mode=path, persona="theo")
+            kind=path,
+            spec=CompletionSpec(
+                messages=SPEC.messages, mode=path, persona="theo", mode_options_json=options
+            ),
         )
     ]
     assert running.metadata[0]["idempotency-key"] == "k1"
@@ -894,6 +900,28 @@ async def test_a_mode_is_chosen_and_named_by_its_engine():
     assert code["model"]["engine"] == override["model"]["engine"] == "a/m-a"
     assert chat.json()["theo_metadata"]["resolved_mode"] == "think"
     assert chat.json()["model"] == "theo-1-reason"
+
+
+async def test_research_is_asked_for_and_polled():
+    async with (
+        upstream(hello) as scripted,
+        service_over(scripted.url) as running,
+        asking(f"http://{running.http_address}") as http,
+    ):
+        taken = await http.post("/api/v1/research", json={"prompt": "Lakes.", "depth": "basic"})
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                job = (await http.get(taken.json()["poll_url"])).json()
+                if job["status"] not in ("queued", "active"):
+                    break
+                await asyncio.sleep(0.02)
+        refused = await http.post("/api/v1/video", json={"prompt": "Lakes."})
+
+    assert (taken.status_code, job["status"], job["progress"]) == (202, "completed", 100)
+    assert (job["id"], job["type"], job["error"]) == (taken.json()["job_id"], "research", None)
+    assert job["result"]["report"].startswith("Hello")
+    assert (job["result"]["sources"], job["result"]["sourceCount"]) == ([], 0)
+    assert error(refused)[3] == "no provider of videos is configured: [jobs] video_url"
 
 
 async def test_a_silent_answer_is_kept_awake_by_thinking():

@@ -208,11 +208,7 @@ def test_what_nothing_acts_on_goes_along_as_it_came():
         "stealth_duration": "5s",
         "style": "cinematic",
         "aspect_ratio": "16:9",
-        "duration": "10s",
-        "language": "python",
-        "framework": "none",
-        "depth": "basic",
-        "max_sources": 3,
+        "count": 2,
     }
 
     spec, _ = read(prompt="hi", **options)
@@ -457,7 +453,7 @@ def test_research_and_video_are_jobs_with_what_their_modes_can_be_told():
                 skills=["tone"],
                 model_overrides={"research": "theo-1-reason"},
                 metadata_json='{"a": 1}',
-                mode_options_json='{"depth":"basic","max_sources":5}',
+                mode_options_json='{"depth":1,"max_sources":5}',
             ),
             callback_url="https://example.com/done",
         ),
@@ -467,10 +463,38 @@ def test_research_and_video_are_jobs_with_what_their_modes_can_be_told():
                 messages=[user("A rocket.")],
                 mode="video",
                 persona="theo",
-                mode_options_json='{"style":"cinematic","duration":"5s"}',
+                mode_options_json='{"duration":"5s","style":"cinematic"}',
             ),
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("research", '{"depth":2,"max_sources":10}'), ("video", "")],
+)
+def test_a_job_has_the_defaults_of_the_page(kind, options):
+    found = read_job(b'{"prompt": "Lakes."}', kind)
+
+    assert found.spec.mode_options_json == options
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "text"),
+    [
+        ("research", {"depth": "deep"}, "depth: Invalid enum value 'deep'"),
+        ("research", {"max_sources": 51}, "max_sources: Expected `int` <= 50"),
+        ("research", {"max_sources": 0}, "max_sources: Expected `int` >= 1"),
+        ("research", {"duration": "5s"}, "duration: Object contains unknown field `duration`"),
+        ("video", {"depth": "basic"}, "depth: Object contains unknown field `depth`"),
+        ("video", {"style": 5}, "style: Expected `str | null`, got `int`"),
+    ],
+)
+def test_a_job_that_can_not_be_read_is_named(kind, body, text):
+    with pytest.raises(Refused) as refused:
+        read_job(json.dumps({"prompt": "Lakes.", **body}).encode(), kind)
+
+    assert envelope(theos(refused.value.refusal, "req_1"))["error"]["message"] == text
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"prompt": " "}, {"prompt": None}])

@@ -1,11 +1,11 @@
 """Theo's `/api/v1/research`, `/api/v1/video` and `/api/v1/jobs`, over `trunkline.v1.JobService`."""
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal
 
 import grpc
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw, Struct
 
 from trunkline.v1.job_service_pb2 import (
     CreateJobRequest,
@@ -37,19 +37,16 @@ from trunkline_server.edges.rest.theo_fields import (
     theos,
 )
 from trunkline_server.edges.rest.theo_pages import called, id_in, parameters, respond
-from trunkline_server.edges.rest.theo_request import (
-    THEO,
-    OptionsIn,
-    is_blank,
-    is_null,
-    write_options,
-)
+from trunkline_server.edges.rest.theo_request import THEO, is_blank, is_null
 
 RESEARCH: Final = "/api/v1/research"
 VIDEO: Final = "/api/v1/video"
 JOBS: Final = "/api/v1/jobs"
 UNAVAILABLE_STATUS: Final = 503
 Kind = Literal["research", "video"]
+MAX_SOURCES: Final = 50
+USUAL_SOURCES: Final = 10
+DEPTHS: Final[Mapping[str, int]] = {"basic": 1, "advanced": 2}  # Rounds of questions.
 PREFIXES: Final[Mapping[Kind, str]] = {"research": "res_", "video": "vid_"}
 
 STATES: Final[Mapping[int, str]] = {
@@ -68,8 +65,8 @@ ENDS: Final[Mapping[int, str]] = {
 }
 
 
-class JobIn(OptionsIn):
-    """The body. What the mode can be told is in `OptionsIn`."""
+class JobIn(Struct, forbid_unknown_fields=True):
+    """What the bodies of all jobs have. A field that is null counts as absent."""
 
     prompt: str | None = None
     skills: list[str] | None = None
@@ -77,8 +74,44 @@ class JobIn(OptionsIn):
     metadata: Raw = NULL
     callback_url: str | None = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the mode, as the service wants them."""
+        return {}
 
-_decode_job = msgspec.json.Decoder(JobIn).decode
+
+class ResearchIn(JobIn):
+    """The body of a research."""
+
+    depth: Literal["basic", "advanced"] | None = None
+    max_sources: Annotated[int, Meta(ge=1, le=MAX_SOURCES)] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """With the defaults of Theo's page."""
+        return {
+            "depth": DEPTHS[self.depth or "advanced"],
+            "max_sources": self.max_sources or USUAL_SOURCES,
+        }
+
+
+class VideoIn(JobIn):
+    """The body of a video."""
+
+    duration: str | None = None
+    style: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For the provider."""
+        found = {"duration": self.duration, "style": self.style}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+_DECODERS: Final[Mapping[Kind, Callable[[bytes], JobIn]]] = {
+    "research": msgspec.json.Decoder(ResearchIn).decode,
+    "video": msgspec.json.Decoder(VideoIn).decode,
+}
 
 
 class TheoJobs:
@@ -124,7 +157,7 @@ def read_job(body: bytes, kind: Kind) -> CreateJobRequest:
     Raises:
         Refused: naming the field.
     """
-    wanted = read_body(_decode_job, body)
+    wanted = read_body(_DECODERS[kind], body)
     if is_blank(wanted.prompt):
         raise Refused(
             TheoRefusal("INVALID_REQUEST", "is required", field=PROMPT, code=MISSING_PROMPT)
@@ -138,7 +171,8 @@ def read_job(body: bytes, kind: Kind) -> CreateJobRequest:
     spec.model_overrides.update(wanted.model_overrides or {})
     if not is_null(wanted.metadata):
         spec.metadata_json = bytes(wanted.metadata).decode()
-    write_options(wanted, spec)
+    if options := wanted.options:
+        spec.mode_options_json = msgspec.json.encode(options).decode()
     return asked
 
 

@@ -120,11 +120,7 @@ class OptionsIn(_In):
     stealth_duration: Raw = NULL
     style: Raw = NULL
     aspect_ratio: Raw = NULL
-    duration: Raw = NULL
-    language: Raw = NULL
-    framework: Raw = NULL
-    depth: Raw = NULL
-    max_sources: Raw = NULL
+    count: Raw = NULL
 
 
 class CompletionIn(OptionsIn):
@@ -212,7 +208,7 @@ def read_completion(body: bytes, spec: CompletionSpec) -> Wanted:
     if not is_null(asked.metadata):
         spec.metadata_json = bytes(asked.metadata).decode()
     spec.component_library = asked.component_library or ""
-    write_options(asked, spec)
+    _options(asked, spec)
     return Wanted(origins, bool(asked.stream), asked.format == "openai")
 
 
@@ -221,8 +217,7 @@ def is_null(raw: Raw) -> bool:
     return bytes(raw) == b"null"
 
 
-def write_options(asked: OptionsIn, spec: CompletionSpec) -> None:
-    """What the mode may make use of."""
+def _options(asked: OptionsIn, spec: CompletionSpec) -> None:
     options = {
         name: value
         for name in OptionsIn.__struct_fields__
