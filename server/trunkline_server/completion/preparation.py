@@ -3,6 +3,7 @@
 Out comes the spec as models get it. Most requests ask for nothing of this and never come here (`is_needed`).
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -60,6 +61,7 @@ from trunkline_server.core.validation import check_spec
 from trunkline_server.core.window import fitted
 
 GENUI: Final = "genui"
+EMBEDDED: Final = "local"  # The provider of the embedded model.
 NO_KINDS: Final[frozenset[str]] = frozenset()
 NO_PERSONA: Final = "none"
 IMAGE: Final = "image"
@@ -384,7 +386,9 @@ class Preparation:
         if mode is not None and self._router.offers(Capability.TOOLS, spec.model):
             _add_tools(spec, [_registered(name) for name in mode.tools])
         if asked.component_library or (mode is not None and mode.id == GENUI):
-            prepared.library = self._libraries.find(asked.component_library)
+            library = prepared.library = self._libraries.find(asked.component_library)
+            if library.grammar and EMBEDDED not in spec.provider_options_json:
+                spec.provider_options_json[EMBEDDED] = json.dumps({"grammar": library.grammar})
         spec.system_prompt = system_prompt(
             own=asked.system_prompt,
             persona=self._persona(asked),

@@ -35,6 +35,11 @@ class ComponentLibrary(Protocol):
         ...
 
     @property
+    def grammar(self) -> str:
+        """Holds the embedded model to the language, in its engine's own form; empty: nothing does."""
+        ...
+
+    @property
     def tools(self) -> Sequence[str]:
         """Names of tools that its components may call."""
         ...

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.genui.checker import AnswerChecker
 from trunkline_server.genui.component import Component, Parameter
+from trunkline_server.genui.grammar import grammar_of
 from trunkline_server.genui.parser import MAX_NAME_CHARS
 from trunkline_server.genui.prompt import prompt_of
 from trunkline_server.genui.slots import slot_from
@@ -77,12 +78,15 @@ class Library:
     instructions: str = ""
     example: str = ""
     prompt: str = field(init=False)
+    grammar: str = field(init=False)
 
     def __post_init__(self) -> None:
+        # Under their own names only.
+        components = [c for name, c in self.components.items() if c.name == name]
+        object.__setattr__(self, "grammar", grammar_of(self.root, components))
         prompt = prompt_of(
             self.root,
-            # Under their own names only.
-            [c for name, c in self.components.items() if c.name == name],
+            components,
             self.tools,
             self.instructions,
             self.example,
