@@ -926,3 +926,7 @@ def test_every_reason_has_a_code():
         "token_limit_exceeded": {429},
         "server_error": {499, 500, 502, 503, 504},
     }
+
+
+def test_a_limit_of_a_mode_has_a_code_of_its_own():
+    assert CODES["MODE_RATE_LIMITED"] == "mode_rate_limit_exceeded"
