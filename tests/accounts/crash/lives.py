@@ -138,10 +138,16 @@ def environment(url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def spawner(folder: Path, url: str) -> AsyncIterator[Spawner]:
-    """On the database at `url`. All that it started is gone when the block is left."""
+async def spawner(
+    folder: Path, url: str, module: str = "tests.accounts.crash.spawner"
+) -> AsyncIterator[Spawner]:
+    """On the database at `url`. All that it started is gone when the block is left.
+
+    Args:
+        module: what is run; another one may load more beforehand.
+    """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.accounts.crash.spawner"),
+        *(sys.executable, "-m", module),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=environment(url),
