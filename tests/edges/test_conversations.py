@@ -490,25 +490,28 @@ async def test_lists_go_on_from_page_to_page():
     assert messages == [["0", "Hello", "1"], ["Hello"]]
 
 
-@pytest.mark.parametrize(
-    ("field", "method", "request_", "header"),
-    [
-        ("title", "CreateConversation", CreateConversationRequest(title="x" * 257), ""),
-        ("metadata_json", "CreateConversation", CreateConversationRequest(metadata_json="[]"), ""),
-        ("idempotency_key", "CreateConversation", CreateConversationRequest(idempotency_key="a"), "b"),
-        ("page_size", "ListConversations", ListConversationsRequest(page_size=-1), ""),
-        ("page_token", "ListConversations", ListConversationsRequest(page_token="x"), ""),
-        ("page_size", "ListMessages", ListMessagesRequest(page_size=-1), ""),
-        ("page_token", "ListMessages", ListMessagesRequest(page_token="-1"), ""),
-    ],
-)  # fmt: skip
-async def test_what_is_wrong_is_named(field, method, request_, header):
-    metadata = (("idempotency-key", header),) if header else ()
-    async with upstream(hello) as good, calling(good.url) as caller:
-        error = await refused(getattr(caller.conversations, method)(request_, metadata=metadata))
+WRONG: Final[Sequence[tuple[str, str, Any, str]]] = [
+    ("title", "CreateConversation", CreateConversationRequest(title="x" * 257), ""),
+    ("metadata_json", "CreateConversation", CreateConversationRequest(metadata_json="[]"), ""),
+    ("idempotency_key", "CreateConversation", CreateConversationRequest(idempotency_key="a"), "b"),
+    ("page_size", "ListConversations", ListConversationsRequest(page_size=-1), ""),
+    ("page_token", "ListConversations", ListConversationsRequest(page_token="x"), ""),
+    ("page_size", "ListMessages", ListMessagesRequest(page_size=-1), ""),
+    ("page_token", "ListMessages", ListMessagesRequest(page_token="-1"), ""),
+]
 
-    assert reason_of(error) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-    assert fields_of(error) == [field]
+
+async def test_what_is_wrong_is_named():
+    found = []
+    async with upstream(hello) as good, calling(good.url) as caller:
+        for _, method, request, header in WRONG:
+            metadata = (("idempotency-key", header),) if header else ()
+            call = getattr(caller.conversations, method)
+            error = await refused(call(request, metadata=metadata))
+            found.append((reason_of(error), fields_of(error)))
+
+    invalid = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert found == [(invalid, [field]) for field, *_ in WRONG]
 
 
 async def test_a_key_of_another_request_is_a_conflict():
