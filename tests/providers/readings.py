@@ -22,7 +22,7 @@ RECORDINGS: Final = Path(__file__).parents[1] / "recordings"
 # Beginnings of the names of streams that hold no complete answer.
 FAILING: Final = ("cut_", "error_", "blocked_")
 # Names of bodies that answer a request; all others refuse one.
-ANSWERS: Final = frozenset({"hello", "refusal", "tool_call", "two_choices"})
+ANSWERS: Final = frozenset({"hello", "image", "refusal", "tool_call", "two_choices"})
 MODELS: Final = {
     "anthropic": "claude-opus-4-8",
     "bedrock": "us.anthropic.claude-opus-4-8",
@@ -128,7 +128,7 @@ class Reading:
                     native_finish_reason=end.native_finish_reason,
                     stop_sequence=end.stop_sequence,
                 )
-            elif kind is not None:
+            elif kind not in (None, "artifact"):
                 said = getattr(event, kind)
                 own = parts.setdefault(said.choice_index, {})
                 _add(own.setdefault(said.part_index, Part()), kind, said)
@@ -170,20 +170,21 @@ def candidate(dialect: str) -> Candidate:
 
 
 @cache
-def spec(choices: int = 1) -> CompletionSpec:
-    """Asks for reasoning, so that nothing stays hidden."""
+def spec(choices: int = 1, *, draws: bool = True) -> CompletionSpec:
+    """Asks for reasoning and for images, so that nothing stays hidden."""
     return CompletionSpec(
         messages=[Message(role=Role.ROLE_USER, parts=[Part(text="Hi")])],
         sampling=SamplingOptions(candidate_count=choices),
         reasoning=ReasoningOptions(include=True),
+        output_modalities=["text", "image"] if draws else [],
     )
 
 
-def decoder(dialect: str, facts: AttemptFacts, choices: int = 1) -> Decoder:
+def decoder(dialect: str, facts: AttemptFacts, choices: int = 1, *, draws: bool = True) -> Decoder:
     """A fresh decoder, whose minted ids are call_0, call_1, ..."""
     ids = count()
     translator = DIALECTS[dialect].translator
-    prompt = Prompt(spec(choices), stream=True)
+    prompt = Prompt(spec(choices, draws=draws), stream=True)
     return translator.decoder(candidate(dialect), prompt, facts, lambda: f"call_{next(ids)}")
 
 

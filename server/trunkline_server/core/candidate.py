@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from trunkline.v1.completion_spec_pb2 import Recovery
 from trunkline_server.core.panels import PanelRules
@@ -24,6 +24,11 @@ class Capability(StrEnum):
     LOGPROBS = "logprobs"
     SEED = "seed"
     MULTIPLE_CHOICES = "multiple_choices"
+    IMAGE_OUTPUT = "image_output"
+
+
+# What a model is taken to have. Who draws is known by name.
+USUAL: Final = frozenset(Capability) - {Capability.IMAGE_OUTPUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Candidate:
     family: str = ""
     aliases: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
-    capabilities: frozenset[Capability] = frozenset(Capability)
+    capabilities: frozenset[Capability] = USUAL
     label: str = ""
     description: str = ""
     regions: tuple[str, ...] = ()

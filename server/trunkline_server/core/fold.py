@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse
 from trunkline.v1.completion_pb2 import Choice, TokenLogprob
-from trunkline.v1.message_pb2 import Message, Part, Reasoning, Role, ToolCall
+from trunkline.v1.message_pb2 import Artifact, Message, Part, Reasoning, Role, ToolCall
 
 ASSISTANT: Final = Role.ROLE_ASSISTANT
 
@@ -62,9 +62,15 @@ def end(choices: Any, finishes: Sequence[ChoiceFinished]) -> None:
 
 
 class Fold:
-    """Messages of the choices."""
+    """Messages of the choices, and what was made beside them.
+
+    Attributes:
+        artifacts: of all hops, in order.
+    """
 
     def __init__(self) -> None:
+        self.artifacts: list[Artifact] = []
+        self._earlier_artifacts = 0  # Of hops before this one.
         self._parts: dict[int, dict[int, _Building]] = {}
         self._logprobs: dict[int, list[TokenLogprob]] = {}
 
@@ -73,7 +79,10 @@ class Fold:
         for event in events:
             kind = event.WhichOneof("event")
             if kind == "stream_reset":
+                del self.artifacts[self._earlier_artifacts :]
                 self.clear()
+            elif kind == "artifact":
+                self.artifacts.append(event.artifact)
             else:
                 self._content(kind, event)
 
@@ -102,7 +111,8 @@ class Fold:
                 message.parts.append(building.part())
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin anew, for the next hop: what was made before it stays."""
+        self._earlier_artifacts = len(self.artifacts)
         self._parts.clear()
         self._logprobs.clear()
 

@@ -4,6 +4,8 @@ A decoder says what it read (`text`, `tool_call`, `finish`, ...) and this keeps 
 to, what a tool call's arguments add up to, and how a choice ended. Empty pieces are dropped.
 """
 
+import binascii
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -19,17 +21,26 @@ from trunkline.v1.completion_event_pb2 import (
     ToolCallDelta,
 )
 from trunkline.v1.completion_pb2 import CompletionWarning, FinishReason, TokenLogprob, Usage
-from trunkline.v1.message_pb2 import Part, ProviderState, Reasoning, ToolCall
+from trunkline.v1.message_pb2 import Artifact, Part, ProviderState, Reasoning, ToolCall
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt
+from trunkline_server.wire.sse import SSEDecoder
 
 MAX_TOKENS: Final = 1_000_000_000  # A count beyond this is a lie, not a count.
 MAX_CALLS: Final = 128  # In one answer.
 MAX_CHOICES: Final = 16
 MAX_CONTENT_CHARS: Final = 64 * 1024 * 1024
 TOO_LONG: Final = "the answer is too long"
+IMAGE: Final = "image"  # Among the modalities of an answer.
+MAX_IMAGES: Final = 16  # In one answer.
+MAX_IMAGE_BYTES: Final = 25 * 1024 * 1024  # Of all images of an answer.
+MAX_IMAGE_URL_CHARS: Final = 8_000
+MAX_IMAGE_EVENT_BYTES: Final = 36 * 1024 * 1024  # As much, in base64 and with what is around it.
+
+_IMAGE_TYPE: Final = re.compile(r"image/[a-z0-9.+-]{1,64}\Z")
+_DATA_URL: Final = re.compile(r"data:([^,;]{0,128})(?:;[^,;]{0,128})*;base64,", re.IGNORECASE)
 
 # Reasons that stand even when the answer holds tool calls.
 _OVERRIDES_CALLS = frozenset(
@@ -81,6 +92,8 @@ class AnswerEvents:
         shows_reasoning: the caller asked for reasoning; else it only counts as progress.
         choices: how many answers were asked for.
         merges: text that arrives together may be one delta.
+        provider: who answers; images say so.
+        draws: the caller asked for images; else they are left out.
     """
 
     def __init__(
@@ -93,6 +106,8 @@ class AnswerEvents:
         mint_id: Callable[[], str],
         facts: AttemptFacts,
         merges: bool = False,
+        provider: str = "",
+        draws: bool = False,
     ) -> None:
         self.facts = facts
         self.progressed = False
@@ -105,6 +120,10 @@ class AnswerEvents:
         self._events: list[CompleteResponse] = []
         self._choices: dict[int, _Choice] = {}
         self._finished = 0
+        self.draws = draws
+        self._provider = provider
+        self._images = 0
+        self._image_bytes = 0
         self._merges = merges
         self._merged: TextDelta | None = None  # The last event, whose text is still in pieces.
         self._pieces: list[str] = []
@@ -129,6 +148,16 @@ class AnswerEvents:
             mint_id=mint_id,
             facts=facts,
             merges=prompt.merges,
+            provider=candidate.provider,
+            draws=IMAGE in prompt.spec.output_modalities,
+        )
+
+    def sse_decoder(self) -> SSEDecoder:
+        """For the stream that these events come from: an image comes in one piece, as a line."""
+        if not self.draws:
+            return SSEDecoder()
+        return SSEDecoder(
+            max_line_bytes=MAX_IMAGE_EVENT_BYTES, max_event_bytes=MAX_IMAGE_EVENT_BYTES
         )
 
     @property
@@ -250,6 +279,42 @@ class AnswerEvents:
                 )
             )
         )
+
+    def image(self, mime_type: str, data: str) -> None:
+        """The model has drawn something. `data` is base64."""
+        if not self.draws:
+            return
+        if not _IMAGE_TYPE.match(mime_type.lower()):
+            raise UpstreamError(Failure.PROTOCOL, "an image of another type")
+        try:
+            drawn = binascii.a2b_base64(data, strict_mode=True)
+        except ValueError as error:
+            raise UpstreamError(Failure.PROTOCOL, "an image that is not base64") from error
+        self._image_bytes += len(drawn)
+        if not drawn or self._image_bytes > MAX_IMAGE_BYTES:
+            raise UpstreamError(Failure.PROTOCOL, "an image that is empty, or too large")
+        self._add_image(Artifact(mime_type=mime_type.lower(), data=drawn, size_bytes=len(drawn)))
+
+    def image_url(self, url: str) -> None:
+        """The same, as an address, or as a `data:` URL."""
+        if not self.draws:
+            return
+        if (start := _DATA_URL.match(url)) is not None:
+            self.image(start[1], url[start.end() :])
+        elif len(url) <= MAX_IMAGE_URL_CHARS and url.startswith(("https://", "http://")):
+            self._add_image(Artifact(url=url))
+        else:
+            raise UpstreamError(Failure.PROTOCOL, "an image at no address")
+
+    def _add_image(self, artifact: Artifact) -> None:
+        self._images += 1
+        if self._images > MAX_IMAGES:
+            raise UpstreamError(Failure.PROTOCOL, "too many images")
+        artifact.id = f"art_{self._mint_id().rpartition('_')[2]}"
+        artifact.type = IMAGE
+        artifact.provider = self._provider
+        artifact.model = self._model
+        self._events.append(CompleteResponse(artifact=artifact))
 
     def begin_call(
         self, choice_index: int, key: object, call_id: str, name: str, *, state: bytes | None = None

@@ -25,7 +25,7 @@ from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import FinishReason, Usage
 from trunkline.v1.completion_spec_pb2 import ReasoningEffort, Tool, ToolChoiceMode
 from trunkline.v1.message_pb2 import Media, Message, Part, Role, ToolResult
-from trunkline_server.core.candidate import Candidate, Capability
+from trunkline_server.core.candidate import USUAL, Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
@@ -266,7 +266,7 @@ _encode = msgspec.json.Encoder().encode
 class BedrockTranslator:
     """Amazon Bedrock's dialect."""
 
-    capabilities: frozenset[Capability] = frozenset(Capability) - {
+    capabilities: frozenset[Capability] = USUAL - {
         Capability.LOGPROBS,
         Capability.SEED,
         Capability.MULTIPLE_CHOICES,

@@ -29,6 +29,7 @@ from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
 from trunkline_server.providers.answer import (
+    IMAGE,
     MAX_TOKENS,
     AnswerDecoder,
     AnswerEvents,
@@ -49,7 +50,7 @@ from trunkline_server.providers.translator import (
     text_of,
 )
 from trunkline_server.wire.retry_after import duration_s
-from trunkline_server.wire.sse import MalformedStream, SSEDecoder
+from trunkline_server.wire.sse import MalformedStream
 
 FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
     "STOP": FinishReason.FINISH_REASON_STOP,  # Also after calls and at a stop sequence.
@@ -217,8 +218,14 @@ class _FunctionCall(_Struct):
     args: msgspec.Raw = msgspec.Raw()
 
 
+class _Blob(_Struct):
+    mime_type: str | None = None
+    data: str | None = None
+
+
 class _Part(_Struct):
     text: str | None = None
+    inline_data: _Blob | None = None
     thought: bool | None = None
     thought_signature: str | None = None
     function_call: _FunctionCall | None = None
@@ -329,6 +336,9 @@ class _Request:
             self._response_format(config)
         if spec.HasField("reasoning") and (thinking := self._thinking()):
             config["thinkingConfig"] = thinking
+        if IMAGE in spec.output_modalities:
+            # Not all models draw without a word.
+            config["responseModalities"] = ["TEXT", "IMAGE"]
         if config:
             body["generationConfig"] = config
         if spec.service_tier:
@@ -720,7 +730,7 @@ class GeminiDecoder(AnswerDecoder):
     """
 
     def __init__(self, events: AnswerEvents, choices: int) -> None:
-        self._sse = SSEDecoder()
+        self._sse = events.sse_decoder()
         super().__init__(events)
         self._choices = choices
         self._ends: dict[int, str] = {}
@@ -817,10 +827,17 @@ class GeminiDecoder(AnswerDecoder):
             elif part.text is not None or part.thought_signature:
                 self._text(index, part, logprobs)
                 logprobs = []
-            # Other kinds (code that the model ran, images it drew) have no event.
+            if part.inline_data is not None and not part.thought:
+                self._image(part.inline_data)
+            # Other kinds (code that the model ran) have no event.
         reason = candidate.finish_reason
         if reason and reason != NOT_FINISHED:
             self._ends[index] = reason
+
+    def _image(self, blob: _Blob) -> None:
+        # What comes this way may be sound, too.
+        if (blob.mime_type or "").startswith("image/") and blob.data:
+            self._events.image(blob.mime_type or "", blob.data)
 
     def _text(self, index: int, part: _Part, logprobs: Sequence[TokenLogprob]) -> None:
         events = self._events

@@ -18,7 +18,7 @@ from trunkline.v1.message_pb2 import Media, Message, Part, ProviderState, Role
 from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
-from trunkline_server.providers.answer import AnswerEvents
+from trunkline_server.providers.answer import IMAGE, AnswerEvents
 from trunkline_server.providers.openai_answer import BAD_JSON, OpenAIDecoder, error_of
 from trunkline_server.providers.translator import (
     UpstreamRequest,
@@ -213,6 +213,8 @@ class _Request:
             self._response_format(body)
         if spec.HasField("reasoning"):
             self._reasoning(body)
+        if IMAGE in spec.output_modalities:
+            body["modalities"] = ["image", "text"]  # As OpenRouter has it.
         if spec.end_user_id:
             self._unless("end_user_id", "user", body, spec.end_user_id)
         if spec.service_tier:

@@ -21,7 +21,7 @@ from trunkline_server.providers.answer import (
     count_of,
     is_count,
 )
-from trunkline_server.wire.sse import MalformedStream, SSEDecoder
+from trunkline_server.wire.sse import MalformedStream
 
 OTHER: Final = (
     FinishReason.FINISH_REASON_OTHER
@@ -106,6 +106,7 @@ class _Delta(msgspec.Struct):
     reasoning: str | None = None
     reasoning_details: list[dict[str, Any]] | None = None
     tool_calls: list[_ToolCall] | None = None
+    images: Any = None  # OpenRouter
 
 
 class _Choice(msgspec.Struct):
@@ -176,7 +177,7 @@ class OpenAIDecoder(AnswerDecoder):
     """
 
     def __init__(self, events: AnswerEvents, keeps: str = "") -> None:
-        self._sse = SSEDecoder()
+        self._sse = events.sse_decoder()
         super().__init__(events)
         self._keeps_text = keeps == "reasoning_content"
         self._keeps_details = keeps == "reasoning_details"
@@ -269,6 +270,8 @@ class OpenAIDecoder(AnswerDecoder):
                 events.text(index, "", _logprobs(choice.logprobs))
             if delta.refusal:
                 events.refusal(index, delta.refusal)
+            if delta.images and events.draws:
+                self._images(delta.images)
             if delta.tool_calls:
                 for position, call in enumerate(delta.tool_calls):
                     self._tool_call(index, call, position)
@@ -325,6 +328,15 @@ class OpenAIDecoder(AnswerDecoder):
                 for thought in part.thinking if isinstance(part.thinking, list) else ():
                     if isinstance(thought, dict) and isinstance(thought.get("text"), str):
                         self._events.reasoning(index, thought["text"])
+
+    def _images(self, images: Any) -> None:
+        """Each `{"type": "image_url", "image_url": {"url": ...}}`, as pictures are sent to a model."""
+        for image in images if isinstance(images, list) else ():
+            address = image.get("image_url") if isinstance(image, dict) else None
+            url = address.get("url") if isinstance(address, dict) else None
+            if not isinstance(url, str):
+                raise UpstreamError(Failure.PROTOCOL, "an image without an address")
+            self._events.image_url(url)
 
     def _tool_call(self, index: int, call: _ToolCall, position: int) -> None:
         events = self._events

@@ -9,7 +9,7 @@ from typing import Final
 
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import CompletionWarning
-from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.candidate import USUAL, Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt
@@ -38,6 +38,9 @@ ANTHROPIC_VERSION: Final = "2023-06-01"
 # Later generations refuse a last message of the assistant's.
 # Source: https://platform.claude.com/docs/en/build-with-claude/prefill-claudes-response, BerriAI/litellm#27967.
 PREFILLED_CLAUDES: Final = re.compile(r"claude-(2|3|instant|(opus|sonnet|haiku)-4(?![-.][6-9]))")
+# Who draws, at whatever service, unless the configuration says more.
+# Source: https://ai.google.dev/gemini-api/docs/image-generation, read 2026-11-22.
+DRAWING_MODELS: Final = re.compile(r"gemini-[a-z0-9.-]*-image")
 LAST_WORD_S: Final = 5.0
 KEEP_ALIVE_GAP_S: Final = 90.0  # Without any byte, of one who has sent keep-alives.
 USER_AGENT: Final = "trunkline/0.1"
@@ -57,6 +60,11 @@ class Dialect:
     prefill_models: re.Pattern[str] | None = (
         None  # Who continues a last message of the assistant's.
     )
+
+    def capabilities(self, model: str) -> frozenset[Capability]:
+        """What a model has of which the configuration does not say it."""
+        capabilities = self.translator.capabilities
+        return capabilities if DRAWING_MODELS.search(model) else capabilities & USUAL
 
     def prefills(self, model: str) -> bool:
         """Does the model go on with a last message of the assistant's as its own?"""

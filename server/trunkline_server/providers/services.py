@@ -23,7 +23,12 @@ REASONING: Final = re.compile(
     re.IGNORECASE,
 )
 ALL: Final = frozenset(Capability) - {Capability.VIDEO_INPUT}
-NO_MEDIA: Final = ALL - {Capability.VISION, Capability.AUDIO_INPUT, Capability.DOCUMENTS}
+NO_MEDIA: Final = ALL - {
+    Capability.VISION,
+    Capability.AUDIO_INPUT,
+    Capability.DOCUMENTS,
+    Capability.IMAGE_OUTPUT,
+}
 
 # Which efforts there are changed with the generations of models.
 # Source: `reasoning_effort` in https://platform.openai.com/docs/api-reference/chat/create

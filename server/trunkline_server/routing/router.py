@@ -301,6 +301,8 @@ def required(spec: CompletionSpec) -> list[tuple[Capability, str]]:
         and spec.response_format.WhichOneof("format") == "json_schema"
     ):
         needs[Capability.STRUCTURED_OUTPUT] = "spec.response_format.json_schema"
+    if "image" in spec.output_modalities:
+        needs[Capability.IMAGE_OUTPUT] = "spec.output_modalities"
     if spec.HasField("sampling"):
         if spec.sampling.candidate_count > 1:
             needs[Capability.MULTIPLE_CHOICES] = "spec.sampling.candidate_count"

@@ -19,7 +19,11 @@ class MalformedStream(ValueError):
 class SSEDecoder:
     """One stream. A read may end anywhere, in the middle of a character or of a line end too."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, max_line_bytes: int = MAX_LINE_BYTES, max_event_bytes: int = MAX_EVENT_BYTES
+    ) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._max_event_bytes = max_event_bytes
         self._rest = b""
         self._pieces: list[bytes] = []
         self._pieces_bytes = 0
@@ -92,15 +96,16 @@ class SSEDecoder:
         self._pieces.append(piece)
         self._pieces_bytes += len(piece)
         if (
-            self._pieces_bytes > MAX_LINE_BYTES
-            or self._pieces_bytes + len(self._rest) > MAX_EVENT_BYTES
+            self._pieces_bytes > self._max_line_bytes
+            or self._pieces_bytes + len(self._rest) > self._max_event_bytes
         ):
             raise MalformedStream("an event is too long")
 
     def _keep(self, rest: bytes) -> None:
         self._pieces_bytes = 0
-        if len(rest) > MAX_LINE_BYTES and (
-            len(rest) > MAX_EVENT_BYTES or len(rest) - rest.rfind(b"\n") > MAX_LINE_BYTES
+        if len(rest) > self._max_line_bytes and (
+            len(rest) > self._max_event_bytes
+            or len(rest) - rest.rfind(b"\n") > self._max_line_bytes
         ):
             raise MalformedStream("an event is too long")
         self._rest = rest

@@ -7,11 +7,20 @@ from trunkline.v1.completion_event_pb2 import (
     PartCompleted,
     ReasoningDelta,
     RefusalDelta,
+    StreamReset,
     TextDelta,
     ToolCallDelta,
 )
 from trunkline.v1.completion_pb2 import Choice, Completion, FinishReason, TokenLogprob
-from trunkline.v1.message_pb2 import Message, Part, ProviderState, Reasoning, Role, ToolCall
+from trunkline.v1.message_pb2 import (
+    Artifact,
+    Message,
+    Part,
+    ProviderState,
+    Reasoning,
+    Role,
+    ToolCall,
+)
 from trunkline_server.core.fold import Fold, end
 
 STATE = ProviderState(provider="p", model="m", data=b"opaque")
@@ -146,3 +155,15 @@ def test_choices_that_ended_are_listed_by_index():
         Choice(index=0, finish_reason=stop, stop_sequence="END"),
         Choice(index=1, finish_reason=length, native_finish_reason="max"),
     ]
+
+
+def test_what_was_made_stays_over_hops_and_is_forgotten_where_a_hop_comes_again():
+    first, second, third = (CompleteResponse(artifact=Artifact(id=i)) for i in ("a", "b", "c"))
+    fold = Fold()
+
+    fold.add([text("x"), first])
+    fold.clear()
+    fold.add([second, CompleteResponse(stream_reset=StreamReset(hop=1)), third])
+
+    assert fold.artifacts == [Artifact(id="a"), Artifact(id="c")]
+    assert fold.message(0) == Message(role=Role.ROLE_ASSISTANT)

@@ -1084,6 +1084,7 @@ def test_the_dialect_says_what_it_can_express():
         Capability.MULTIPLE_CHOICES,
         Capability.AUDIO_INPUT,
         Capability.VIDEO_INPUT,
+        Capability.IMAGE_OUTPUT,
     }
 
 

@@ -63,6 +63,11 @@ A, B = candidate("a"), candidate("b")
             spec(Part(video=Media(file_id="f"))),
             [(Capability.VIDEO_INPUT, "spec.messages[0].parts[0].video")],
         ),
+        (spec(output_modalities=["text"]), []),
+        (
+            spec(output_modalities=["text", "image"]),
+            [(Capability.IMAGE_OUTPUT, "spec.output_modalities")],
+        ),
         (
             spec(Part(document=Media(file_id="f"))),
             [(Capability.DOCUMENTS, "spec.messages[0].parts[0].document")],
@@ -96,7 +101,7 @@ A, B = candidate("a"), candidate("b")
         ),
         (spec(sampling=SamplingOptions(candidate_count=1, seed=1, top_k=5)), []),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_request_needs_what_it_could_not_be_answered_without(request_, needs):
     assert required(request_) == needs

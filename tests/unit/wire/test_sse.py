@@ -133,3 +133,12 @@ def test_an_event_over_the_limit_is_refused_before_it_ends():
 
     with pytest.raises(MalformedStream):
         feed(repeat(line, MAX_EVENT_BYTES // len(line) + 2))
+
+
+def test_longer_lines_may_be_allowed():
+    decoder = SSEDecoder(max_line_bytes=2 * MAX_EVENT_BYTES, max_event_bytes=2 * MAX_EVENT_BYTES)
+    line = b"data: " + b"x" * MAX_EVENT_BYTES
+
+    assert [*decoder.feed(line), *decoder.feed(b"\n\n")] == [b"x" * MAX_EVENT_BYTES]
+    with pytest.raises(MalformedStream):
+        decoder.feed(b"x" * (2 * MAX_EVENT_BYTES + 1))

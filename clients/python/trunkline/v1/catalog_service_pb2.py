@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trunkline/v1/catalog_service.proto\x12\x0ctrunkline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x05\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.trunkline.v1.ModelKind\x12\r\n\x05label\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\r\n\x05modes\x18\x07 \x03(\t\x12\x0f\n\x07\x61liases\x18\x08 \x03(\t\x12\x30\n\x0c\x63\x61pabilities\x18\t \x01(\x0b\x32\x1a.trunkline.v1.Capabilities\x12\"\n\x15\x63ontext_window_tokens\x18\n \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x0b \x01(\x05H\x01\x88\x01\x01\x12*\n\x1dinput_price_nanos_per_million\x18\x0c \x01(\x03H\x02\x88\x01\x01\x12+\n\x1eoutput_price_nanos_per_million\x18\r \x01(\x03H\x03\x88\x01\x01\x12\x31\n$cached_input_price_nanos_per_million\x18\x0e \x01(\x03H\x04\x88\x01\x01\x12\x0f\n\x07regions\x18\x0f \x03(\t\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rshutdown_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61vailability\x18\x12 \x01(\x0e\x32\x1a.trunkline.v1.AvailabilityB\x18\n\x16_context_window_tokensB\x14\n\x12_max_output_tokensB \n\x1e_input_price_nanos_per_millionB!\n\x1f_output_price_nanos_per_millionB\'\n%_cached_input_price_nanos_per_million\"\xed\x01\n\x0c\x43\x61pabilities\x12\r\n\x05tools\x18\x01 \x01(\x08\x12\x16\n\x0eparallel_tools\x18\x02 \x01(\x08\x12\x19\n\x11structured_output\x18\x03 \x01(\x08\x12\x11\n\treasoning\x18\x04 \x01(\x08\x12\x0e\n\x06vision\x18\x05 \x01(\x08\x12\x13\n\x0b\x61udio_input\x18\x06 \x01(\x08\x12\x11\n\tdocuments\x18\x07 \x01(\x08\x12\x16\n\x0eprompt_caching\x18\x08 \x01(\x08\x12\x10\n\x08logprobs\x18\t \x01(\x08\x12\x0c\n\x04seed\x18\n \x01(\x08\x12\x18\n\x10multiple_choices\x18\x0b \x01(\x08\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.trunkline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x0fGetModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.trunkline.v1.Model\"z\n\x05Skill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tinstalled\x18\x07 \x01(\x08\":\n\x11ListSkillsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListSkillsResponse\x12#\n\x06skills\x18\x01 \x03(\x0b\x32\x13.trunkline.v1.Skill\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13InstallSkillRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\":\n\x14InstallSkillResponse\x12\"\n\x05skill\x18\x01 \x01(\x0b\x32\x13.trunkline.v1.Skill\"%\n\x15UninstallSkillRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\"<\n\x16UninstallSkillResponse\x12\"\n\x05skill\x18\x01 \x01(\x0b\x32\x13.trunkline.v1.Skill*~\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_MODEL\x10\x01\x12\x14\n\x10MODEL_KIND_ROUTE\x10\x02\x12\x14\n\x10MODEL_KIND_PANEL\x10\x03\x12\x13\n\x0fMODEL_KIND_MODE\x10\x04*\x81\x01\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x01\x12\x19\n\x15\x41VAILABILITY_DEGRADED\x10\x02\x12\x1c\n\x18\x41VAILABILITY_UNAVAILABLE\x10\x03\x32\xb1\x03\n\x0e\x43\x61talogService\x12O\n\nListModels\x12\x1f.trunkline.v1.ListModelsRequest\x1a .trunkline.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.trunkline.v1.GetModelRequest\x1a\x1e.trunkline.v1.GetModelResponse\x12O\n\nListSkills\x12\x1f.trunkline.v1.ListSkillsRequest\x1a .trunkline.v1.ListSkillsResponse\x12U\n\x0cInstallSkill\x12!.trunkline.v1.InstallSkillRequest\x1a\".trunkline.v1.InstallSkillResponse\x12[\n\x0eUninstallSkill\x12#.trunkline.v1.UninstallSkillRequest\x1a$.trunkline.v1.UninstallSkillResponseBg\n\x10\x64\x65v.trunkline.v1P\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\x0cTrunkline.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trunkline/v1/catalog_service.proto\x12\x0ctrunkline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x05\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.trunkline.v1.ModelKind\x12\r\n\x05label\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\r\n\x05modes\x18\x07 \x03(\t\x12\x0f\n\x07\x61liases\x18\x08 \x03(\t\x12\x30\n\x0c\x63\x61pabilities\x18\t \x01(\x0b\x32\x1a.trunkline.v1.Capabilities\x12\"\n\x15\x63ontext_window_tokens\x18\n \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x0b \x01(\x05H\x01\x88\x01\x01\x12*\n\x1dinput_price_nanos_per_million\x18\x0c \x01(\x03H\x02\x88\x01\x01\x12+\n\x1eoutput_price_nanos_per_million\x18\r \x01(\x03H\x03\x88\x01\x01\x12\x31\n$cached_input_price_nanos_per_million\x18\x0e \x01(\x03H\x04\x88\x01\x01\x12\x0f\n\x07regions\x18\x0f \x03(\t\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rshutdown_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61vailability\x18\x12 \x01(\x0e\x32\x1a.trunkline.v1.AvailabilityB\x18\n\x16_context_window_tokensB\x14\n\x12_max_output_tokensB \n\x1e_input_price_nanos_per_millionB!\n\x1f_output_price_nanos_per_millionB\'\n%_cached_input_price_nanos_per_million\"\x83\x02\n\x0c\x43\x61pabilities\x12\r\n\x05tools\x18\x01 \x01(\x08\x12\x16\n\x0eparallel_tools\x18\x02 \x01(\x08\x12\x19\n\x11structured_output\x18\x03 \x01(\x08\x12\x11\n\treasoning\x18\x04 \x01(\x08\x12\x0e\n\x06vision\x18\x05 \x01(\x08\x12\x13\n\x0b\x61udio_input\x18\x06 \x01(\x08\x12\x11\n\tdocuments\x18\x07 \x01(\x08\x12\x16\n\x0eprompt_caching\x18\x08 \x01(\x08\x12\x10\n\x08logprobs\x18\t \x01(\x08\x12\x0c\n\x04seed\x18\n \x01(\x08\x12\x18\n\x10multiple_choices\x18\x0b \x01(\x08\x12\x14\n\x0cimage_output\x18\x0c \x01(\x08\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.trunkline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x0fGetModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.trunkline.v1.Model\"z\n\x05Skill\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tinstalled\x18\x07 \x01(\x08\":\n\x11ListSkillsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListSkillsResponse\x12#\n\x06skills\x18\x01 \x03(\x0b\x32\x13.trunkline.v1.Skill\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13InstallSkillRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\":\n\x14InstallSkillResponse\x12\"\n\x05skill\x18\x01 \x01(\x0b\x32\x13.trunkline.v1.Skill\"%\n\x15UninstallSkillRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\"<\n\x16UninstallSkillResponse\x12\"\n\x05skill\x18\x01 \x01(\x0b\x32\x13.trunkline.v1.Skill*~\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_KIND_MODEL\x10\x01\x12\x14\n\x10MODEL_KIND_ROUTE\x10\x02\x12\x14\n\x10MODEL_KIND_PANEL\x10\x03\x12\x13\n\x0fMODEL_KIND_MODE\x10\x04*\x81\x01\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x01\x12\x19\n\x15\x41VAILABILITY_DEGRADED\x10\x02\x12\x1c\n\x18\x41VAILABILITY_UNAVAILABLE\x10\x03\x32\xb1\x03\n\x0e\x43\x61talogService\x12O\n\nListModels\x12\x1f.trunkline.v1.ListModelsRequest\x1a .trunkline.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.trunkline.v1.GetModelRequest\x1a\x1e.trunkline.v1.GetModelResponse\x12O\n\nListSkills\x12\x1f.trunkline.v1.ListSkillsRequest\x1a .trunkline.v1.ListSkillsResponse\x12U\n\x0cInstallSkill\x12!.trunkline.v1.InstallSkillRequest\x1a\".trunkline.v1.InstallSkillResponse\x12[\n\x0eUninstallSkill\x12#.trunkline.v1.UninstallSkillRequest\x1a$.trunkline.v1.UninstallSkillResponseBg\n\x10\x64\x65v.trunkline.v1P\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\x0cTrunkline.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,36 +33,36 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.catalog_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.trunkline.v1P\001ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\252\002\014Trunkline.V1'
-  _globals['_MODELKIND']._serialized_start=1774
-  _globals['_MODELKIND']._serialized_end=1900
-  _globals['_AVAILABILITY']._serialized_start=1903
-  _globals['_AVAILABILITY']._serialized_end=2032
+  _globals['_MODELKIND']._serialized_start=1796
+  _globals['_MODELKIND']._serialized_end=1922
+  _globals['_AVAILABILITY']._serialized_start=1925
+  _globals['_AVAILABILITY']._serialized_end=2054
   _globals['_MODEL']._serialized_start=86
   _globals['_MODEL']._serialized_end=829
   _globals['_CAPABILITIES']._serialized_start=832
-  _globals['_CAPABILITIES']._serialized_end=1069
-  _globals['_LISTMODELSREQUEST']._serialized_start=1071
-  _globals['_LISTMODELSREQUEST']._serialized_end=1129
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1131
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1213
-  _globals['_GETMODELREQUEST']._serialized_start=1215
-  _globals['_GETMODELREQUEST']._serialized_end=1250
-  _globals['_GETMODELRESPONSE']._serialized_start=1252
-  _globals['_GETMODELRESPONSE']._serialized_end=1306
-  _globals['_SKILL']._serialized_start=1308
-  _globals['_SKILL']._serialized_end=1430
-  _globals['_LISTSKILLSREQUEST']._serialized_start=1432
-  _globals['_LISTSKILLSREQUEST']._serialized_end=1490
-  _globals['_LISTSKILLSRESPONSE']._serialized_start=1492
-  _globals['_LISTSKILLSRESPONSE']._serialized_end=1574
-  _globals['_INSTALLSKILLREQUEST']._serialized_start=1576
-  _globals['_INSTALLSKILLREQUEST']._serialized_end=1611
-  _globals['_INSTALLSKILLRESPONSE']._serialized_start=1613
-  _globals['_INSTALLSKILLRESPONSE']._serialized_end=1671
-  _globals['_UNINSTALLSKILLREQUEST']._serialized_start=1673
-  _globals['_UNINSTALLSKILLREQUEST']._serialized_end=1710
-  _globals['_UNINSTALLSKILLRESPONSE']._serialized_start=1712
-  _globals['_UNINSTALLSKILLRESPONSE']._serialized_end=1772
-  _globals['_CATALOGSERVICE']._serialized_start=2035
-  _globals['_CATALOGSERVICE']._serialized_end=2468
+  _globals['_CAPABILITIES']._serialized_end=1091
+  _globals['_LISTMODELSREQUEST']._serialized_start=1093
+  _globals['_LISTMODELSREQUEST']._serialized_end=1151
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1153
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1235
+  _globals['_GETMODELREQUEST']._serialized_start=1237
+  _globals['_GETMODELREQUEST']._serialized_end=1272
+  _globals['_GETMODELRESPONSE']._serialized_start=1274
+  _globals['_GETMODELRESPONSE']._serialized_end=1328
+  _globals['_SKILL']._serialized_start=1330
+  _globals['_SKILL']._serialized_end=1452
+  _globals['_LISTSKILLSREQUEST']._serialized_start=1454
+  _globals['_LISTSKILLSREQUEST']._serialized_end=1512
+  _globals['_LISTSKILLSRESPONSE']._serialized_start=1514
+  _globals['_LISTSKILLSRESPONSE']._serialized_end=1596
+  _globals['_INSTALLSKILLREQUEST']._serialized_start=1598
+  _globals['_INSTALLSKILLREQUEST']._serialized_end=1633
+  _globals['_INSTALLSKILLRESPONSE']._serialized_start=1635
+  _globals['_INSTALLSKILLRESPONSE']._serialized_end=1693
+  _globals['_UNINSTALLSKILLREQUEST']._serialized_start=1695
+  _globals['_UNINSTALLSKILLREQUEST']._serialized_end=1732
+  _globals['_UNINSTALLSKILLRESPONSE']._serialized_start=1734
+  _globals['_UNINSTALLSKILLRESPONSE']._serialized_end=1794
+  _globals['_CATALOGSERVICE']._serialized_start=2057
+  _globals['_CATALOGSERVICE']._serialized_end=2490
 # @@protoc_insertion_point(module_scope)

@@ -172,6 +172,7 @@ class Capabilities(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     MULTIPLE_CHOICES_FIELD_NUMBER: _builtins.int
+    IMAGE_OUTPUT_FIELD_NUMBER: _builtins.int
     tools: _builtins.bool
     parallel_tools: _builtins.bool
     structured_output: _builtins.bool
@@ -183,6 +184,7 @@ class Capabilities(_message.Message):
     logprobs: _builtins.bool
     seed: _builtins.bool
     multiple_choices: _builtins.bool
+    image_output: _builtins.bool
     def __init__(
         self,
         *,
@@ -197,10 +199,11 @@ class Capabilities(_message.Message):
         logprobs: _builtins.bool = ...,
         seed: _builtins.bool = ...,
         multiple_choices: _builtins.bool = ...,
+        image_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_input", b"audio_input", "documents", b"documents", "logprobs", b"logprobs", "multiple_choices", b"multiple_choices", "parallel_tools", b"parallel_tools", "prompt_caching", b"prompt_caching", "reasoning", b"reasoning", "seed", b"seed", "structured_output", b"structured_output", "tools", b"tools", "vision", b"vision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_input", b"audio_input", "documents", b"documents", "image_output", b"image_output", "logprobs", b"logprobs", "multiple_choices", b"multiple_choices", "parallel_tools", b"parallel_tools", "prompt_caching", b"prompt_caching", "reasoning", b"reasoning", "seed", b"seed", "structured_output", b"structured_output", "tools", b"tools", "vision", b"vision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
