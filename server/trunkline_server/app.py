@@ -462,9 +462,9 @@ def _candidate(
     model: ModelSettings, provider: ProviderSettings, dialect: Dialect, dialect_name: str
 ) -> Candidate:
     upstream_model = model.model or model.id
-    capabilities = dialect.translator.capabilities
+    capabilities = dialect.capabilities(upstream_model)
     if model.capabilities is not None:
-        capabilities = capabilities & frozenset(model.capabilities)
+        capabilities = dialect.translator.capabilities & frozenset(model.capabilities)
     reasons = REASONING.search(upstream_model) is not None
     return Candidate(
         provider=provider.id,
