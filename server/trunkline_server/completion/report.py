@@ -160,6 +160,7 @@ class Report:
         end(completion.choices, finishes)
         if fold is not None:
             fold.fill(completion.choices)
+            completion.artifacts.extend(fold.artifacts)
         if self._prepared is not None:
             self._prepared.fill(completion)
             skills = self._prepared.skills if turns is None else turns.skills
