@@ -24,9 +24,9 @@ from structlog.typing import FilteringBoundLogger
 
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, OptimizeFor, Recovery
 from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
+from trunkline_server.app_cache import new_cache
 from trunkline_server.app_jobs import JobParts, build_jobs, new_jobs, with_research_tools
 from trunkline_server.app_orchestration import (
-    NoCache,
     build_libraries,
     build_modes,
     build_personas,
@@ -66,6 +66,7 @@ from trunkline_server.core.panels import DEFAULT_SIZE, PanelRules
 from trunkline_server.core.pressure import Pressure
 from trunkline_server.edges.grpc.account import AccountServicer
 from trunkline_server.edges.grpc.admin import AdminServicer
+from trunkline_server.edges.grpc.cache import CacheServicer
 from trunkline_server.edges.grpc.call import Calls
 from trunkline_server.edges.grpc.catalog import CatalogServicer
 from trunkline_server.edges.grpc.completion import CompletionServicer
@@ -120,6 +121,7 @@ from trunkline_server.routing.scoring_run import (
 )
 from trunkline_server.skills.folder import Loaded
 from trunkline_server.skills.library import SkillLibrary
+from trunkline_server.telemetry.cache import CacheTelemetry
 from trunkline_server.telemetry.logs import configure, flush
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
@@ -624,6 +626,15 @@ class Service:
         self.skills = SkillLibrary(
             parts.skills, self.state.storage, self._similarity, is_lasting=self.state.is_lasting
         )
+        self._cache_meter = CacheTelemetry()
+        self.cache = new_cache(
+            settings,
+            self.state,
+            parts.accounts.secrets.redis_url,
+            self._similarity,
+            self._cache_meter,
+            None if settings.cache.semantic == "off" else self._detect_language(),
+        )
         self.is_ready = False
         self.grpc_address = ""
         self.http_address = ""
@@ -671,7 +682,7 @@ class Service:
                 skills=self.skills,
                 libraries=self.parts.libraries,
                 conversations=self.conversations,
-                cache=NoCache(),
+                cache=self.cache,
                 router=router,
             ),
             upstream=Upstream(
@@ -700,6 +711,7 @@ class Service:
             "trunkline.v1.CatalogService": CatalogServicer(
                 self.catalog, self.parts.modes, self.circuits, self.skills, completions, calls
             ),
+            "trunkline.v1.CacheService": CacheServicer(self.cache, completions, calls),
             "trunkline.v1.ConversationService": ConversationServicer(
                 self.conversations, completions, calls
             ),
@@ -723,8 +735,9 @@ class Service:
 
     def _language_of(self, scores: Scores) -> Callable[[CompletionSpec], str] | None:
         """Its model is only loaded where the language of a request makes a difference."""
-        if not scores.knows_languages:
-            return None
+        return self._detect_language() if scores.knows_languages else None
+
+    def _detect_language(self) -> Callable[[CompletionSpec], str]:
         detector = LanguageDetector(self.settings.routing.default_language)
         if not detector.load():
             self.log.warning("language_model_missing")
@@ -741,6 +754,7 @@ class Service:
         await self.accounts.start()
         await self.state.start()
         self.conversations.start()
+        self.cache.start()
         await self._start_skills()
         await asyncio.gather(*(signer.start() for signer in self.parts.signers.values()))
         if server.workers > 1:
@@ -815,6 +829,7 @@ class Service:
 
         def metrics() -> tuple[int, bytes, bytes]:
             self.telemetry.flush()
+            self._cache_meter.flush()
             return exposition()
 
         return {
@@ -869,6 +884,7 @@ class Service:
         """Release what is left."""
         self._watch.stop()
         self.telemetry.flush()
+        self._cache_meter.flush()
         if self._reporter is not None:
             self._reporter.cancel()
         if self._accounts_watch is not None:
@@ -884,6 +900,7 @@ class Service:
         await self.pump.close()
         await self.skills.close()
         await self.conversations.close()
+        await self.cache.close()
         await self.state.close()
         await self.accounts.close()
         await self.parts.tools.close()

@@ -6,9 +6,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.config import ConfigError, Settings
-from trunkline_server.core.cache import CacheSubject, Hit, Miss
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.modes import MODE_ROUTE, Mode, Modes
 from trunkline_server.core.personas import BUILT_IN
@@ -117,11 +115,3 @@ def new_classifier(settings: Settings, modes: Modes, embedder: Embedder) -> Mode
     """What resolves the mode `auto`."""
     costly = frozenset(mode.id for mode in modes.by_id.values() if mode.is_costly)
     return ModeClassifier(load_heads(), costly, embedder if settings.classifier.embedding else None)
-
-
-class NoCache:
-    def is_eligible(self, spec: CompletionSpec) -> bool:
-        return False
-
-    async def look(self, subject: CacheSubject, until_s: float) -> Hit | Miss | None:
-        return None

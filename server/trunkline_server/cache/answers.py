@@ -141,7 +141,7 @@ class Answers:
         self._writing: set[asyncio.Task[None]] = set()
         self._watcher: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to hear of what others clear."""
         if self._shelf is not None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch(self._shelf))

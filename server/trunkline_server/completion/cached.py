@@ -33,7 +33,7 @@ def given_again(
     completion.request_id = request_id
     set_time(completion.create_time, time.time())
     completion.usage.CopyFrom(Usage(cost=Cost(amount_nanos=0, currency_code=CURRENCY)))
-    report = CacheReport(hit=True, kind=hit.kind)
+    report = CacheReport(hit=True, kind=hit.kind, entry_id=hit.entry_id)
     if hit.similarity is not None:
         report.similarity = hit.similarity
     set_duration(report.age, hit.age_s)

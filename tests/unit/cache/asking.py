@@ -113,7 +113,7 @@ async def opened(
         meter=meter or Meter(),
         max_front_bytes=max_front_bytes,
     )
-    await cache.start()
+    cache.start()
     try:
         yield cache
     finally:
