@@ -24,15 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline_server.core.modes import ModeChoice, ModeQuestion
+from trunkline_server.embedding.glimpse import Glimpse
 from trunkline_server.embedding.model import Model
 from trunkline_server.routing.default_modes import DEFAULT_MODES
 from trunkline_server.routing.mode_classifier import (
-    CLEAR,
     DEFAULT,
     EMBEDDING,
     LINEAR,
     RULES,
-    SURE,
     ModeClassifier,
 )
 from trunkline_server.routing.mode_features import features, glance
@@ -49,8 +48,8 @@ END: Final = "<!-- measured: end -->"
 TOLD: Final = ("code", "fast", "image", "think")  # By a text; the other modes have rules only.
 SEEN_OF_A_SOURCE: Final = 20
 MIN_PROMPTS: Final = 2  # A feature of fewer says more about the prompt than about the mode.
-WORDS_PENALTY: Final = 1e-4
-EMBEDDING_PENALTY: Final = 1e-3
+WORDS_PENALTY: Final = 1e-5
+EMBEDDING_PENALTY: Final = 3e-5
 STEPS: Final = 400
 STEP: Final = 0.02
 FOLDS: Final = 8
@@ -199,11 +198,8 @@ def temperatures(rows: Table, sources: Sequence[str]) -> tuple[float, float]:
         made = heads(rows.part(np.flatnonzero(fold != left_out)), (1.0, 1.0))
         for n in np.flatnonzero(fold == left_out):
             words[n] = made.of_words(rows.found[n])
-            joint[n] = words[n] + made.of_vector(rows.vectors[n].tolist())
-    # The model is asked where the words are not sure.
-    best = np.sort(softmax(words), axis=1)
-    unsure = (best[:, -1] < SURE) | (best[:, -1] - best[:, -2] < CLEAR)
-    return temperature(words, rows.modes), temperature(joint[unsure], rows.modes[unsure])
+            joint[n] = made.joint(words[n].tolist(), made.of_vector(rows.vectors[n].tolist()))
+    return temperature(words, rows.modes), temperature(joint, rows.modes)
 
 
 def temperature(logits: Matrix, modes: Numbers) -> float:
@@ -246,7 +242,7 @@ class Direct:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    async def vector(self, text: str, wait_s: float) -> NDArray[np.float32] | None:
+    async def glimpse(self, text: str, wait_s: float) -> NDArray[np.float32] | None:
         """Asked at once."""
         return self._model.vector(text)
 
@@ -335,7 +331,7 @@ def costs_ms(made: Heads, rows: Sequence[Prompt], *, has_model: bool) -> list[fl
 
     # A model that is new knows none of the prompts.
     tries = [
-        asyncio.run(ask(classifier(made, Model() if has_model else None))) for _ in range(TRIES)
+        asyncio.run(ask(classifier(made, Glimpse() if has_model else None))) for _ in range(TRIES)
     ]
     return sorted(cost for cost in map(min, *tries) if cost < math.inf)
 
@@ -422,7 +418,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="learn nothing")
     arguments = parser.parse_args()
     training, seen, unseen = prompts()
-    model = Model()
+    model = Glimpse()
     if arguments.measure:
         made = heads_from_json(OUTPUT.read_text(encoding="utf-8"))
     else:

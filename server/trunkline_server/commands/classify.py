@@ -74,7 +74,7 @@ async def _choice(
     try:
         choice = await classifier.classify(question)
         if settings.classifier.embedding and choice.tier != "rules":
-            await embedder.vector(text, MODEL_S)
+            await embedder.glimpse(text, MODEL_S)
             choice = await classifier.classify(question)
         return choice
     finally:

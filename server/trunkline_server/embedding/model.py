@@ -37,12 +37,23 @@ RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
 class Model:
     """Runs on one core, in the thread of the caller. One caller at a time.
 
+    Args:
+        source: what it is made of instead of the file in the package.
+        head_pieces, tail_pieces: how much of a text it reads.
+
     Raises:
         RuntimeError: the file can't be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        source: bytes | None = None,
+        *,
+        head_pieces: int = HEAD_PIECES,
+        tail_pieces: int = TAIL_PIECES,
+    ) -> None:
         self._pieces = WordPieces()
+        self._head, self._tail = head_pieces, tail_pieces
         options = SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = ExecutionMode.ORT_SEQUENTIAL
@@ -51,7 +62,7 @@ class Model:
         options.enable_cpu_mem_arena = False
         try:
             self._session = InferenceSession(
-                str(weights.model_path()), options, providers=["CPUExecutionProvider"]
+                source or str(weights.model_path()), options, providers=["CPUExecutionProvider"]
             )
         except RUNTIME_ERRORS as error:
             raise RuntimeError(str(error)) from error
@@ -89,8 +100,8 @@ class Model:
     def _embed(self, numbers: list[int]) -> Vector | None:
         if self._pieces.share_read(numbers) < MIN_SHARE_READ:
             return None
-        if len(numbers) > HEAD_PIECES + TAIL_PIECES:
-            numbers = numbers[:HEAD_PIECES] + numbers[-TAIL_PIECES:]
+        if len(numbers) > self._head + self._tail:
+            numbers = numbers[: self._head] + numbers[-self._tail :]
         ids = np.array([[self._pieces.begin, *numbers, self._pieces.end]], dtype=np.int64)
         inputs = {
             "input_ids": ids,

@@ -11,5 +11,8 @@ class Unknown:
     async def vector(self, text: str, wait_s: float = 0.0) -> None:
         """Always None."""
 
+    async def glimpse(self, text: str, wait_s: float = 0.0) -> None:
+        """Always None."""
+
     async def close(self) -> None:
         """Nothing to do."""

@@ -40,9 +40,9 @@ class Vector(Protocol):
 
 
 class Embedder(Protocol):
-    """A model that tells where a text points."""
+    """A model that tells where a text points, by what kind of text it is."""
 
-    async def vector(self, text: str, wait_s: float) -> Vector | None:
+    async def glimpse(self, text: str, wait_s: float) -> Vector | None:
         """None where it is not known, or not in time. Never raises."""
         ...
 
@@ -70,7 +70,7 @@ class ModeClassifier:
         ranked = self._ranked(question, words, None)
         if self._embedder is None or self._is_settled(ranked):
             return self._choice(ranked, LINEAR)
-        vector = await self._embedder.vector(text, VECTOR_WAIT_S)
+        vector = await self._embedder.glimpse(text, VECTOR_WAIT_S)
         if vector is None:
             return self._choice(ranked, LINEAR)
         model = self._heads.of_vector(vector.tolist())

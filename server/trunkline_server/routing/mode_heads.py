@@ -14,6 +14,9 @@ from operator import mul
 from typing import Final
 
 WEIGHTS: Final = "mode_weights.json"
+WORDS_SHARE: Final = (
+    0.5  # Of what the words say, where the model has spoken: it generalises better.
+)
 SCALE: Final = 1_000  # Weights are kept as whole thousandths.
 
 
@@ -57,14 +60,17 @@ class Heads:
             for bias, row in zip(self.embedding_bias, self.embedding_rows, strict=True)
         ]
 
+    def joint(self, words: Sequence[float], model: Sequence[float]) -> list[float]:
+        """What both say together."""
+        return [WORDS_SHARE * a + b for a, b in zip(words, model, strict=True)]
+
     def probabilities(
         self, words: Sequence[float], model: Sequence[float] | None
     ) -> dict[str, float]:
         """Of all modes that they tell apart; 1 in sum."""
         logits, temperature = words, self.temperature
         if model is not None:
-            logits = [a + b for a, b in zip(words, model, strict=True)]
-            temperature = self.joint_temperature
+            logits, temperature = self.joint(words, model), self.joint_temperature
         highest = max(logits)
         powers = [math.exp((logit - highest) / temperature) for logit in logits]
         total = sum(powers)

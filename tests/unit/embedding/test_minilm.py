@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import pytest
 
+from trunkline_server.embedding.glimpse import Glimpse
 from trunkline_server.embedding.minilm import (
     HEAD_CHARS,
     MAX_COMPARING,
@@ -90,6 +91,22 @@ async def test_vector_of_a_text_is_the_models_own(model, told):
     assert float(found @ found) == pytest.approx(1, abs=1e-5)
     assert float(found @ model.vector(SWAPPED)) == model.cosine(PARIS, SWAPPED)
     assert await embedder.vector(PARIS) is None
+
+
+async def test_glimpse_is_of_the_beginning_of_the_model_alone(told):
+    def whole() -> Comparer:
+        raise AssertionError("nobody asked for it")
+
+    beginning = Glimpse()
+    embedder = MiniLM(told.append, whole, lambda: beginning)
+
+    found = await embedder.glimpse(PARIS)
+    await embedder.close()
+
+    # A model that is asked again gives the very vector that it gave before.
+    assert found is not None
+    assert found is beginning.vector(PARIS)
+    assert told == []
 
 
 async def test_nobody_waits_longer_for_a_vector_than_was_said(gate, similarity):
