@@ -57,10 +57,10 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Serving]:
+async def serving(folder: Path, **sections: Any) -> AsyncIterator[Serving]:
     """On ports of its own."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
-    (folder / "trunkline.toml").write_text(written({"server": server, "providers": []}))
+    (folder / "trunkline.toml").write_text(written({"server": server, "providers": [], **sections}))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "trunkline_server", "serve"),
         cwd=folder,
@@ -144,6 +144,53 @@ async def test_it_answers_over_both_edges_and_in_the_shape_that_was_asked_for(tm
     assert (set(value), type(value["large"])) == ({"city", "large"}, bool)
     assert said["choices"][0]["message"]["content"] == text(spoken)
     assert (before, len(after)) == ([], 1)
+
+
+MODES: Final = ("fast", "think", "code", "roast", "genui")
+
+
+async def test_every_mode_a_conversation_and_research_work_with_it_alone(tmp_path):
+    modes = [{"id": mode, "max_output_tokens": 24} for mode in (*MODES, "research")]
+    async with (
+        serving(tmp_path, modes=modes) as running,
+        httpx.AsyncClient(timeout=LIMIT_S, base_url=f"http://{running.http_address}") as http,
+    ):
+
+        async def completed(**fields: Any) -> Any:
+            body = {"temperature": 0, "persona": "none", **fields}
+            response = await http.post("/api/v1/completions", json=body)
+            assert response.status_code == 200, response.text
+            return response.json()
+
+        auto = await completed(prompt=CAPITAL)
+        again = await completed(prompt=CAPITAL)
+        named = [await completed(prompt="Three colours.", mode=mode) for mode in MODES]
+        begun = await completed(prompt="I like cats.", mode="fast", conversation_id="new")
+        id_ = begun["conversation_id"]
+        await completed(prompt="What do I like?", mode="fast", conversation_id=id_)
+        kept = (await http.get(f"/api/v1/conversations/{id_}/messages")).json()["messages"]
+        options = {"depth": "basic"}
+        job = (
+            await http.post("/api/v1/research", json={"prompt": "Why is the sky blue?", **options})
+        ).json()
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                report = (await http.get(job["poll_url"])).json()
+                if report["status"] in ("completed", "failed"):
+                    break
+                await asyncio.sleep(0.1)
+
+    assert "Paris" in auto["content"]
+    assert (auto["mode"], auto["resolved_mode"]) == ("auto", "fast")
+    assert (again["_cached"], again["content"]) == (True, auto["content"])
+    assert [found["resolved_mode"] for found in named] == list(MODES)
+    assert all(found["content"] for found in named)
+    assert named[-1]["content"].startswith("root = Stack([")
+    assert [message["role"] for message in kept] == ["user", "assistant"] * 2
+    assert kept[2]["content"] == "What do I like?"
+    assert report["status"] == "completed", report
+    assert report["result"]["report"]
+    assert report["result"]["sourceCount"] == 0
 
 
 async def test_an_interrupt_of_the_terminal_lets_the_answer_end_first(tmp_path):

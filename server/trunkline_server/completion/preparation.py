@@ -323,7 +323,7 @@ class Preparation:
         for mode in self._modes.by_id.values():
             if mode.is_job or (named and mode.id not in named):
                 continue
-            if IMAGE in mode.modalities:
+            if IMAGE in mode.modalities and not self._router.offers(Capability.IMAGE_OUTPUT):
                 continue
             found.add(mode.id)
         if not found:
