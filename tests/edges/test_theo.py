@@ -456,6 +456,20 @@ async def test_a_path_that_is_not_there_is_refused_in_theos_words(method, path):
     assert running.requests == []
 
 
+async def test_what_is_refused_at_the_door_has_an_id_too():
+    async with theo("local", CompleteUnary=WHOLE) as running:
+        response = await running.http.post(
+            COMPLETIONS, content=b"", headers={"content-encoding": "gzip"}
+        )
+
+    assert error(response) == (
+        400,
+        "invalid_request_error",
+        "validation_error",
+        "content-encoding: a compressed body is not accepted",
+    )
+
+
 # Jobs
 
 

@@ -14,7 +14,8 @@ from trunkline.v1.completion_spec_pb2 import (
     ToolOptions,
 )
 from trunkline.v1.job_service_pb2 import CreateJobRequest
-from trunkline.v1.message_pb2 import Media, Message, Part, Role, ToolResult
+from trunkline.v1.message_pb2 import Media, Message, Part, ProviderState, Role, ToolResult
+from trunkline_server.edges.rest.call_state import CallIds
 from trunkline_server.edges.rest.http import Refused
 from trunkline_server.edges.rest.theo_fields import envelope, theos
 from trunkline_server.edges.rest.theo_jobs import read_job
@@ -173,6 +174,18 @@ def test_results_of_tools_answer_the_calls_of_a_conversation():
     assert list(alone.messages) == [answered]
     assert list(spoken.messages) == [answered, user("And now?")]
     assert wanted.origins == ["tool_results", "prompt"]
+
+
+def test_a_result_answers_the_call_that_openais_format_told():
+    state = ProviderState(data=b"signed")
+    call_id = CallIds().written("c1", state)
+
+    spec, _ = read(
+        conversation_id="conv_1", tool_results=[{"tool_call_id": call_id, "content": "3"}]
+    )
+
+    assert call_id.startswith("c1~")
+    assert spec.messages[0].parts[0].tool_result.tool_call_id == "c1"
 
 
 def test_attachments_are_images_beside_the_prompt():

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from typing import Final, Protocol
 
 import grpc
@@ -104,6 +105,7 @@ class RestApp:
         """Answer with an error."""
         if not request.request_id:
             request.request_id = request_id_of(request.headers, self._mint_id)
+        refused = replace(refused, request_id=refused.request_id or request.request_id)
         body = (dialect or self._dialects[0]).error(refused)
         request.respond(refused.status.http_status, body, error_headers(refused))
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Raw, Struct
 from trunkline.v1.completion_spec_pb2 import CacheMode, CompletionSpec
 from trunkline.v1.message_pb2 import Message, Part, Role
 from trunkline_server.edges.rest.body import invalid, read_body
+from trunkline_server.edges.rest.call_state import StateReader
 from trunkline_server.edges.rest.http import Refused
 from trunkline_server.edges.rest.openai_request import (
     NULL,
@@ -258,9 +259,10 @@ def _results(asked: CompletionIn, spec: CompletionSpec) -> list[str]:
     if not asked.conversation_id or asked.conversation_id == NEW:
         raise invalid("needs the conversation_id of the call", RESULTS)
     message = spec.messages.add(role=Role.ROLE_TOOL)
+    states = StateReader()  # What an id carries in OpenAI's format is kept with the conversation.
     for result in asked.tool_results:
         written = message.parts.add().tool_result
-        written.tool_call_id = result.tool_call_id
+        written.tool_call_id = states.read(result.tool_call_id)[0]
         written.parts.add().text = result.content
         written.is_error = result.is_error
     return [RESULTS]
