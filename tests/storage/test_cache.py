@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis as redis_client
@@ -22,12 +22,15 @@ from tests.unit.cache.asking import (
     opened,
     shown,
 )
+from tests.unit.cache.test_semantic import ALSO_SKY, SKY, Scripted, tier
 from trunkline_server.cache import rows
 from trunkline_server.cache.answers import LOOK_S, Answers, CacheRules
 from trunkline_server.cache.database import DatabaseShelf
-from trunkline_server.cache.evidence import Count
+from trunkline_server.cache.evidence import Count, bin_of
+from trunkline_server.cache.place import RULES
 from trunkline_server.cache.question import OpenQuestion
 from trunkline_server.cache.rows import QuestionRow
+from trunkline_server.cache.semantic import Semantic
 from trunkline_server.core.cache import CacheEvent, CacheSubject, Hit, Kept, Shelf, ShelfAway
 from trunkline_server.core.errors import NotFound, StorageUnavailable
 from trunkline_server.core.transactions import Storage
@@ -122,7 +125,9 @@ async def test_changes_are_told_once_by_owner(shelf):
     await shelf.clear("acme", START_US)
     await shelf.put(kept(1, "globex"))
     await shelf.drop(kept(1).key, "globex")
+    assert first is not None
     second = await shelf.clearings(first.mark)
+    assert second is not None
     nothing = await shelf.clearings(second.mark)
 
     assert first.by_owner == {}
@@ -134,6 +139,7 @@ async def test_changes_are_told_once_by_owner(shelf):
     assert await shelf.find(kept(1).key, "globex") is None
     await shelf.drop(kept(2).key, "globex")
     third = await shelf.clearings(second.mark)
+    assert third is not None
     assert third.by_owner["acme"] == second.by_owner["acme"]
     assert third.by_owner["globex"] != second.by_owner["globex"]
 
@@ -275,13 +281,16 @@ async def until_forgotten(cache: Answers, subject: CacheSubject) -> None:
             await asyncio.sleep(0.02)
 
 
-class Lasting:
+class Lasting(DatabaseShelf):
     """A shelf that a cache does not close."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self.find, self.put, self.drop = shelf.find, shelf.put, shelf.drop
-        self.clear, self.clearings = shelf.clear, shelf.clearings
-        self.count, self.sweep = shelf.count, shelf.sweep
+        self.shelf = shelf
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("shelf", "close"):
+            return super().__getattribute__(name)
+        return getattr(self.shelf, name)
 
     async def close(self) -> None:
         """The test does."""
@@ -290,28 +299,27 @@ class Lasting:
 # one that is slow, or broken
 
 
-class Broken(Lasting):
+class Broken(DatabaseShelf):
     """Fails, or never answers."""
 
-    def __init__(self, shelf: Shelf, *, hangs: bool) -> None:
-        super().__init__(shelf)
+    def __init__(self, *, hangs: bool) -> None:
         self.hangs = hangs
         self.asked = 0
-        self.find = self.put = self.drop = self.clear = self._fail  # type: ignore[method-assign]
-        self.clearings = self.count = self._fail  # type: ignore[method-assign]
 
-    async def _fail(self, *_: object) -> None:
+    async def _read(self, *_: Any, **__: Any) -> Any:
         self.asked += 1
         if self.hangs:
             await asyncio.Event().wait()
         raise ShelfAway
 
+    _write = _read
+
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
-async def test_a_shelf_that_is_away_is_a_miss_within_a_moment(table, hangs):
+async def test_a_shelf_that_is_away_is_a_miss_within_a_moment(hangs):
     loop = asyncio.get_running_loop()
     clock, meter = Clock(), Meter()
-    broken = Broken(table, hangs=hangs)
+    broken = Broken(hangs=hangs)
     cache = Answers(CacheRules(), shelf=broken, semantic=None, now_us=clock, meter=meter)
     began_s = loop.time()
     first = await ask(cache, about(asks()), answers())
@@ -362,3 +370,34 @@ async def test_a_row_that_is_no_answer_is_a_miss(table):
 
         assert isinstance(await ask(cache, about(asks()), answers()), OpenQuestion)
         assert shown(await ask(cache, about(asks()))) == "Paris."
+
+
+# the semantic tier in a database
+
+
+@pytest.mark.once
+async def test_another_process_knows_the_questions_and_what_was_learned(storage):
+    clock = Clock()
+    model = Scripted()
+
+    def process() -> tuple[Semantic, Any]:
+        shelf = DatabaseShelf(storage, max_entries=100)
+        semantic = tier(clock, Meter(), model, storage=storage)
+        return semantic, opened(clock, shelf=shelf, semantic=semantic)
+
+    for _ in range(149):
+        await storage.write(lambda: rows.judge("acme", RULES, bin_of(0.97), True))
+    first, opening = process()
+    async with opening as cache:
+        await ask(cache, about(asks(SKY)), answers("It scatters."))
+        await cache.settled()
+    second, opening = process()
+    async with opening as cache:
+        await ask(cache, about(asks(ALSO_SKY)))  # Begins to read.
+        await cache.settled()
+        hit = await ask(cache, about(asks(ALSO_SKY)))
+        stranger = await ask(cache, about(asks(ALSO_SKY), "globex"))
+
+    assert (shown(hit), shown(stranger)) == ("It scatters.", "")
+    assert isinstance(hit, Hit)
+    assert hit.kind == "semantic"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -343,7 +344,7 @@ class Answers:
         self._front.put(kept)
         self._count(place.owner, CacheEvent.STORED)
         if self._shelf is not None:
-            self._write(self._shelf.put(kept))
+            self._write(partial(self._shelf.put, kept))
         if self._semantic is not None:
             self._semantic.put(place, question.nearest.vector, asked_us, expires_us)
             self._compare(self._semantic, question, completion)
@@ -358,19 +359,18 @@ class Answers:
                 old = text_of(Completion.FromString(rival.answer))
                 semantic.compare(question.place.owner, near, old, text_of(completion))
 
-    def _write(self, work: Coroutine[Any, Any, None]) -> None:
+    def _write(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         is_away = asyncio.get_running_loop().time() < self._away_until_s
         if is_away or len(self._writing) >= MAX_WRITING:
-            work.close()
             return
         task = asyncio.get_running_loop().create_task(self._written(work))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    async def _written(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _written(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             async with asyncio.timeout(WRITE_S):
-                await work
+                await work()
         except (ShelfAway, TimeoutError):
             self._lose()
 

@@ -11,6 +11,7 @@ background, and are not there until then.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -51,10 +52,11 @@ class Embedder(Protocol):
 
 
 class Evidence(NamedTuple):
-    """Of one owner."""
+    """Of one owner. `asked_at_s`: when the database was last asked for it; nothing is known until it has told."""
 
     counts: dict[int, Count]
     is_read: bool
+    asked_at_s: float
 
 
 class Semantic:
@@ -124,13 +126,16 @@ class Semantic:
 
     def counts(self, owner: str) -> dict[int, Count]:
         """What is known of an owner, by bins; nothing while it is being read."""
+        now_s = asyncio.get_running_loop().time()
         found = self._evidence.get(owner)
+        if found is None and len(self._evidence) >= MAX_OWNERS:
+            del self._evidence[next(iter(self._evidence))]
         if found is None:
-            if len(self._evidence) >= MAX_OWNERS:
-                del self._evidence[next(iter(self._evidence))]
-            found = self._evidence[owner] = Evidence({}, self._storage is None)
-            if self._storage is not None:
-                self._begin(self._read_evidence(self._storage, owner))
+            found = self._evidence[owner] = Evidence({}, self._storage is None, -FRESH_S)
+        if self._storage is not None and now_s - found.asked_at_s >= FRESH_S:
+            # Other processes may have learned something, too.
+            found = self._evidence[owner] = found._replace(asked_at_s=now_s)
+            self._begin(partial(self._read_evidence, self._storage, owner))
         return found.counts if found.is_read else {}
 
     async def evidence_of(self, owner: str) -> dict[int, Count]:
@@ -148,7 +153,7 @@ class Semantic:
         read_at_s = self._read_at_s.get(place.section)
         if read_at_s is None or now_s - read_at_s >= FRESH_S:
             self._read_at_s[place.section] = now_s
-            self._begin(self._read_section(self._storage, place.owner, place.section))
+            self._begin(partial(self._read_section, self._storage, place.owner, place.section))
         return found
 
     # keeping
@@ -156,7 +161,7 @@ class Semantic:
     def put(self, place: Place, vector: Vector | None, kept_us: int, expires_us: int) -> None:
         """The question has an answer now."""
         if is_askable(place.question):
-            self._begin(self._put(place, vector, kept_us, expires_us))
+            self._begin(partial(self._put, place, vector, kept_us, expires_us))
 
     def drop(self, key: bytes, section: bytes) -> None:
         """The answer is gone."""
@@ -172,11 +177,11 @@ class Semantic:
 
     def compare(self, owner: str, near: Near, old: str, new: str) -> None:
         """Two questions were answered: do the answers say the same?"""
-        self._begin(self._compare(owner, near.similarity, old, new))
+        self._begin(partial(self._compare, owner, near.similarity, old, new))
 
     def blame(self, owner: str, similarity: float) -> None:
         """An answer that was given again was wrong."""
-        self._begin(self._judged(owner, similarity, is_same=False))
+        self._begin(partial(self._judged, owner, similarity, is_same=False))
 
     async def settled(self) -> None:
         """Everything that was begun in the background is done."""
@@ -191,17 +196,16 @@ class Semantic:
 
     # in the background
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if len(self._tasks) >= MAX_TASKS:
-            work.close()
             return
         task = asyncio.get_running_loop().create_task(self._quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _quietly(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except StorageUnavailable:
             self._meter.count(CacheEvent.AWAY)
 
@@ -237,12 +241,9 @@ class Semantic:
             await self._storage.write(lambda: rows.put_question(place.owner, place.section, row))
 
     async def _read_evidence(self, storage: Storage, owner: str) -> None:
-        try:
-            counts = await storage.read(lambda: rows.evidence(owner, RULES))
-        except StorageUnavailable:
-            self._evidence.pop(owner, None)  # So that it is read again.
-            raise
-        self._evidence[owner] = Evidence(counts, True)
+        asked_at_s = asyncio.get_running_loop().time()
+        counts = await storage.read(lambda: rows.evidence(owner, RULES))
+        self._evidence[owner] = Evidence(counts, True, asked_at_s)
 
     async def _compare(self, owner: str, similarity: float, old: str, new: str) -> None:
         is_same = await self.say_the_same(old, new)
