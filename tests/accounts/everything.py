@@ -32,6 +32,13 @@ from trunkline.v1.completion_service_pb2 import (
     CompleteUnaryRequest,
     PreviewRouteRequest,
 )
+from trunkline.v1.conversation_service_pb2 import (
+    CreateConversationRequest,
+    DeleteConversationRequest,
+    GetConversationRequest,
+    ListConversationsRequest,
+    ListMessagesRequest,
+)
 from trunkline.v1.ledger_pb2 import LedgerKind
 from trunkline_server.edges.grpc.methods import SERVICES
 
@@ -128,6 +135,11 @@ def served(key_id: str) -> Mapping[str, Message]:
             organization="acme", kind=LedgerKind.LEDGER_KIND_GRANT, amount_nanos=1
         ),
         "AdminService/ListAuditEvents": ListAuditEventsRequest(),
+        "ConversationService/CreateConversation": CreateConversationRequest(),
+        "ConversationService/GetConversation": GetConversationRequest(conversation_id="none"),
+        "ConversationService/ListConversations": ListConversationsRequest(),
+        "ConversationService/ListMessages": ListMessagesRequest(conversation_id="none"),
+        "ConversationService/DeleteConversation": DeleteConversationRequest(conversation_id="none"),
     }
 
 
