@@ -916,6 +916,62 @@ async def test_a_mode_is_chosen_and_named_by_its_engine():
     assert chat.json()["model"] == "theo-1-reason"
 
 
+QUIET: Final = [{"id": name, "follow_ups": False} for name in ("fast", "code")]
+
+
+async def test_the_same_again_comes_from_the_cache_in_every_format():
+    async with (
+        upstream(hello) as scripted,
+        service_over(scripted.url, modes=QUIET) as running,
+        asking(f"http://{running.http_address}") as http,
+    ):
+        first, again = [
+            (await http.post(COMPLETIONS, json={**HELLO, "metadata": {"n": n}})).json()
+            for n in range(2)
+        ]
+        stream = await http.post(COMPLETIONS, json={**HELLO, "stream": True})
+        chat = await http.post(CHAT, json={"messages": [{"role": "user", "content": "hi"}]})
+        kept = (await http.post(COMPLETIONS, json={**HELLO, "conversation_id": "new"})).json()
+
+    done = sse(stream.content)[-1][1]
+    assert "_cached" not in first
+    assert "cached" not in first["usage"]
+    for hit in (again, done):
+        assert (hit["content"], hit["_cached"]) == ("Hello", True)
+        assert hit["usage"] == {
+            "cost_cents": 0, "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "cached": True,
+        }  # fmt: skip
+    assert (first["metadata"], again["metadata"]) == ({"n": 0}, {"n": 1})
+    assert again["id"] != first["id"]
+    assert names(stream.content)[:2] == ["thinking", "meta"]
+    assert chat.json()["theo_metadata"]["_cached"] is True
+    assert "_cached" not in kept
+    assert len(scripted.exchanges) == 2
+
+
+async def test_a_stream_of_the_whole_service_has_skills_and_artifacts():
+    code = "Here:\n\n```python\nfor n in range(3):\n    print(n)\n    print(n + 1)\n```\n"
+    async with (
+        upstream(answer(code)) as scripted,
+        service_over(scripted.url, modes=QUIET) as running,
+        asking(f"http://{running.http_address}") as http,
+    ):
+        asked = {**HELLO, "mode": "code", "skills": ["code-review"], "stream": True}
+        response = await http.post(COMPLETIONS, json=asked)
+
+    found = sse(response.content)
+    skill = {"id": "code-review", "slug": "code-review", "name": "Code review", "intensity": 2}
+    told = dict(found)
+    assert told["meta"]["resolved_mode"] == "code"
+    assert told["skills"] == {"active": [skill]}
+    assert (told["artifact"]["type"], told["artifact"]["language"]) == ("code", "python")
+    assert told["artifact"]["code"].startswith("for n in range(3):")
+    assert (told["done"]["content"], told["done"]["skills_active"]) == (code, [skill])
+    order = [name for name, _ in found]
+    assert order[:3] == ["thinking", "meta", "skills"]
+    assert order[-1] == "done"
+
+
 async def test_research_is_asked_for_and_polled():
     async with (
         upstream(hello) as scripted,
