@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,6 @@ from trunkline_server.cache.evidence import Count, bin_of
 from trunkline_server.cache.place import RULES
 from trunkline_server.cache.question import OpenQuestion
 from trunkline_server.cache.rows import QuestionRow
-from trunkline_server.cache.semantic import Semantic
 from trunkline_server.core.cache import CacheEvent, CacheSubject, Hit, Kept, Shelf, ShelfAway
 from trunkline_server.core.errors import NotFound, StorageUnavailable
 from trunkline_server.core.transactions import Storage
@@ -122,10 +122,10 @@ async def test_an_older_clearing_does_not_undo_a_newer_one(shelf):
 
 async def test_changes_are_told_once_by_owner(shelf):
     first = await shelf.clearings("")
+    assert first is not None
     await shelf.clear("acme", START_US)
     await shelf.put(kept(1, "globex"))
     await shelf.drop(kept(1).key, "globex")
-    assert first is not None
     second = await shelf.clearings(first.mark)
     assert second is not None
     nothing = await shelf.clearings(second.mark)
@@ -150,6 +150,7 @@ async def test_redis_that_throws_keys_away_never_forgets_a_clearing(redis):
         client.flushall()
         await shelf.put(kept())
         known = await shelf.clearings("")
+        assert known is not None
         await shelf.clear("acme", START_US)
         client.delete(CLEARINGS)
 
@@ -380,19 +381,16 @@ async def test_another_process_knows_the_questions_and_what_was_learned(storage)
     clock = Clock()
     model = Scripted()
 
-    def process() -> tuple[Semantic, Any]:
+    def process() -> AbstractAsyncContextManager[Answers]:
         shelf = DatabaseShelf(storage, max_entries=100)
-        semantic = tier(clock, Meter(), model, storage=storage)
-        return semantic, opened(clock, shelf=shelf, semantic=semantic)
+        return opened(clock, shelf=shelf, semantic=tier(clock, Meter(), model, storage=storage))
 
     for _ in range(149):
         await storage.write(lambda: rows.judge("acme", RULES, bin_of(0.97), True))
-    first, opening = process()
-    async with opening as cache:
+    async with process() as cache:
         await ask(cache, about(asks(SKY)), answers("It scatters."))
         await cache.settled()
-    second, opening = process()
-    async with opening as cache:
+    async with process() as cache:
         await ask(cache, about(asks(ALSO_SKY)))  # Begins to read.
         await cache.settled()
         hit = await ask(cache, about(asks(ALSO_SKY)))

@@ -105,6 +105,7 @@ class Semantic:
         if not is_askable(place.question):
             return Nearest(None, None)
         section = self._section(place)
+        self.counts(place.owner)  # To be read by the time that they are needed.
         vector = await self._embedder.vector(place.question)
         if vector is None or section is None:
             return Nearest(vector, None)
