@@ -40,6 +40,7 @@ from trunkline_server.commands.calling import (
 )
 from trunkline_server.commands.classify import add_classify
 from trunkline_server.commands.conversations import add_conversations
+from trunkline_server.commands.genui import add_genui
 from trunkline_server.commands.panel import add_panel, show
 from trunkline_server.commands.skills import add_skills
 from trunkline_server.config import ConfigError, Settings, has_accounts, load
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--config", metavar="FILE")
     verify.set_defaults(run=_audit_verify)
     add_classify(commands)
+    add_genui(commands)
     _scoring(commands)
     add_panel(commands, [target], _panel_eval, MAX_OUTPUT_TOKENS, IN_FLIGHT)
     config = commands.add_parser("config", help="check a configuration").add_subparsers(
