@@ -155,6 +155,18 @@ def test_a_folder_with_two_of_one_id_is_refused_and_so_is_a_default_that_is_not_
         read_library(tmp_path / "none.toml")
 
 
+def test_the_library_of_the_documentation_is_one_and_so_is_its_answer():
+    page = (Path(__file__).parents[3] / "docs/genui.md").read_text()
+    (toml,) = (b for b in page.split("```") if b.startswith("toml\n# libraries/shop.toml\n"))
+    (answer,) = (b for b in page.split("```") if b.startswith("text\n"))
+    answer = answer.removeprefix("text\n")
+
+    shop = library_from("shop", toml.removeprefix("toml\n").encode(), ".toml", "shop.toml")
+
+    assert check(shop.example, library=shop) == (shop.example, [])
+    assert check(answer, library=bundled_library()) == (answer, [])
+
+
 def test_a_component_goes_by_its_old_names_too():
     library = library_from("x", (SMALL + 'aliases = ["Rule"]\n').encode(), ".toml", "x.toml")
 
