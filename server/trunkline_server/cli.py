@@ -41,6 +41,7 @@ from trunkline_server.commands.calling import (
 from trunkline_server.commands.classify import add_classify
 from trunkline_server.commands.conversations import add_conversations
 from trunkline_server.commands.genui import add_genui
+from trunkline_server.commands.jobs import add_jobs
 from trunkline_server.commands.panel import add_panel, show
 from trunkline_server.commands.skills import add_skills
 from trunkline_server.config import ConfigError, Settings, has_accounts, load
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _serving(commands)
     _calling(commands, target)
     add_conversations(commands, [target])
+    add_jobs(commands, [target])
     add_skills(commands, [target])
     audit = add_account_commands(commands, target)
     verify = audit.add_parser(

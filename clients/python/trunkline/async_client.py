@@ -70,6 +70,16 @@ from trunkline.v1.conversation_service_pb2 import (
     StoredMessage,
 )
 from trunkline.v1.conversation_service_pb2_grpc import ConversationServiceStub
+from trunkline.v1.job_service_pb2 import (
+    CancelJobRequest,
+    CreateJobRequest,
+    GetJobRequest,
+    Job,
+    ListJobsRequest,
+    WatchJobRequest,
+    WatchJobResponse,
+)
+from trunkline.v1.job_service_pb2_grpc import JobServiceStub
 from trunkline.v1.ledger_pb2 import LedgerEntry
 
 _Response = TypeVar("_Response")
@@ -116,6 +126,7 @@ class AsyncClient:
         self._completions = CompletionServiceStub(self._channel)
         self._catalog = CatalogServiceStub(self._channel)
         self._conversations = ConversationServiceStub(self._channel)
+        self._jobs = JobServiceStub(self._channel)
         self._accounts = AccountServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
 
@@ -445,6 +456,113 @@ class AsyncClient:
             )
         )
         return response.skill
+
+    async def create_job(
+        self,
+        kind: str,
+        spec: CompletionSpec,
+        *,
+        idempotency_key: str = "",
+        callback_url: str = "",
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Job:
+        """Asks for work that outlives this call; it is kept when this returns.
+
+        Args:
+            kind: completion, research or video.
+            idempotency_key: the same key and request make the same job; empty: each call makes one.
+            callback_url: is told when the job has ended.
+        """
+        request = CreateJobRequest(
+            kind=kind, spec=spec, idempotency_key=idempotency_key, callback_url=callback_url
+        )
+        with translated():
+            response = await self._jobs.CreateJob(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.job
+
+    async def get_job(
+        self, job_id: str, *, timeout_s: float | None = None, metadata: Metadata | None = None
+    ) -> Job:
+        """As it is now, with its result once it has ended.
+
+        Raises:
+            NotFound.
+        """
+        with translated():
+            response = await self._jobs.GetJob(
+                GetJobRequest(job_id=job_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.job
+
+    async def list_jobs(
+        self,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[Job]:
+        """The caller's jobs without their results, newest first; pages are fetched as they are needed.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+        """
+        request = ListJobsRequest(page_size=page_size)
+        call = self._jobs.ListJobs
+        async with aclosing(self._pages(call, request, timeout_s, metadata)) as pages:
+            async for page in pages:
+                for job in page.jobs:
+                    yield job
+
+    async def cancel_job(
+        self, job_id: str, *, timeout_s: float | None = None, metadata: Metadata | None = None
+    ) -> Job:
+        """Ends a job; one that has ended stays as it is.
+
+        Raises:
+            NotFound.
+        """
+        with translated():
+            response = await self._jobs.CancelJob(
+                CancelJobRequest(job_id=job_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.job
+
+    async def watch_job(
+        self,
+        job_id: str,
+        after_sequence: int = 0,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncIterator[WatchJobResponse]:
+        """What has happened after that event, then what happens, until the job has ended.
+
+        Broken off, it is called again with the number of the last event.
+
+        Raises:
+            NotFound.
+        """
+        call = self._jobs.WatchJob(
+            WatchJobRequest(job_id=job_id, after_sequence=after_sequence),
+            timeout=self._timeout_s(timeout_s),
+            metadata=call_metadata(self._metadata, metadata),
+        )
+        try:
+            with translated():
+                async for event in call:
+                    yield event
+        finally:
+            call.cancel()
 
     async def get_balance(
         self,

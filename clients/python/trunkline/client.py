@@ -67,6 +67,16 @@ from trunkline.v1.conversation_service_pb2 import (
     StoredMessage,
 )
 from trunkline.v1.conversation_service_pb2_grpc import ConversationServiceStub
+from trunkline.v1.job_service_pb2 import (
+    CancelJobRequest,
+    CreateJobRequest,
+    GetJobRequest,
+    Job,
+    ListJobsRequest,
+    WatchJobRequest,
+    WatchJobResponse,
+)
+from trunkline.v1.job_service_pb2_grpc import JobServiceStub
 from trunkline.v1.ledger_pb2 import LedgerEntry
 
 _Page = TypeVar("_Page", bound=Page)
@@ -127,6 +137,7 @@ class Client:
         self._completions = CompletionServiceStub(self._channel)
         self._catalog = CatalogServiceStub(self._channel)
         self._conversations = ConversationServiceStub(self._channel)
+        self._jobs = JobServiceStub(self._channel)
         self._accounts = AccountServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
 
@@ -438,6 +449,109 @@ class Client:
                 metadata=call_metadata(self._metadata, metadata),
             )
         return response.skill
+
+    def create_job(
+        self,
+        kind: str,
+        spec: CompletionSpec,
+        *,
+        idempotency_key: str = "",
+        callback_url: str = "",
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Job:
+        """Asks for work that outlives this call; it is kept when this returns.
+
+        Args:
+            kind: completion, research or video.
+            idempotency_key: the same key and request make the same job; empty: each call makes one.
+            callback_url: is told when the job has ended.
+        """
+        request = CreateJobRequest(
+            kind=kind, spec=spec, idempotency_key=idempotency_key, callback_url=callback_url
+        )
+        with translated():
+            response = self._jobs.CreateJob(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.job
+
+    def get_job(
+        self, job_id: str, *, timeout_s: float | None = None, metadata: Metadata | None = None
+    ) -> Job:
+        """As it is now, with its result once it has ended.
+
+        Raises:
+            NotFound.
+        """
+        with translated():
+            response = self._jobs.GetJob(
+                GetJobRequest(job_id=job_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.job
+
+    def list_jobs(
+        self,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Iterator[Job]:
+        """The caller's jobs without their results, newest first; pages are fetched as they are needed.
+
+        Args:
+            page_size: 0: the gateway's default.
+            timeout_s: for each page.
+        """
+        request = ListJobsRequest(page_size=page_size)
+        for page in self._pages(self._jobs.ListJobs, request, timeout_s, metadata):
+            yield from page.jobs
+
+    def cancel_job(
+        self, job_id: str, *, timeout_s: float | None = None, metadata: Metadata | None = None
+    ) -> Job:
+        """Ends a job; one that has ended stays as it is.
+
+        Raises:
+            NotFound.
+        """
+        with translated():
+            response = self._jobs.CancelJob(
+                CancelJobRequest(job_id=job_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return response.job
+
+    def watch_job(
+        self,
+        job_id: str,
+        after_sequence: int = 0,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> Iterator[WatchJobResponse]:
+        """What has happened after that event, then what happens, until the job has ended.
+
+        Broken off, it is called again with the number of the last event.
+
+        Raises:
+            NotFound.
+        """
+        call = self._jobs.WatchJob(
+            WatchJobRequest(job_id=job_id, after_sequence=after_sequence),
+            timeout=self._timeout_s(timeout_s),
+            metadata=call_metadata(self._metadata, metadata),
+        )
+        try:
+            with translated():
+                yield from call
+        finally:
+            call.cancel()
 
     def get_balance(
         self,

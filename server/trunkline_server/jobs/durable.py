@@ -12,7 +12,7 @@ import importlib.util
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 import structlog
 
@@ -60,7 +60,7 @@ def is_installed() -> bool:
 
 
 class Durable:
-    """The queue of jobs, and what runs them, between `start` and `stop`.
+    """The queue of jobs, and what runs them, between `start` and `stop`. Only one in a process.
 
     Args:
         url: of a database of its own, `sqlite:PATH` or `postgresql://...`; with a password, so it is never shown.
@@ -74,7 +74,12 @@ class Durable:
         self._max_running = max_running
         self._work = work
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Future[None] | None = None
         self._is_running = False
+
+    _only: ClassVar["Durable | None"] = (
+        None  # The one whose library runs, because there is one library.
+    )
 
     async def start(self) -> None:
         """Load the library, and begin to take jobs from the queue.
@@ -82,21 +87,32 @@ class Durable:
         Raises:
             NotAvailable.
         """
+        if Durable._only is not None:
+            raise NotAvailable("another service of this process has the library")
+        Durable._only = self
         self._loop = asyncio.get_running_loop()
+        self._starting = asyncio.ensure_future(asyncio.to_thread(self._start))
         try:
-            await asyncio.to_thread(self._start)
+            await asyncio.shield(
+                self._starting
+            )  # A thread can't be cancelled; `stop` waits for it.
         except Exception as error:  # noqa: BLE001 - whatever it is, the library is not there
-            with suppress(Exception):
-                await asyncio.to_thread(self._stop)
+            await self.stop()
             # Texts of database libraries may hold addresses with passwords.
             raise NotAvailable(type(error).__name__) from None
         self._is_running = True
 
     async def stop(self) -> None:
         """Interrupt whatever runs, and let go of the database."""
-        if self._is_running:
-            self._is_running = False
+        starting, self._starting = self._starting, None
+        if starting is None:
+            return
+        self._is_running = False
+        await asyncio.wait([starting])
+        starting.exception()
+        with suppress(Exception):  # It may have started in part only.
             await asyncio.to_thread(self._stop)
+        Durable._only = None
 
     async def enqueue(self, job_id: str) -> None:
         """Have it run, once a place is free. Does nothing when it is known already.

@@ -351,8 +351,12 @@ class Jobs:
         durable = Durable(
             self._url(), self._runner.name, self._rules.max_running, self._runner.work
         )
-        await durable.start()
-        self._durable = durable
+        self._durable = durable  # Known to `stop` from here on.
+        try:
+            await durable.start()
+        except NotAvailable:
+            self._durable = None
+            raise
 
     async def _claim(self, before_us: int) -> bool:
         """Returns whether there may be more."""
