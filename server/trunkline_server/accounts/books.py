@@ -18,7 +18,7 @@ import structlog
 
 from trunkline_server.accounts import ledger
 from trunkline_server.accounts.audit import AuditRecord
-from trunkline_server.accounts.idempotency import Claim, Replay, sweep_keys
+from trunkline_server.accounts.idempotency import Claim, Replay, seen_before, sweep_keys
 from trunkline_server.accounts.ledger import Hold, OpenRequest, Outcome
 from trunkline_server.core.candidate import Price
 from trunkline_server.core.errors import StorageUnavailable
@@ -172,6 +172,17 @@ class Books:
             return replay
         self._open.add(hold.id)
         return Tab(self, hold, key, self.progress.take(hold.id))
+
+    async def replay(self, claim: Claim, organization: str) -> "Replay | None":
+        """The answer that an idempotency key has already, if any; without holding anything.
+
+        Raises:
+            IdempotencyConflict, RequestInProgress, StorageUnavailable.
+        """
+        now_us = self.now_us()
+        return await self._storage.read(
+            lambda: seen_before(claim, organization, now_us), is_short=True
+        )
 
     async def extend(self, hold: Hold, amount: int) -> bool:
         """Hold more. False: there is no more."""

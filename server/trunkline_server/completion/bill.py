@@ -312,6 +312,18 @@ class Billing:
             ),
         )
 
+    async def replay(
+        self, caller: Caller, idempotency_key: str, key_fingerprint: bytes
+    ) -> Completion | None:
+        """The answer that the key has already, before anything else is looked at.
+
+        Raises:
+            IdempotencyConflict, RequestInProgress, StorageUnavailable.
+        """
+        claim = Claim(idempotency_key, key_fingerprint, self._books.now_us() + KEPT_US)
+        found = await self._books.replay(claim, caller.organization)
+        return None if found is None else Completion.FromString(found.response)
+
     async def open(
         self,
         *,

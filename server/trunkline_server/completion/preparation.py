@@ -37,6 +37,7 @@ from trunkline_server.core.errors import (
     StorageUnavailable,
 )
 from trunkline_server.core.genui import ComponentLibraries, ComponentLibrary
+from trunkline_server.core.history import whole
 from trunkline_server.core.loop_budget import LoopBudget
 from trunkline_server.core.modes import (
     AUTO,
@@ -430,7 +431,7 @@ class Preparation:
     def _continue(self, prepared: Prepared, turn: Turn) -> None:
         """Put what was said before in front, as much of it as the largest context window holds."""
         spec = prepared.spec
-        messages = [*turn.messages, *spec.messages]
+        messages = whole([*turn.messages, *spec.messages])
         window_tokens = self._router.largest_window(spec.model)
         if window_tokens is not None:
             answer_tokens = min(ANSWER_TOKENS, int(window_tokens * ANSWER_SHARE))

@@ -467,6 +467,13 @@ class Completions:
         chooser: ServerTool | None = None
         unasked: frozenset[str] = NOTHING
         spec = asked
+        billing = self._billing if caller.organization else None
+        key_fingerprint = fingerprint(asked) if key else b""
+        if key and asked.conversation_id and billing is not None:
+            # The conversation has gone on since then: understood anew, the request might be refused.
+            earlier = await billing.replay(caller, key, key_fingerprint)
+            if earlier is not None:
+                return _replay(earlier, call)
         if self._preparation.is_needed(asked, caller):
             is_job = bool(call.key_id)
             prepared = order.prepared = await self._preparation.prepare(
@@ -488,10 +495,10 @@ class Completions:
                 hit = found
             else:
                 order.miss = found
-        if self._billing is not None and caller.organization:
+        if billing is not None:
             if hit is None:
-                order.plan = plan = self._billing.payable(caller, plan)
-            opened = await self._billing.open(
+                order.plan = plan = billing.payable(caller, plan)
+            opened = await billing.open(
                 caller=caller,
                 spec=spec,
                 plan=plan,
@@ -499,14 +506,11 @@ class Completions:
                 request_id=call.request_id,
                 size_bytes=size_bytes,
                 idempotency_key=key,
-                key_fingerprint=fingerprint(asked) if key else b"",
+                key_fingerprint=key_fingerprint,
                 is_free=hit is not None,
             )
             if isinstance(opened, Completion):
-                call.headers.append(REPLAYED)
-                if opened.HasField("panel"):
-                    call.headers.append((PANEL_HEADER, opened.panel.route))
-                return opened
+                return _replay(opened, call)
             order.bill = opened
         if hit is None:
             return None
@@ -668,6 +672,14 @@ class Completions:
             settled_at_s=settled_at_s,
             seed=seed,
         )
+
+
+def _replay(earlier: Completion, call: Call) -> Completion:
+    """An answer that was given before, with headers that say so."""
+    call.headers.append(REPLAYED)
+    if earlier.HasField("panel"):
+        call.headers.append((PANEL_HEADER, earlier.panel.route))
+    return earlier
 
 
 def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
