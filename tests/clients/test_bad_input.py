@@ -345,7 +345,7 @@ BODIES: Final[Mapping[str, tuple[bytes, tuple[int, Any]]]] = {
     "metadata: a list": (chat(metadata=[]), invalid("metadata: must be a JSON object", "metadata")),
     "audio": (
         chat(modalities=["audio"]),
-        (501, invalid("modalities is not served yet", "modalities", "unimplemented")[1]),
+        invalid("modalities[0]: each of image, text at most once", "modalities[0]"),
     ),
     # Our own extension
     "trunkline: an unknown key": (

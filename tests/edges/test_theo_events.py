@@ -598,7 +598,9 @@ def test_in_openais_format_an_answer_has_theos_own_key():
 
     found = written(chat_object(completion, "auto"))
 
-    assert found.pop("trunkline")["mode"] == "think"
+    extension = found.pop("trunkline")
+    assert extension["mode"] == "think"
+    assert "artifacts" not in extension
     assert found.pop("usage")["total_tokens"] == 168
     assert found == {
         "id": "chatcmpl-1",
@@ -634,6 +636,7 @@ def test_in_openais_format_the_last_chunk_has_theos_own_key(includes_usage):
     assert {line["model"] for line in lines} == {"theo-1-reason"}
     assert [line.get("theo_metadata") for line in lines[:-1]] == [None] * (len(lines) - 1)
     assert lines[-1]["theo_metadata"] == METADATA
+    assert "artifacts" not in lines[-1]["trunkline"]
     assert len(lines[-1]["choices"]) == (0 if includes_usage else 1)
     assert chunks.end() == b"data: [DONE]\n\n"
 

@@ -10,11 +10,18 @@ from google.protobuf.duration_pb2 import Duration
 from tests.edges.observed import LIMIT_S
 from tests.support.service import service_over
 from tests.support.upstream import hello, upstream
+from trunkline.v1.completion_event_pb2 import (
+    ChoiceFinished,
+    CompleteResponse,
+    RouteSelected,
+    StreamCompleted,
+    TextDelta,
+)
 from trunkline.v1.completion_pb2 import CacheReport, Completion, Route
 from trunkline.v1.completion_spec_pb2 import CacheMode, CachePolicy, CompletionSpec
-from trunkline.v1.message_pb2 import Message, Part, Role
+from trunkline.v1.message_pb2 import Artifact, Message, Part, Role
 from trunkline_server.edges.rest.http import Refused
-from trunkline_server.edges.rest.openai import whole
+from trunkline_server.edges.rest.openai import Chunks, whole
 from trunkline_server.edges.rest.openai_fields import param_of
 from trunkline_server.edges.rest.openai_request import read_chat_request, write_spec
 
@@ -112,6 +119,10 @@ def test_an_answer_says_what_it_was_and_where_it_goes_on():
         cache=CacheReport(
             hit=True, kind="semantic", similarity=0.5, age=Duration(seconds=2, nanos=500_000_000)
         ),
+        artifacts=[
+            Artifact(id="a1", type="code", title="A", text="x", language="py"),
+            Artifact(id="a2", type="image", title="B", data=b"GIF", mime_type="image/gif"),
+        ],
     )
 
     extension = whole(completion)["trunkline"]
@@ -124,7 +135,46 @@ def test_an_answer_says_what_it_was_and_where_it_goes_on():
         "mode": "code",
         "conversation_id": "conv_1",
         "cache": {"kind": "semantic", "age_s": 2.5, "similarity": 0.5},
+        "artifacts": FILES,
     }
+
+
+FILES = [
+    {"id": "a1", "type": "code", "title": "A", "mime_type": None, "text": "x", "language": "py"},
+    {
+        "id": "a2",
+        "type": "image",
+        "title": "B",
+        "mime_type": "image/gif",
+        "url": "data:image/gif;base64,R0lG",
+    },
+]
+
+
+@pytest.mark.parametrize("includes_usage", [False, True])
+def test_a_stream_has_files_on_its_last_chunk(includes_usage):
+    chunks = Chunks(includes_usage)
+    files = [
+        Artifact(id="a1", type="code", title="A", text="x", language="py"),
+        Artifact(id="a2", type="image", title="B", data=b"GIF", mime_type="image/gif"),
+    ]
+    completed = StreamCompleted(completion=Completion(route=Route(provider="p", model="m")))
+
+    data = chunks.encode(
+        [
+            CompleteResponse(route_selected=RouteSelected(route=Route(provider="p", model="m"))),
+            CompleteResponse(text_delta=TextDelta(text="Here.")),
+            *(CompleteResponse(artifact=file) for file in files),
+            CompleteResponse(choice_finished=ChoiceFinished()),
+            CompleteResponse(completed=completed),
+        ]
+    )
+
+    told = [json.loads(block.removeprefix("data: ")) for block in data.decode().split("\n\n")[:-1]]
+    assert told[-1]["trunkline"]["artifacts"] == FILES
+    assert ["artifacts" in chunk.get("trunkline", {}) for chunk in told[:-1]] == [False] * (
+        len(told) - 1
+    )
 
 
 async def test_a_conversation_goes_on_in_openais_format():

@@ -3,7 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat, and the `openai` SDKs, whose tests of this module decide.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from trunkline.v1.completion_pb2 import (
 )
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
-from trunkline.v1.message_pb2 import Message
+from trunkline.v1.message_pb2 import Artifact, Message
+from trunkline_server.edges.rest.artifacts import address
 from trunkline_server.edges.rest.body import encode, encode_plain
 from trunkline_server.edges.rest.call_state import CallIds
 from trunkline_server.edges.rest.http import (
@@ -193,7 +194,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _extension(completion: Completion) -> dict[str, Any]:
+def _extension(completion: Completion, artifacts: Iterable[Artifact]) -> dict[str, Any]:
     """The answer's extra key `trunkline`."""
     route = completion.route
     extension: dict[str, Any] = {
@@ -223,6 +224,8 @@ def _extension(completion: Completion) -> dict[str, Any]:
         extension["conversation_id"] = completion.conversation_id
     if completion.cache.hit:
         extension["cache"] = _cache(completion.cache)
+    if files := [_artifact(artifact) for artifact in artifacts]:
+        extension["artifacts"] = files
     if completion.warnings:
         extension["warnings"] = [
             {
@@ -243,6 +246,20 @@ def _extension(completion: Completion) -> dict[str, Any]:
     if reasons:
         extension["finish_reasons"] = reasons
     return extension
+
+
+def _artifact(artifact: Artifact) -> dict[str, Any]:
+    told = {
+        "id": artifact.id,
+        "type": artifact.type,
+        "title": artifact.title,
+        "mime_type": artifact.mime_type or None,
+    }
+    if artifact.HasField("text"):
+        told |= {"text": artifact.text, "language": artifact.language or None}
+    else:
+        told["url"] = address(artifact)
+    return told
 
 
 def _cache(report: CacheReport) -> dict[str, Any]:
@@ -294,7 +311,7 @@ def whole(completion: Completion) -> dict[str, Any]:
     if completion.service_tier:
         answer["service_tier"] = completion.service_tier
     answer["system_fingerprint"] = completion.system_fingerprint or None
-    answer["trunkline"] = _extension(completion)
+    answer["trunkline"] = _extension(completion, completion.artifacts)
     if completion.HasField("panel"):
         answer["waymark"] = waymark(completion.panel)
     return answer
@@ -358,7 +375,7 @@ class Chunks:
 
     Args:
         named: the model that a route stands for; None: what it has in `model`, or its own name where it is a panel.
-        extras: keys that the last chunk has beside the usual ones.
+        extras: keys that the last chunk has beside the usual ones; files are then told in them, if at all.
     """
 
     def __init__(
@@ -366,12 +383,13 @@ class Chunks:
         includes_usage: bool,
         *,
         named: Callable[[Route], str] | None = None,
-        extras: Callable[[Completion], Mapping[str, Any]] = lambda _: {},
+        extras: Callable[[Completion], Mapping[str, Any]] | None = None,
     ) -> None:
         self._includes_usage = includes_usage
         self._named = named
         self._extras = extras
         self.is_panel = False
+        self.artifacts: list[Artifact] = []
         self._id = ""
         self._created = 0
         self._route = Route()
@@ -422,6 +440,8 @@ class Chunks:
                 finished = response.choice_finished
                 word = FINISH_WORDS.get(finished.finish_reason, "stop")
                 self._finishes.append((finished.choice_index, word))
+            elif kind == "artifact":
+                self.artifacts.append(response.artifact)
             elif kind == "started":
                 self._id = chat_id(response.started.completion_id)
                 self._created = response.started.create_time.seconds
@@ -503,11 +523,13 @@ class Chunks:
 
     def _end(self, completion: Completion) -> bytes:
         """Finish chunks wait for the end, so that the last of them can carry the extension."""
-        extension = b',"trunkline":%b' % encode(_extension(completion))
+        files = self.artifacts if self._extras is None else ()
+        extension = b',"trunkline":%b' % encode(_extension(completion, files))
         if completion.HasField("panel"):
             extension += b',"waymark":%b' % encode(waymark(completion.panel))
-        for name, value in self._extras(completion).items():
-            extension += b',"%b":%b' % (name.encode(), encode(value))
+        if self._extras is not None:
+            for name, value in self._extras(completion).items():
+                extension += b',"%b":%b' % (name.encode(), encode(value))
         chunks = []
         for number, (choice_index, word) in enumerate(self._finishes, start=1):
             chunks.append(self._started(choice_index))

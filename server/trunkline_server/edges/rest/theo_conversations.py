@@ -17,11 +17,12 @@ from trunkline.v1.conversation_service_pb2 import (
 )
 from trunkline.v1.conversation_service_pb2_grpc import ConversationServiceStub
 from trunkline.v1.message_pb2 import Media, Part, Role
+from trunkline_server.edges.rest.artifacts import data_url
 from trunkline_server.edges.rest.body import read_body
 from trunkline_server.edges.rest.http import Request
 from trunkline_server.edges.rest.openai_request import NULL
 from trunkline_server.edges.rest.routes import Handler
-from trunkline_server.edges.rest.theo_events import calls_of, data_url, raw_or_null
+from trunkline_server.edges.rest.theo_events import calls_of, raw_or_null
 from trunkline_server.edges.rest.theo_pages import (
     all_of,
     called,

@@ -4,7 +4,6 @@ What an answer is called by: `model.id` is the engine, as requests name it in `m
 mode has no engine; `model.engine` is who really answered, `provider/model`.
 """
 
-import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
@@ -21,6 +20,7 @@ from trunkline.v1.completion_pb2 import (
     StructuredOutput,
 )
 from trunkline.v1.message_pb2 import Artifact, Message, ToolCall
+from trunkline_server.edges.rest.artifacts import address
 from trunkline_server.edges.rest.body import encode, encode_plain
 from trunkline_server.edges.rest.http import HEARTBEAT
 from trunkline_server.edges.rest.openai import FINISH_WORDS, Chunks, whole
@@ -145,23 +145,6 @@ def artifact_object(artifact: Artifact) -> dict[str, Any]:
     return told
 
 
-def address(artifact: Artifact) -> str | None:
-    """Where its body is; a body without an address is in a data URL."""
-    body = artifact.WhichOneof("body")
-    if body == "url":
-        return artifact.url
-    if body is None:
-        return None
-    if body == "data":
-        return data_url(artifact.data, artifact.mime_type or "application/octet-stream")
-    return data_url(artifact.text.encode(), artifact.mime_type or "text/plain")
-
-
-def data_url(data: bytes, mime_type: str) -> str:
-    """An address that is the thing itself."""
-    return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
-
-
 def _structured(output: StructuredOutput) -> dict[str, Any]:
     told: dict[str, Any] = {"type": output.type, "data": raw_or_null(output.data_json)}
     if output.parse_error:
@@ -246,6 +229,7 @@ def chat_object(completion: Completion, mode: str) -> dict[str, Any]:
     """The object `chat.completion`, with Theo's own key."""
     told = whole(completion)
     told["model"] = model_id(completion.route)
+    told["trunkline"].pop("artifacts", None)  # Once is enough for what may be a picture.
     told["theo_metadata"] = _metadata(completion, completion.artifacts, mode)
     return told
 
@@ -405,18 +389,16 @@ class ChatChunks:
     beat = HEARTBEAT
 
     def __init__(self, mode: str, *, includes_usage: bool) -> None:
-        self._artifacts: list[Artifact] = []
         self._chunks = Chunks(
             includes_usage,
             named=model_id,
             extras=lambda completion: {
-                "theo_metadata": _metadata(completion, self._artifacts, mode)
+                "theo_metadata": _metadata(completion, self._chunks.artifacts, mode)
             },
         )
 
     def encode(self, batch: list[Any]) -> bytes:
         """See `Writer`."""
-        self._artifacts += [r.artifact for r in batch if r.HasField("artifact")]
         return self._chunks.encode(batch)
 
     def end(self) -> bytes:

@@ -17,12 +17,12 @@ from trunkline.v1.job_service_pb2 import (
 )
 from trunkline.v1.job_service_pb2_grpc import JobServiceStub
 from trunkline.v1.message_pb2 import Role
+from trunkline_server.edges.rest.artifacts import address
 from trunkline_server.edges.rest.body import read_body
 from trunkline_server.edges.rest.http import Refused, Request, refusal_of
 from trunkline_server.edges.rest.openai_request import NULL
 from trunkline_server.edges.rest.routes import Handler
 from trunkline_server.edges.rest.theo_events import (
-    address,
     artifact_object,
     cents,
     completion_object,
