@@ -227,6 +227,17 @@ def _answered() -> Transaction[dict[str, list[tuple[int, int]]]]:
     return found
 
 
+@pytest.fixture
+def new_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> str:
+    """A database with the schema."""
+    if backend == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.migrated()
+    url = f"sqlite:{tmp_path / 'trunkline.db'}"
+    upgrade(url)
+    return url
+
+
 @pytest.mark.parametrize(
     ("backend", "kills", "seed"),
     [
@@ -242,6 +253,7 @@ def _answered() -> Transaction[dict[str, list[tuple[int, int]]]]:
     ],
 )
 async def test_no_job_is_lost_or_ended_twice_and_watchers_go_on_without_a_gap(
+    new_url: str,
     backend: str,
     kills: int,
     seed: int,
@@ -250,23 +262,17 @@ async def test_no_job_is_lost_or_ended_twice_and_watchers_go_on_without_a_gap(
     request: pytest.FixtureRequest,
 ) -> None:
     began_s = monotonic()
-    if backend == "postgres":
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.migrated()
-    else:
-        url = f"sqlite:{tmp_path / 'trunkline.db'}"
-        upgrade(url)
 
     async with (
         metering() as meter,
-        spawner(tmp_path, url, "tests.jobs.spawner") as spawning,
+        spawner(tmp_path, new_url, "tests.jobs.spawner") as spawning,
     ):
         config = configure(tmp_path, meter)
         world = World(spawning, config, Random(seed), MAX_LIFE_S[backend])
         while world.kills < kills:
             await world.live()
         await world.live(is_last=True)
-        async with reading(url) as storage:
+        async with reading(new_url) as storage:
             problems = await storage.read(lambda: ledger.problems(is_deep=True))
             answered = await storage.read(_answered)
 

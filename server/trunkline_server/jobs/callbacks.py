@@ -6,6 +6,8 @@ job, so that a receiver can recognise a repetition.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -18,7 +20,8 @@ from trunkline_server.jobs import records
 from trunkline_server.jobs.messages import MICROS, instant
 from trunkline_server.jobs.records import Record
 
-LOOK_S: Final = 1.0
+LOOK_S: Final = 5.0
+AT_ONCE: Final = 8  # So that who does not answer holds up nobody else.
 # How long after a try that failed comes the next one; after the last one there is none.
 PAUSES_S: Final = (5.0, 30.0, 120.0, 600.0, 3_600.0, 6 * 3_600.0)
 TRY_S: Final = 60.0  # A try that takes longer was cut off by the end of its process.
@@ -45,20 +48,24 @@ class Callbacks:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while self._deliver is not None:
+        if self._deliver is not None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(self._tell_all(self._deliver))
+
+    async def _tell_all(self, deliver: Deliver) -> None:
+        while True:
             self._news.clear()
-            try:
-                while await self._tell_next(self._deliver):
-                    pass
-            except StorageUnavailable:
-                pass  # It is still due.
-            try:
+            with suppress(StorageUnavailable):  # It is still due.
+                if await self._storage.read(partial(records.has_callback, self._now_us())):
+                    while await self.tell_next(deliver):
+                        pass
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._news.wait()
-            except TimeoutError:
-                pass
 
-    async def _tell_next(self, deliver: Deliver) -> bool:
+    async def tell_next(self, deliver: Deliver) -> bool:
+        """Tell one of those that are due. False: there was none."""
         now_us = self._now_us()
         next_us = now_us + round(TRY_S * MICROS)
         record = await self._storage.write(lambda: records.due_callback(now_us, next_us))

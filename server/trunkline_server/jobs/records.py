@@ -388,6 +388,12 @@ def forget(now_us: int, count: int) -> Transaction[list[str]]:
     return ids
 
 
+def has_callback(now_us: int) -> Transaction[bool]:
+    """Is any end still to be told?"""
+    rows = yield Statement("SELECT 1 FROM jobs WHERE callback_at <= $1 LIMIT 1", (now_us,))
+    return bool(rows)
+
+
 def due_callback(now_us: int, next_us: int) -> Transaction[Record | None]:
     """A job whose end is still to be told. It is not due again before `next_us`."""
     due = yield Statement(
