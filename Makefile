@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint lint-code \
-	lint-contract types layers test test-faults test-crashes test-live check bench bench-panels \
+	lint-contract types layers test test-faults test-crashes test-jobs test-live check bench bench-panels \
 	bench-compare lock release-contract clean
 
 BIN := .venv/bin
@@ -69,6 +69,9 @@ test-faults: setup setup-clients  ## Break things, at length; broken off, it goe
 
 test-crashes: setup setup-clients  ## Kill services and fail their disks, at length; goes on where it was (PYTEST_ARGS='-k postgres')
 	@$(BIN)/python -m tests.accounts.crash.run $(PYTEST_ARGS)
+
+test-jobs: setup setup-clients  ## Kill services while they work on jobs, 200 times and more, at length (PYTEST_ARGS='-k postgres')
+	@$(BIN)/pytest tests/jobs -m "slow or not slow" -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 test-live: setup setup-clients  ## Ask real providers, those whose keys are in the environment
 	@$(BIN)/pytest tests/live -m live $(PYTEST_ARGS)
