@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint lint-code \
 	lint-contract types layers test test-faults test-crashes test-jobs test-live check bench bench-panels \
-	bench-compare lock release-contract clean
+	bench-compare mode-weights lock release-contract clean
 
 BIN := .venv/bin
 SETUP := scripts/setup
@@ -86,6 +86,9 @@ bench-panels: setup  ## Measure panels: waits when a proposer hangs, CPU of a me
 
 bench-compare: setup  ## Measure this checkout against another commit (BASE=main)
 	@$(BIN)/python bench/compare.py $(or $(BASE),$(error name a commit: make bench-compare BASE=main)) $(ARGS)
+
+mode-weights: setup  ## Learn the classifier of modes anew, and measure it (ARGS=--measure)
+	@$(BIN)/python scripts/mode_weights.py $(ARGS)
 
 lock: setup  ## Write locks/ anew from pyproject.toml (ARGS='--upgrade')
 	@scripts/lock $(ARGS)

@@ -35,7 +35,7 @@ from trunkline_server.routing.mode_classifier import (
     ModeClassifier,
 )
 from trunkline_server.routing.mode_features import features, glance
-from trunkline_server.routing.mode_heads import SCALE, WEIGHTS, Heads, heads_from_json
+from trunkline_server.routing.mode_heads import SCALE, WEIGHTS, Heads, heads_from_json, load_heads
 
 ROOT: Final = Path(__file__).parent.parent
 OWN_PROMPTS: Final = ROOT / "scripts" / "mode_prompts.txt"
@@ -98,7 +98,9 @@ def prompts() -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
         taken = {n * len(rows) // SEEN_OF_A_SOURCE for n in range(SEEN_OF_A_SOURCE)}
         training += [row for n, row in enumerate(rows) if n in taken]
         seen += [row for n, row in enumerate(rows) if n not in taken]
-    return training, seen, unseen
+    # Some sources ask the same thing twice, but for a capital letter.
+    known = {row.text.lower() for row in training}
+    return training, [row for row in seen if row.text.lower() not in known], unseen
 
 
 # Learning
@@ -420,7 +422,7 @@ def main() -> None:
     training, seen, unseen = prompts()
     model = Glimpse()
     if arguments.measure:
-        made = heads_from_json(OUTPUT.read_text(encoding="utf-8"))
+        made = load_heads()
     else:
         rows = table(training, model)
         made = heads(rows, temperatures(rows, [row.source for row in training]))

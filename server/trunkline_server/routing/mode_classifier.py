@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any, Final, Protocol
 
 from trunkline_server.core.modes import FAST, ModeChoice, ModeQuestion
-from trunkline_server.routing.mode_features import features, glance
+from trunkline_server.routing.mode_features import features, glance, is_latin
 from trunkline_server.routing.mode_heads import Heads
 from trunkline_server.routing.mode_rules import ruling
 
@@ -67,22 +67,27 @@ class ModeClassifier:
         if found is not None:
             return ModeChoice(found.mode, found.confidence, RULES)
         words = self._heads.of_words(features(text))
-        ranked = self._ranked(question, words, None)
+        among = self._among(question, text)
+        ranked = self._ranked(among, words, None)
         if self._embedder is None or self._is_settled(ranked):
             return self._choice(ranked, LINEAR)
         vector = await self._embedder.glimpse(text, VECTOR_WAIT_S)
         if vector is None:
             return self._choice(ranked, LINEAR)
         model = self._heads.of_vector(vector.tolist())
-        return self._choice(self._ranked(question, words, model), EMBEDDING)
+        return self._choice(self._ranked(among, words, model), EMBEDDING)
+
+    def _among(self, question: ModeQuestion, text: str) -> frozenset[str]:
+        """Modes that a guess may give the request."""
+        # Of another script the heads see the shape alone.
+        if question.has_tools or question.media or not is_latin(text):
+            return question.modes - self._costly
+        return question.modes
 
     def _ranked(
-        self, question: ModeQuestion, words: Sequence[float], model: Sequence[float] | None
+        self, among: frozenset[str], words: Sequence[float], model: Sequence[float] | None
     ) -> Ranked:
-        """The modes that the request may be given, best first. Others keep their share of probability."""
-        among = question.modes
-        if question.has_tools or question.media:
-            among -= self._costly
+        """Best first. What is not among them keeps its share of probability."""
         found = self._heads.probabilities(words, model)
         return sorted(
             ((mode, p) for mode, p in found.items() if mode in among),

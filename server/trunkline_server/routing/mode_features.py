@@ -12,6 +12,7 @@ HEAD_CHARS: Final = 1_200
 TAIL_CHARS: Final = 400
 MAX_TOKENS: Final = 320
 MAX_WORD_CHARS: Final = 24
+LAST_LATIN: Final = "\u024f"
 
 TOKEN: Final = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d+|[^\w\s]|_")
 SHAPES: Final = (
@@ -37,6 +38,14 @@ def glance(text: str) -> str:
     if len(text) <= HEAD_CHARS + TAIL_CHARS:
         return text
     return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+
+
+def is_latin(text: str) -> bool:
+    """Are most of its letters those of the prompts that the heads learnt from?"""
+    if text.isascii():
+        return True
+    letters = [letter for letter in text if letter.isalpha()]
+    return 2 * sum(letter <= LAST_LATIN for letter in letters) >= len(letters)
 
 
 def features(text: str) -> set[str]:

@@ -172,7 +172,7 @@ NO_PICTURE: Final = _words(
 EDITS_PICTURE: Final = _asks(
     r"(?:remove|blur|replace|change|swap|erase) (?:the |its |my |this )?(?:[\w-]{1,20} )?background\b",
     r"(?:turn|convert|transform|make) "
-    r"(?:this|it|me|him|her|us|the (?:photo|picture|image)|my (?:photo|picture|dog|cat)) "
+    r"(?:this|it|me|him|her|us|(?:this|the|my) (?:photo|picture|image|dog|cat)) "
     r"(?:look )?(?:in)?(?:to|like)? ?(?:an? )?(?:[\w-]{1,20} )?(?:cartoon|painting|anime|sketch|watercolou?r|drawing)",
     r"(?:colou?rize|colou?rise|retouch|upscale|restore) (?:this|the|my|that|it)\b",
 )
@@ -287,9 +287,9 @@ NO_ROAST: Final = _words(
     ),
 )
 INTERFACE: Final = (
-    r"(?:ui|user interface|interface|dashboard|form|wizard|settings page|landing page|widget|kanban board|control panel"
-    r"|component layout|onboarding screen|checkout page|login (?:page|screen)|data grid|pricing (?:page|table|cards))\b"
-    r"(?! (?:letter|of|for (?:success|words)))"
+    r"(?:ui|user interface|interface|dashboard|form(?! (?:letter|of)\b)|wizard|settings page|landing page|widget"
+    r"|kanban board|control panel|component layout|onboarding screen|checkout page|login (?:page|screen)|data grid"
+    r"|pricing (?:page|table|cards))\b"
 )
 ASKS_INTERFACE: Final = _asks(
     r"(?:build|create|make|design|generate|render|show|give|mock up|lay out) (?:me |us )?"

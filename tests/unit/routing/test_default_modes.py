@@ -35,17 +35,13 @@ def test_what_takes_long_is_a_job_and_what_costs_money_is_chosen_with_care():
     }
 
 
-@pytest.mark.parametrize(
-    ("engine", "mode"),
-    [
+def test_each_engine_of_theo_is_that_of_one_mode():
+    assert [(mode.engine, mode.id) for mode in DEFAULT_MODES if mode.engine] == [
         ("theo-1-flash", "fast"),
         ("theo-1-reason", "think"),
         ("theo-1-code", "code"),
         ("theo-1-create", "image"),
-    ],
-)
-def test_engine_names_one_mode(engine, mode):
-    assert modes_of([]).of_engine(engine) == SHIPPED[mode]
+    ]
 
 
 def test_setting_that_is_left_out_stays_as_it_ships():
