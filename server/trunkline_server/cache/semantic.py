@@ -10,6 +10,8 @@ background, and are not there until then.
 """
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -39,6 +41,9 @@ FRESH_S: Final = 30.0  # So long other processes' questions may be missing.
 MAX_OWNERS: Final = 10_000  # Whose evidence is in memory.
 MAX_TASKS: Final = 32  # At once, in the background; what comes beyond is not done.
 HALF: Final = np.float16
+
+# A question is short, so that one such word is all of the difference: turn it on or off, members or non-members.
+_TURNING: Final = re.compile(r"\b(?:non|off|on|stop|quit|avoid|cancel|undo)(?!\w)")
 
 Mode = Literal["shadow", "on"]
 
@@ -281,4 +286,8 @@ def is_askable(question: str) -> bool:
 
 def means_the_same(first: str, second: str) -> bool:
     """The guard: the same numbers, names, negations and opposites, as far as English words tell. In doubt: no."""
-    return same_claims(first, second) is not False
+    return same_claims(first, second) is not False and _turned(first) == _turned(second)
+
+
+def _turned(text: str) -> Counter[str]:
+    return Counter(_TURNING.findall(text.lower()))

@@ -81,6 +81,8 @@ class World:
         pytest.param(
             "How far is it from Rome to Oslo?", "How far is it from Oslo to Rome?", False, id="swap"
         ),
+        pytest.param("How do I turn it on?", "How do I turn it off?", False, id="on and off"),
+        pytest.param("Is it refundable?", "Is it non-refundable?", False, id="non"),
         pytest.param("Warum ist es so kalt?", "Warum ist es so warm?", False, id="not English"),
     ],
 )
