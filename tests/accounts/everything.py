@@ -26,7 +26,18 @@ from trunkline.v1.admin_service_pb2 import (
     RevokeKeyRequest,
     RotateKeyRequest,
 )
-from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest
+from trunkline.v1.cache_service_pb2 import (
+    ClearCacheRequest,
+    GetCacheStatsRequest,
+    ReportHitRequest,
+)
+from trunkline.v1.catalog_service_pb2 import (
+    GetModelRequest,
+    InstallSkillRequest,
+    ListModelsRequest,
+    ListSkillsRequest,
+    UninstallSkillRequest,
+)
 from trunkline.v1.completion_service_pb2 import (
     CompleteRequest,
     CompleteUnaryRequest,
@@ -38,6 +49,13 @@ from trunkline.v1.conversation_service_pb2 import (
     GetConversationRequest,
     ListConversationsRequest,
     ListMessagesRequest,
+)
+from trunkline.v1.job_service_pb2 import (
+    CancelJobRequest,
+    CreateJobRequest,
+    GetJobRequest,
+    ListJobsRequest,
+    WatchJobRequest,
 )
 from trunkline.v1.ledger_pb2 import LedgerKind
 from trunkline_server.edges.grpc.methods import SERVICES
@@ -135,6 +153,17 @@ def served(key_id: str) -> Mapping[str, Message]:
             organization="acme", kind=LedgerKind.LEDGER_KIND_GRANT, amount_nanos=1
         ),
         "AdminService/ListAuditEvents": ListAuditEventsRequest(),
+        "CacheService/GetCacheStats": GetCacheStatsRequest(),
+        "CacheService/ClearCache": ClearCacheRequest(),
+        "CacheService/ReportHit": ReportHitRequest(entry_id="none"),
+        "CatalogService/ListSkills": ListSkillsRequest(),
+        "CatalogService/InstallSkill": InstallSkillRequest(slug="none"),
+        "CatalogService/UninstallSkill": UninstallSkillRequest(slug="none"),
+        "JobService/CreateJob": CreateJobRequest(kind="none", spec=spec("m")),
+        "JobService/GetJob": GetJobRequest(job_id="none"),
+        "JobService/ListJobs": ListJobsRequest(),
+        "JobService/CancelJob": CancelJobRequest(job_id="none"),
+        "JobService/WatchJob": WatchJobRequest(job_id="none"),
         "ConversationService/CreateConversation": CreateConversationRequest(),
         "ConversationService/GetConversation": GetConversationRequest(conversation_id="none"),
         "ConversationService/ListConversations": ListConversationsRequest(),
