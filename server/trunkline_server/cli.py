@@ -30,6 +30,7 @@ from trunkline_server.app_accounts import (
 )
 from trunkline_server.app_state import check_state, state_url, upgrade_state
 from trunkline_server.commands.accounts import add_account_commands
+from trunkline_server.commands.cache import add_cache
 from trunkline_server.commands.calling import (
     COMPLETION_TIMEOUT_S,
     DEFAULT_TARGET,
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     target = target_arguments()
     _serving(commands)
     _calling(commands, target)
+    add_cache(commands, [target])
     add_conversations(commands, [target])
     add_jobs(commands, [target])
     add_skills(commands, [target])

@@ -37,6 +37,13 @@ from trunkline.v1.admin_service_pb2 import (
     RotateKeyResponse,
 )
 from trunkline.v1.admin_service_pb2_grpc import AdminServiceStub
+from trunkline.v1.cache_service_pb2 import (
+    ClearCacheRequest,
+    GetCacheStatsRequest,
+    GetCacheStatsResponse,
+    ReportHitRequest,
+)
+from trunkline.v1.cache_service_pb2_grpc import CacheServiceStub
 from trunkline.v1.catalog_service_pb2 import (
     GetModelRequest,
     InstallSkillRequest,
@@ -137,6 +144,7 @@ class Client:
         self._completions = CompletionServiceStub(self._channel)
         self._catalog = CatalogServiceStub(self._channel)
         self._conversations = ConversationServiceStub(self._channel)
+        self._cache = CacheServiceStub(self._channel)
         self._jobs = JobServiceStub(self._channel)
         self._accounts = AccountServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
@@ -389,6 +397,70 @@ class Client:
         with translated():
             self._conversations.DeleteConversation(
                 DeleteConversationRequest(conversation_id=conversation_id),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+
+    def get_cache_stats(
+        self,
+        organization: str = "",
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> GetCacheStatsResponse:
+        """What the cache holds of an organisation, and how often that was of use.
+
+        Args:
+            organization: empty for the key's own; another one's needs an admin key.
+        """
+        with translated():
+            found: GetCacheStatsResponse = self._cache.GetCacheStats(
+                GetCacheStatsRequest(organization=organization),
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+        return found
+
+    def clear_cache(
+        self,
+        organization: str = "",
+        *,
+        older_than: timedelta | None = None,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """Forget the answers that an organisation was given.
+
+        Args:
+            organization: empty for the key's own; another one's needs an admin key.
+            older_than: only what was asked for longer ago than this.
+        """
+        request = ClearCacheRequest(organization=organization)
+        if older_than is not None:
+            request.older_than.FromTimedelta(older_than)
+        with translated():
+            self._cache.ClearCache(
+                request,
+                timeout=self._timeout_s(timeout_s),
+                metadata=call_metadata(self._metadata, metadata),
+            )
+
+    def report_hit(
+        self,
+        entry_id: str,
+        *,
+        wrong: bool,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        """Say what an answer from the cache was worth. One that was wrong is not given again.
+
+        Args:
+            entry_id: of `Completion.cache`.
+        """
+        with translated():
+            self._cache.ReportHit(
+                ReportHitRequest(entry_id=entry_id, wrong=wrong),
                 timeout=self._timeout_s(timeout_s),
                 metadata=call_metadata(self._metadata, metadata),
             )
