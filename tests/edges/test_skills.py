@@ -423,6 +423,17 @@ async def test_of_more_than_thirty_those_are_offered_that_fit_best(tmp_path):
     assert len(offered) == len(set(offered)) == 30
 
 
+async def test_a_skill_that_is_named_is_not_offered_too():
+    async with desk() as found:
+        await found.install("meeting-minutes")
+        await found.ask(skills=["meeting-minutes"])
+        await found.ask("Summarise this meeting transcript", model="o", skills=["meeting-minutes"])
+
+    assert (found.tools(0), found.tools(1)) == ({}, {})
+    assert found.told(0)[0]["content"] == f"<skill>\n{MINUTES.instructions}\n</skill>"
+    assert found.told(1)[0] == found.told(0)[0]
+
+
 async def test_an_organisations_skills_are_its_own():
     async with desk() as found:
         await found.install("code-review", owner="other")

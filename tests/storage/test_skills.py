@@ -157,6 +157,45 @@ async def test_what_one_process_installs_or_takes_away_every_other_knows_soon(st
         assert names(second) == []
 
 
+class Slow:
+    """A database whose answers come when a test lets them, and say what they said when they were asked for."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.go = asyncio.Event()
+        self.answers: list[object] = []
+
+    async def write(self, make: MakeTransaction[T]) -> T:
+        return await self._storage.write(make)
+
+    async def read(self, make: MakeTransaction[T], *, is_short: bool = False) -> T:
+        answer = await self._storage.read(make, is_short=is_short)
+        self.answers.append(answer)
+        await self.go.wait()
+        return answer
+
+
+@pytest.mark.usefixtures("_polls_fast")
+async def test_an_answer_that_comes_late_undoes_nothing_and_nothing_is_read_twice(storage):
+    slow = Slow(storage)
+    slow.go.set()
+    async with process(storage) as other, process(slow) as found:
+        await other.install("acme", "skill-1")
+        await until(lambda: found.knows("acme"), "heard")
+        slow.go.clear()
+        await other.install("acme", "skill-2")
+        late = [Installed("acme", ("skill-1", "skill-2"), 2)]
+        await until(lambda: slow.answers[-1] == late, "asked")
+
+        await found.install("acme", "skill-3")
+        slow.answers.clear()
+        slow.go.set()
+        await until(lambda: len(slow.answers) > 2, "asked again")
+
+        assert names(found) == ["skill-1", "skill-2", "skill-3"]
+        assert slow.answers[:2] == [[Installed("acme", ("skill-1", "skill-2", "skill-3"), 3)], []]
+
+
 @pytest.mark.usefixtures("_polls_fast")
 async def test_while_the_database_is_away_what_is_known_counts_on(storage):
     outage = Outage(storage)
