@@ -20,7 +20,7 @@ MIN_CODE_LINES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a rule says, and how often it was right about prompts that were not written for it."""
+    """What a rule says, and how sure that is: code and image as measured on prompts of others, the rest estimated."""
 
     mode: str
     confidence: float
