@@ -261,12 +261,14 @@ class _Check:
         self._program = checker.program
         self._name = name
         self._is_strict = is_strict
+        self._is_tool_call = False  # Is the whole value one?
         self._variables: list[str] = []  # Of `@Each`, where they can be seen.
 
     def definition(self, value: Expression) -> Expression:
         """Raises: Left."""
         if isinstance(value, Call) and value.name in ("Query", "Mutation"):
             value = self._tool_call(value)
+            self._is_tool_call = True
         else:
             value = self._free(value)
         for slot in self._program.demands(self._name):
@@ -314,10 +316,15 @@ class _Check:
             case Call() | Function() if _is_action(value):
                 if words & {ACTION, ENTRY} and not slot.lists:
                     return self._free(value)
-            case Call("Query" | "Mutation"):
-                # The data are the tool's, and not what the model has written.
-                if self._is_strict and (slot.takes_computed or ANY in words):
+            case Call("Query" | "Mutation", arguments) if self._is_strict or self._is_tool_call:
+                # The data are the tool's, and not what the model has written; but what there is before them is.
+                if ANY in words:
+                    defaults = [self.fit(default, slot) for default in arguments[2:3]]
+                    return Call(value.name, (*arguments[:2], *defaults, *arguments[3:]))
+                if slot.takes_computed:
                     return value
+            case Call("Query" | "Mutation" as name, _):
+                raise Left("WRONG_TYPE", f"{name} is a statement of its own")
             case Call(name, _):
                 if not slot.takes_component(name):
                     raise Left("WRONG_TYPE", f"the component {name} is not taken there")

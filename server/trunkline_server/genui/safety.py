@@ -25,7 +25,7 @@ _SETS_TYPE: Final = re.compile(
     r"(b|br|code|dd|del|dl|dt|em|hr|i|ins|kbd|li|mark|ol|p|pre|q|s|small|strong|sub|sup|table|tbody|td|th|thead|tr|u|ul)\Z",
     re.IGNORECASE,
 )
-_LINK: Final = re.compile(r"\](?:\(\s*|:[ \t]*\n?[ \t]*)(<?[^\s)]*)")
+_LINK: Final = re.compile(r"\](?:\(\s*|:[ \t]*(?:\r\n?|\n)?[ \t]*)(<?\s*[^\s)]*)")
 _SCRIPT: Final = re.compile(r"(?:javascript|vbscript|data(?!:image/(?!svg))):", re.IGNORECASE)
 _NOT_IN_SCHEME: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202e\ufeff]+")
 _SCHEME_CHARS: Final = 64
@@ -77,7 +77,7 @@ def is_safe_markdown(text: str) -> bool:
             return False
         if not is_safe_url(inside[:-1]) or re.search(r"\s", inside):
             return False
-    addresses = (link[1].strip("<>") for link in _LINK.finditer(text))
+    addresses = (link[1].strip("<> \t\r\n") for link in _LINK.finditer(text))
     return all(_WITHOUT_SCHEME.match(address) or is_safe_url(address) for address in addresses)
 
 

@@ -13,6 +13,7 @@ from trunkline_server.genui.statements import MAX_STATEMENT_CHARS
 
 ROOT = "root = Page([Line()])\n"
 SCRIPT = '"javascript:alert(1)"'
+QUERY = f'q = Query("tickets.list", {{}}, {{u: {SCRIPT}}})'
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,8 @@ def test_a_script_never_reaches_what_would_run_it(line, passed):
         (["xs = [Line(), 1]", "x = Page(xs)"], ["xs = [Line(), 1]"]),
         (["x = Page(xs)", "xs = [Line(), 1, y]", "y = 2"], ["x = Page(xs)", "xs = [Line(), y]"]),
         (["x = Embed(d)", f"d = [{{a: {SCRIPT}, b: 1}}]"], ["x = Embed(d)", "d = [{b: 1}]"]),
+        ([QUERY, "x = Embed(q)"], [QUERY]),
+        (["x = Embed(q)", QUERY], ["x = Embed(q)", 'q = Query("tickets.list", {}, {})']),
         (["x = Embed({a: d})", f"d = {SCRIPT}"], ["x = Embed({a: d})"]),
         (['x = Knob("k", a)', "a = Line()"], ['x = Knob("k", a)']),
         (['x = Knob("k", Action([s]))', 's = "t"'], ['x = Knob("k", Action([s]))']),

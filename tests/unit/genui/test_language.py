@@ -120,6 +120,10 @@ PROGRAMS = {
         ),
         None,
     ),
+    "data of tools as a whole, wherever they are": (
+        'root = Page([Label(q), Embed(q), r])\nq = Query("tickets.list", {}, "none")\nr = Label(q)\n',
+        None,
+    ),
     "a name that is defined twice": ("root = Page([a])\na = Label(1)\na = Label(2)\n", None),
     "no end of the last line, and Windows": (
         'root = Page([a])\r\n\r\na = Label("x")',

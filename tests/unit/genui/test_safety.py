@@ -140,6 +140,9 @@ def test_markdown_without_html_is_safe(text):
         ],
         *[
             "[r]:\n javascript:1",
+            "[r]:\r\njavascript:1",
+            "[a](< javascript:1>)",
+            "[a](<\n\tjavascript:1>)",
             "[a](data:text/html;base64,x)",
             "[a](vbscript:1)",
             "[a](\njavascript:1)",
