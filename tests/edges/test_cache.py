@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ from trunkline.v1.completion_spec_pb2 import (
     SamplingOptions,
 )
 from trunkline_server.app import Service
+from trunkline_server.cache.evidence import BINS
+from trunkline_server.cache.place import RULES
+from trunkline_server.core.transactions import Statement, Transaction
+from trunkline_server.storage.sqlite import SqliteStorage
 
 WHY = "Why is the sky blue?"
 EXACT = SamplingOptions(temperature=0)
@@ -307,3 +311,36 @@ async def test_answers_outlive_the_process_where_there_is_a_database(tmp_path: P
         assert len(up.exchanges) == 1
 
     assert found == [False, True]
+
+
+def proved() -> Transaction[None]:
+    """Evidence enough, for every similarity."""
+    for number in range(BINS):
+        yield Statement(
+            "INSERT INTO cache_evidence (owner, rules, bin, same, other) VALUES ($1, $2, $3, 149, 0)",
+            ("key:anonymous", RULES, number),
+        )
+
+
+@pytest.mark.once
+async def test_a_similar_question_is_answered_where_that_has_proved_itself(tmp_path: Path):
+    url = new_sqlite(tmp_path)
+    storage = SqliteStorage(tmp_path / "accounts.db")
+    await storage.start()
+    await storage.write(proved)
+    await storage.close()
+    other = "In the morning hours, why is the sky blue?"
+    sections = {"state": {"database_url": url}, "cache": {"semantic": "on"}}
+    async with asking(**sections) as here:
+        await here.unary(asked("Why is the sky blue in the morning hours?"))
+        for _ in range(40):  # The model is being loaded, and the questions are being read.
+            with suppress(grpc.aio.AioRpcError):
+                hit = await here.unary(asked(other, cache=policy("ONLY_IF_CACHED")))
+                break
+            await asyncio.sleep(0.1)
+        stats = await here.cache.GetCacheStats(GetCacheStatsRequest())
+
+    assert (hit.cache.kind, text_of(hit)) == ("semantic", "Hello")
+    assert hit.cache.similarity > 0.95
+    assert (stats.semantic_hits, stats.semantic_mode, stats.threshold) == (1, "on", 0.95)
+    assert len(here.upstream.exchanges) == 1
