@@ -1,5 +1,7 @@
 """Answers in a database: the `Shelf` port over the `Storage` port."""
 
+import asyncio
+from contextlib import suppress
 from typing import Final
 
 from trunkline_server.cache import rows
@@ -7,7 +9,9 @@ from trunkline_server.core.cache import Clearings, Kept, ShelfAway
 from trunkline_server.core.errors import StorageUnavailable
 from trunkline_server.core.transactions import MakeTransaction, Storage, T
 
-MAX_SWEEPS: Final = 100  # Of one clearing. What it leaves expires, and is not found meanwhile.
+TIDY_S: Final = (
+    2.0  # After a clearing. What is left then is not found any more, and goes when it expires.
+)
 
 
 class DatabaseShelf:
@@ -32,9 +36,10 @@ class DatabaseShelf:
     async def clear(self, owner: str, before_us: int) -> None:
         """See `Shelf`."""
         await self._write(lambda: rows.clear(owner, before_us))
-        for _ in range(MAX_SWEEPS):
-            if not await self._write(lambda: rows.sweep_cleared(owner, before_us)):
-                return
+        with suppress(TimeoutError, ShelfAway):
+            async with asyncio.timeout(TIDY_S):
+                while await self._write(lambda: rows.sweep_cleared(owner, before_us)):
+                    pass
 
     async def clearings(self, mark: str) -> Clearings | None:
         """See `Shelf`."""
