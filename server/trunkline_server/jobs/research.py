@@ -26,6 +26,7 @@ MAX_SOURCES: Final = 50
 USUAL_SOURCES: Final = 20
 QUESTIONS: Final = 3  # Of one round.
 MAX_QUESTION_CHARS: Final = 300
+MAX_PLAN_CHARS: Final = 4_000
 MAX_SUBJECT_CHARS: Final = 8_000
 MAX_FINDING_CHARS: Final = 2_000  # Three of them and the report fit a model of 4,096 tokens.
 MAX_URL_CHARS: Final = 1_000
@@ -166,7 +167,7 @@ class Notes:
 def questions_of(text: str) -> list[str]:
     """The lines of a plan, without what marks them as items of a list; at most so many as one round has."""
     found: list[str] = []
-    for line in text.splitlines():
+    for line in text[:MAX_PLAN_CHARS].splitlines():
         match = _LINE.match(line)
         question = match[1][:MAX_QUESTION_CHARS] if match else ""
         if len(question) < 3 or question.strip(" .*").lower() == "none" or question in found:
