@@ -193,6 +193,16 @@ async def test_what_is_unknown_is_refused_with_the_nearest_name(fields, reason, 
     assert good.exchanges == []
 
 
+async def test_several_answers_can_not_all_be_checked_against_a_library():
+    async with upstream(hello) as good, service(**over(good.url)) as running:
+        found = await stream(
+            running, asked(model="plain", mode="genui", sampling={"candidate_count": 2})
+        )
+
+    assert fields_of(found.error) == ["spec.sampling.candidate_count"]
+    assert good.exchanges == []
+
+
 async def test_the_preview_resolves_the_mode_too():
     async with (
         upstream(hello) as good,

@@ -48,6 +48,10 @@ def test_wheel_carries_what_scoring_reads(wheel):
     names = zipfile.ZipFile(wheel).namelist()
 
     assert "trunkline_server/routing/starter_scores.json" in names
+    assert "trunkline_server/routing/mode_weights.json" in names
+    assert "trunkline_server/genui/libraries/basic.toml" in names
+    assert "trunkline_server/skills/bundled/code-review/SKILL.md" in names
+    assert "trunkline_server/skills/bundled/code-review/references/checklist.md" in names
     assert "trunkline_server/scoring/questions.json" in names
     assert "trunkline_server/scoring/panel_questions.jsonl" in names
 
@@ -57,7 +61,7 @@ def test_wheel_carries_the_vocabulary_of_the_embedding_model(wheel):
 
 
 def test_wheel_has_the_published_extras_and_no_others(metadata):
-    extras = ["bedrock", "dev", "embeddings", "local", "mcp", "server"]
+    extras = ["bedrock", "dev", "embeddings", "jobs", "local", "mcp", "server"]
 
     assert metadata.get_all("Provides-Extra") == extras
     assert metadata["Requires-Python"] == ">=3.11"

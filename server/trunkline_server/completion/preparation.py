@@ -169,11 +169,9 @@ class Prepared:
     def mark(self, route: Route) -> None:
         """Write into a route how it came about."""
         mode = self.mode
-        if mode is None:
-            return
-        route.mode = self.requested_mode
-        route.resolved_mode = mode.id
-        if mode.engine:
+        if mode is not None:
+            route.mode = self.requested_mode
+            route.resolved_mode = mode.id
             route.engine = mode.engine
         if self.choice is not None:
             route.confidence = self.choice.confidence
@@ -387,6 +385,10 @@ class Preparation:
         if mode is not None and self._router.offers(Capability.TOOLS, spec.model):
             _add_tools(spec, [_registered(name) for name in mode.tools])
         if asked.component_library or (mode is not None and mode.id == GENUI):
+            if spec.sampling.candidate_count > 1:
+                raise InvalidRequest(
+                    "spec.sampling.candidate_count", "must be 1 with a component library"
+                )
             library = prepared.library = self._libraries.find(asked.component_library)
             if library.grammar and EMBEDDED not in spec.provider_options_json:
                 spec.provider_options_json[EMBEDDED] = json.dumps({"grammar": library.grammar})
