@@ -309,6 +309,12 @@ def _announce(
     )
     for missing in parts.missing:
         print(f"missing: {missing}")
+    if not parts.state_url:
+        # Several workers would each have a place of their own, which nobody could find anything in.
+        is_kept = parts.accounts.workers == 1
+        word = "kept until it stops" if is_kept else "not served"
+        what = "conversations, installed skills, jobs"
+        print(f"{word}, because no database is configured ([state] database_url): {what}")
     print(f"ready after {time.monotonic() - started_s:.1f} s. Try:")
     question = "What is the capital of France? Answer in one sentence."
     target = "" if grpc_address == DEFAULT_TARGET else f" --target {grpc_address}"
