@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import grpc
 import msgspec
@@ -40,6 +39,7 @@ from trunkline.v1.account_service_pb2_grpc import AccountServiceStub
 from trunkline.v1.ledger_pb2 import LedgerEntry, LedgerKind
 from trunkline_server.edges.rest.body import encode, invalid
 from trunkline_server.edges.rest.http import Refused, Request, refusal_of, response_headers
+from trunkline_server.edges.rest.query import parameters
 from trunkline_server.edges.rest.routes import Handler
 from trunkline_server.edges.status import Refusal
 
@@ -48,7 +48,6 @@ LEDGER: Final = "/v1/credits/ledger"
 USAGE: Final = "/v1/usage"
 
 CALL_TIMEOUT_S: Final = 30.0
-MAX_PARAMETERS: Final = 8
 MAX_LIMIT: Final = 1000
 MAX_CURSOR_CHARS: Final = 1024
 # Of one summary: a provider is a row. A service that never comes to an end is not followed.
@@ -103,7 +102,7 @@ class SpekoAccounts:
         }
 
     async def _balance(self, request: Request) -> None:
-        _parameters(request.query, ())
+        parameters(request.query, ())
         await _answer(request, self._accounts.GetBalance, GetBalanceRequest(), balance_object)
 
     async def _ledger(self, request: Request) -> None:
@@ -155,33 +154,13 @@ def _in_their_words(refused: Refusal) -> Refusal:
 # What is asked
 
 
-def _parameters(query: str, names: Sequence[str]) -> dict[str, str]:
-    """By name; one that is empty counts as absent.
-
-    Raises:
-        Refused: naming the parameter that is none of these, or comes twice.
-    """
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-    except ValueError as error:
-        raise invalid(f"at most {MAX_PARAMETERS} parameters") from error
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in names:
-            known = f"must be one of {', '.join(names)}" if names else "is no parameter of this"
-            raise invalid(known, name[:64])
-        if found.setdefault(name, value) != value:
-            raise invalid("comes twice", name)
-    return {name: value for name, value in found.items() if value}
-
-
 def read_ledger(query: str) -> ListLedgerEntriesRequest:
     """The query of a ledger, without its question mark.
 
     Raises:
         Refused: naming the parameter.
     """
-    found = _parameters(query, ("limit", "cursor"))
+    found = parameters(query, ("limit", "cursor"))
     asked = ListLedgerEntriesRequest(page_token=found.get("cursor", ""))
     if len(asked.page_token) > MAX_CURSOR_CHARS:
         raise invalid(f"at most {MAX_CURSOR_CHARS} characters", "cursor")
@@ -198,7 +177,7 @@ def read_usage(query: str, now: datetime) -> QueryUsageRequest:
     Raises:
         Refused: naming the parameter.
     """
-    found = _parameters(query, ("from", "to"))
+    found = parameters(query, ("from", "to"))
     end = _instant("to", found["to"], timedelta(days=1)) if "to" in found else now.astimezone(UTC)
     if "from" in found:
         start = _instant("from", found["from"], timedelta())

@@ -21,6 +21,7 @@ from trunkline_server.edges.rest.artifacts import data_url
 from trunkline_server.edges.rest.body import read_body
 from trunkline_server.edges.rest.http import Request
 from trunkline_server.edges.rest.openai_request import NULL
+from trunkline_server.edges.rest.query import parameters
 from trunkline_server.edges.rest.routes import Handler
 from trunkline_server.edges.rest.theo_events import calls_of, raw_or_null
 from trunkline_server.edges.rest.theo_pages import (
@@ -29,7 +30,6 @@ from trunkline_server.edges.rest.theo_pages import (
     id_in,
     page_object,
     page_of,
-    parameters,
     respond,
 )
 from trunkline_server.edges.rest.theo_request import is_null

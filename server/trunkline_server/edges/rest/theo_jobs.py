@@ -21,6 +21,7 @@ from trunkline_server.edges.rest.artifacts import address
 from trunkline_server.edges.rest.body import read_body
 from trunkline_server.edges.rest.http import Refused, Request, refusal_of
 from trunkline_server.edges.rest.openai_request import NULL
+from trunkline_server.edges.rest.query import parameters
 from trunkline_server.edges.rest.routes import Handler
 from trunkline_server.edges.rest.theo_events import (
     artifact_object,
@@ -36,7 +37,7 @@ from trunkline_server.edges.rest.theo_fields import (
     in_their_words,
     theos,
 )
-from trunkline_server.edges.rest.theo_pages import called, id_in, parameters, respond
+from trunkline_server.edges.rest.theo_pages import called, id_in, respond
 from trunkline_server.edges.rest.theo_request import THEO, is_blank, is_null
 
 RESEARCH: Final = "/api/v1/research"

@@ -1,16 +1,14 @@
 """What Theo's smaller endpoints share: a call of the service, parameters of a query, and lists in pages."""
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from trunkline_server.edges.rest.body import encode, invalid
 from trunkline_server.edges.rest.http import Headers, Refused, Request, response_headers
+from trunkline_server.edges.rest.query import parameters
 from trunkline_server.edges.status import Refusal
 
 CALL_TIMEOUT_S: Final = 30.0
-MAX_PARAMETERS: Final = 8
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
 MAX_CURSOR_CHARS: Final = 1_024
@@ -55,26 +53,6 @@ async def all_of(
         if not message.page_token:
             break
     return found, message.page_token, headers
-
-
-def parameters(query: str, names: Sequence[str]) -> dict[str, str]:
-    """Of a query, by name; one that is empty counts as absent.
-
-    Raises:
-        Refused: naming the parameter that is none of these, or comes twice.
-    """
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-    except ValueError as error:
-        raise invalid(f"at most {MAX_PARAMETERS} parameters") from error
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in names:
-            known = f"must be one of {', '.join(names)}" if names else "is no parameter of this"
-            raise invalid(known, name[:64])
-        if found.setdefault(name, value) != value:
-            raise invalid("comes twice", name)
-    return {name: value for name, value in found.items() if value}
 
 
 def page_of(query: str) -> tuple[int, str]:

@@ -18,8 +18,9 @@ from trunkline.v1.catalog_service_pb2 import (
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trunkline_server.edges.rest.body import invalid, read_body
 from trunkline_server.edges.rest.http import Request
+from trunkline_server.edges.rest.query import parameters
 from trunkline_server.edges.rest.routes import Handler
-from trunkline_server.edges.rest.theo_pages import all_of, called, id_in, parameters, respond
+from trunkline_server.edges.rest.theo_pages import all_of, called, id_in, respond
 from trunkline_server.edges.rest.theo_request import MODES_BY_ENGINE
 
 SKILLS: Final = "/api/v1/skills"
