@@ -7,6 +7,7 @@ looked for among what was read and nowhere else.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Final
 
@@ -168,7 +169,8 @@ def _is_shown(path: Path) -> bool:
 
 
 def _check_inside(path: Path, root: Path) -> None:
-    if not path.resolve().is_relative_to(root.resolve()):
+    # Other than `resolve` it takes a link to itself for one that leads nowhere.
+    if not Path(realpath(path)).is_relative_to(realpath(root)):
         raise UnusableSkill(f"{path.relative_to(root).as_posix()}: leads out of its folder")
 
 

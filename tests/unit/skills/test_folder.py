@@ -115,6 +115,14 @@ def test_a_link_that_leads_out_of_a_skill_is_refused(tmp_path, target):
     assert problems(root) == ["a/SKILL.md: link.md: leads out of its folder"]
 
 
+def test_a_link_to_itself_leads_nowhere(tmp_path):
+    (make(tmp_path, "a") / "link.md").symlink_to("link.md")
+
+    (loaded,) = load(tmp_path, None)
+
+    assert loaded.resources == {}
+
+
 def test_a_skill_or_its_file_elsewhere_is_refused(tmp_path):
     root, elsewhere = tmp_path / "skills", tmp_path / "elsewhere"
     make(elsewhere, "a")
