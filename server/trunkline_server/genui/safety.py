@@ -25,7 +25,8 @@ _SETS_TYPE: Final = re.compile(
     r"(b|br|code|dd|del|dl|dt|em|hr|i|ins|kbd|li|mark|ol|p|pre|q|s|small|strong|sub|sup|table|tbody|td|th|thead|tr|u|ul)\Z",
     re.IGNORECASE,
 )
-_LINK: Final = re.compile(r"\](?:\(\s*|:[ \t]*(?:\r\n?|\n)?[ \t]*)(<?\s*[^\s)]*)")
+# In a quotation, a line that an address stands on begins with the marks of that.
+_LINK: Final = re.compile(r"\](?:\([\s>]*|:[ \t]*(?:(?:\r\n?|\n)[ \t>]*)?)(<?\s*[^\s)]*)")
 _SCRIPT: Final = re.compile(r"(?:javascript|vbscript|data(?!:image/(?!svg))):", re.IGNORECASE)
 _NOT_IN_SCHEME: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202e\ufeff]+")
 _SCHEME_CHARS: Final = 64

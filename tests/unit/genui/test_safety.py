@@ -147,6 +147,12 @@ def test_markdown_without_html_is_safe(text):
             "[a](vbscript:1)",
             "[a](\njavascript:1)",
         ],
+        *[
+            "> [r]:\n> javascript:1",
+            "> > [r]:\r\n> > <javascript:1>",
+            "> [a](\n> javascript:1)",
+            "- > [a](\n  > < javascript:1>)",
+        ],
     ],
 )
 def test_markdown_that_could_run_something_is_not(text):
@@ -194,6 +200,8 @@ def test_names_of_what_is_run_are_no_keys():
         "]: \n",
         "[a]: ",
         "](<",
+        "](\n> ",
+        "]:\n>",
         "https://",
         "java\n",
         "onclick",
