@@ -233,6 +233,33 @@ async def test_a_plan_without_the_mode_is_refused():
     assert allowed.error is None
 
 
+@pytest.mark.parametrize(
+    ("plan", "fields"),
+    [
+        ({"modes": ["fast", "auto"]}, {"model": "theo-1-code"}),
+        ({"modes": ["fast"]}, {"mode": "fast", "model_overrides": {"fast": "theo-1-code"}}),
+        ({"routes": ["auto"]}, {"mode": "fast", "model_overrides": {"fast": "coder"}}),
+    ],
+    ids=["an engine as model", "an engine in a mode's place", "a model in a mode's place"],
+)
+async def test_what_a_plan_does_not_have_is_not_had_by_another_name(plan, fields):
+    sections = {
+        "keys": [{"id": "k", "key_env": "K", "plan": "small"}],
+        "plans": [{"id": "small", **plan}],
+    }
+    async with (
+        upstream(hello) as good,
+        service(environment={"K": "secret-key-of-k"}, **over(good.url, **sections)) as running,
+    ):
+        key = (("authorization", "Bearer secret-key-of-k"),)
+        refused = await stream(running, asked(**fields), metadata=key)
+        allowed = await stream(running, asked(mode="fast"), metadata=key)
+
+    assert reason_of(refused.error) == (grpc.StatusCode.PERMISSION_DENIED, "ROUTE_NOT_ALLOWED")
+    assert allowed.error is None
+    assert len(good.exchanges) == 1
+
+
 ASKS_NEXT = {"id": "fast", "follow_ups": True}
 
 

@@ -272,7 +272,7 @@ class Preparation:
         spec.CopyFrom(asked)
         prepared = Prepared(spec, requested_mode=asked.mode)
         await self._choose_mode(prepared, caller, is_job=True)
-        self._apply_mode(prepared)
+        self._apply_mode(prepared, caller)
         return spec
 
     # mode
@@ -283,6 +283,7 @@ class Preparation:
         if engine is not None:
             spec.model = ""
             if spec.mode in ("", AUTO):
+                _check_mode(caller, engine, "spec.model")
                 spec.mode = prepared.requested_mode = engine.id
         wanted = spec.mode
         if not wanted:
@@ -297,7 +298,8 @@ class Preparation:
             if not self._modes.promotes or mode.is_job:
                 return
         choice = await self._classifier.classify(self._question(spec, caller))
-        if wanted != AUTO and (choice.mode == wanted or choice.confidence < PROMOTE_AT):
+        is_better = choice.mode != wanted and choice.confidence >= PROMOTE_AT
+        if wanted != AUTO and not (is_better and _has_mode(caller, choice.mode)):
             return
         prepared.choice = choice
         prepared.is_promoted = wanted != AUTO
@@ -336,7 +338,7 @@ class Preparation:
         hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
         return InvalidRequest("spec.mode", f"no mode is called {wanted[:64]!r}{hint}")
 
-    def _apply_mode(self, prepared: Prepared) -> None:
+    def _apply_mode(self, prepared: Prepared, caller: Caller) -> None:
         """What the mode says where the caller does not."""
         spec, mode = prepared.spec, prepared.mode
         if mode is None:
@@ -350,6 +352,7 @@ class Preparation:
             if engine is None:
                 spec.model = override
             else:  # Whoever answers in that mode: its models, or all that it allows.
+                _check_mode(caller, engine, "spec.model_overrides")
                 spec.model, spec.mode = self._router.route_of_mode(engine), engine.id
         elif spec.model in ("", AUTO):
             spec.model = self._router.route_of_mode(mode)
@@ -374,14 +377,14 @@ class Preparation:
 
     async def _furnish(self, prepared: Prepared, asked: CompletionSpec, caller: Caller) -> None:
         spec, mode = prepared.spec, prepared.mode
-        self._apply_mode(prepared)
+        self._apply_mode(prepared, caller)
         named = list(asked.skills)
         if named or self._skills.knows(caller.owner):
             can_call = self._router.offers(Capability.TOOLS, spec.model)
             text = text_of(last_user_message(asked))
             found = await self._skills.choose(caller.owner, named, text, can_call=can_call)
             prepared.skills, prepared.chooser = found.active, found.chooser
-            self._apply_skills(prepared)
+            self._apply_skills(prepared, caller)
         if mode is not None and self._router.offers(Capability.TOOLS, spec.model):
             _add_tools(spec, [_registered(name) for name in mode.tools])
         if asked.component_library or (mode is not None and mode.id == GENUI):
@@ -405,16 +408,17 @@ class Preparation:
             check_spec(spec)
         self._cache_subject(prepared, asked, caller)
 
-    def _apply_skills(self, prepared: Prepared) -> None:
+    def _apply_skills(self, prepared: Prepared, caller: Caller) -> None:
         spec = prepared.spec
         for skill in prepared.skills:
             _add_tools(spec, skill.tools)
         is_open = spec.model in ("", AUTO) or spec.model.startswith(MODE_ROUTE)
         if not is_open or spec.model_overrides:
             return
+        routes = caller.plan.routes
         for skill in prepared.skills:
             for model in skill.models:
-                if self._router.knows(model):
+                if self._router.knows(model) and (routes is None or model in routes):
                     spec.model = model
                     prepared.by_skill = True
                     return
@@ -470,6 +474,19 @@ class Preparation:
             )
         elif asked.cache.mode == ONLY_IF_CACHED:
             raise NotCached
+
+
+def _has_mode(caller: Caller, mode: str) -> bool:
+    modes = caller.plan.modes
+    return modes is None or mode in modes
+
+
+def _check_mode(caller: Caller, engine: Mode, field: str) -> None:
+    """Who names a mode's engine asks for the mode. Raises: RouteNotAllowed."""
+    if not _has_mode(caller, engine.id):
+        raise RouteNotAllowed(
+            f"the plan {caller.plan.id!r} does not have the mode of this engine", field=field
+        )
 
 
 def last_user_message(spec: CompletionSpec) -> Message:

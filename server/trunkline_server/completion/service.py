@@ -123,12 +123,14 @@ class _Order:
 
     Attributes:
         asked: as the caller sent it; `spec` is the same as models get it.
+        size_bytes: of what models get.
         unasked: fields that were filled in here.
     """
 
     asked: CompletionSpec
     spec: CompletionSpec
     whole: bool
+    size_bytes: int
     plan: Plan = NOBODY
     unasked: frozenset[str] = NOTHING
     prepared: Prepared | None = None
@@ -261,7 +263,8 @@ class Completions:
         panel: Panel | None = None
         report: Report | None = None
         entered: Pass | None = None
-        order = _Order(spec, spec, unary is not None)
+        size_bytes = spec.ByteSize()
+        order = _Order(spec, spec, unary is not None, size_bytes)
         follow_ups: FollowUps | None = None
         beside: list[
             Hop
@@ -269,7 +272,6 @@ class Completions:
         try:
             # admit
             completion_id = f"cmpl_{self._mint_id()}"
-            size_bytes = spec.ByteSize()
             entered = await self._access.enter_completion(
                 call.authorization,
                 call.peer,
@@ -288,7 +290,7 @@ class Completions:
                     deadline = _deadline(call, started_s, unary is not None, caller)
                     # remember, choose
                     given = await self._choose(
-                        order, call, caller, deadline, completion_id, size_bytes, key, started_s
+                        order, call, caller, deadline, completion_id, key, started_s
                     )
                     if given is not None:
                         record.reason = "OK"
@@ -314,7 +316,7 @@ class Completions:
                             call=call,
                             caller=caller,
                             bill=bill,
-                            size_bytes=size_bytes,
+                            size_bytes=order.size_bytes,
                             settled_at_s=None
                             if unary is not None
                             else started_s + _settle_s(options, self._settle_s),
@@ -454,7 +456,6 @@ class Completions:
         caller: Caller,
         deadline: Deadline,
         completion_id: str,
-        size_bytes: int,
         key: str,
         started_s: float,
     ) -> Completion | None:
@@ -484,6 +485,9 @@ class Completions:
         spec, tuned_too = tuned(spec)
         order.unasked = unasked | tuned_too if unasked else tuned_too
         order.box = toolbox(spec, self._tools, chooser)
+        if order.box is not None or spec is not asked:
+            # What was said before, instructions and tools are read, and paid for, as what the caller sent.
+            order.size_bytes = (spec if order.box is None else order.box.spec).ByteSize()
         plan = self._router.plan(spec, call.request_id, whole=order.whole)
         order.spec, order.plan = spec, plan
         _check_route(plan, caller, spec)
@@ -504,7 +508,7 @@ class Completions:
                 plan=plan,
                 completion_id=completion_id,
                 request_id=call.request_id,
-                size_bytes=size_bytes,
+                size_bytes=order.size_bytes,
                 idempotency_key=key,
                 key_fingerprint=key_fingerprint,
                 is_free=hit is not None,
@@ -723,6 +727,10 @@ def _check_plan(spec: CompletionSpec, caller: Caller) -> None:
     plan = caller.plan
     if plan.routes is not None and (spec.model or AUTO) not in plan.routes:
         raise RouteNotAllowed(f"the plan {plan.id!r} does not have this model or route")
+    if plan.routes is not None and not plan.routes.issuperset(spec.model_overrides.values()):
+        raise RouteNotAllowed(
+            f"the plan {plan.id!r} does not have all of these models", field="spec.model_overrides"
+        )
     if plan.modes is not None and (spec.mode or AUTO) not in plan.modes:
         raise RouteNotAllowed(f"the plan {plan.id!r} does not have this mode", field="spec.mode")
 
