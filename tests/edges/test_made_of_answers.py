@@ -1,6 +1,7 @@
 """What answers are made of beside text: images that models draw, and interfaces that are checked, over real sockets."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,11 +11,16 @@ import pytest
 from tests.edges.errors import reason_of
 from tests.edges.observed import LIMIT_S, spec, stream
 from tests.support.service import model, provider, service
-from tests.support.upstream import END, answer, chunk, head, upstream
+from tests.support.upstream import END, answer, chunk, delta, event, finish, head, upstream
 from trunkline.v1.completion_pb2 import Completion
-from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
+from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest, StreamOptions
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
-from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline.v1.completion_spec_pb2 import (
+    BuiltinSource,
+    CompletionSpec,
+    Tool,
+    ToolOptions,
+)
 from trunkline_server.app import Service
 
 RECORDINGS: Final = Path(__file__).parents[1] / "recordings"
@@ -109,3 +115,34 @@ async def test_an_interface_is_checked_on_its_way_whatever_the_pieces():
     sent = up.exchanges[0].json["messages"][0]
     assert sent["role"] == "system"
     assert "OpenUI Lang" in sent["content"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [("genui", 'root = Text("4")\n'), ("code", "```py\nprint(4)\n```\n")],
+)
+async def test_what_is_said_before_a_tool_is_called_spoils_nothing_of_the_answer(mode, text):
+    arguments = json.dumps({"expression": "2+2"})
+    call = {"index": 0, "id": "c1", "function": {"name": "calculator", "arguments": arguments}}
+    said = delta("Let me see.")
+    said["choices"][0]["delta"]["tool_calls"] = [call]
+    calling = [head(), event(said), event(finish("tool_calls")), event("[DONE]"), END]
+    builtin = Tool(name="calculator", builtin=BuiltinSource(name="calculator"))
+    async with (
+        upstream(
+            lambda e: answer(text) if e.json["messages"][-1]["role"] == "tool" else calling
+        ) as up,
+        service(
+            providers=[provider("p", up.url)],
+            models=[model("m", "p", capabilities=["tools"])],
+        ) as served,
+    ):
+        found = await stream(
+            served,
+            spec("m", mode=mode, tool_options=ToolOptions(tools=[builtin])),
+            StreamOptions(include_final_messages=True),
+        )
+    completion = found.events[-1].completed.completion
+
+    assert [p.text for p in completion.choices[0].message.parts] == [text]
+    assert [a.text for a in completion.artifacts] == ["print(4)\n"] * (mode == "code")

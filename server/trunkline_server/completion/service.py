@@ -352,8 +352,13 @@ class Completions:
                     async with aclosing(answer) as batches:
                         async for batch in batches:
                             is_opening = report.served is not hops[-1].served
-                            if is_opening and report.begins_hop(hops) and fold is not None:
-                                fold.clear()
+                            if is_opening and report.begins_hop(hops):
+                                rest = [] if shape is None else shape.end_line()
+                                if fold is not None:
+                                    fold.add(rest)
+                                    fold.clear()
+                                if unary is None and rest:
+                                    yield rest
                             if shape is not None:
                                 batch = shape.shaped(batch)
                             if fold is not None:

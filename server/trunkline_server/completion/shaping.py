@@ -31,6 +31,7 @@ class Shape:
         self._checker: Checker | None = None
         self._scanner: ArtifactScanner | None = None
         self._part_index = 0
+        self._has_text = False
         self.begin()
 
     @property
@@ -43,6 +44,14 @@ class Shape:
         self._checker = None if self._library is None else self._library.checker()
         self._scanner = ArtifactScanner(self._kinds, self._mint_id) if self._kinds else None
         self._part_index = 0
+        self._has_text = False
+
+    def end_line(self) -> Batch:
+        """A further turn of the answer begins: its first line does not go on where the last turn stopped.
+
+        It is still one answer: what was said before stands, and is what the rest is checked against.
+        """
+        return self._text(self._delta("\n"), is_shown=False) if self._has_text else []
 
     def shaped(self, batch: Batch) -> Batch:
         """The events of a batch as the caller gets them."""
@@ -61,16 +70,18 @@ class Shape:
                 passed.append(event)
         return passed
 
-    def _text(self, event: CompleteResponse) -> Batch:
+    def _text(self, event: CompleteResponse, *, is_shown: bool = True) -> Batch:
         text = event.text_delta.text
+        self._has_text = True
         if self._checker is not None:
             text = self._checker.feed(text)
             if not text:
                 return []
-            event = self._delta(text)
+            event, is_shown = self._delta(text), True
+        shown = [event] if is_shown else []
         if self._scanner is None:
-            return [event]
-        return [event, *map(_told, self._scanner.feed(text))]
+            return shown
+        return [*shown, *map(_told, self._scanner.feed(text))]
 
     def _end(self) -> Batch:
         ended: Batch = []
