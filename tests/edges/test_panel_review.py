@@ -53,7 +53,7 @@ from trunkline.v1.completion_spec_pb2 import (
     ToolOptions,
 )
 from trunkline.v1.message_pb2 import Media, Part
-from trunkline_server import app
+from trunkline_server import app_orchestration
 
 REFUSAL: Final = "I'm sorry, but I can't help with that."
 BREAKING: Final[list[Step]] = [HEAD, event(delta("I'm ")), Reset()]
@@ -361,8 +361,8 @@ class Slow:
 async def test_one_of_the_two_that_agree_is_the_answer_whoever_comes_while_they_are_compared(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(app, "is_installed", lambda: False)
-    monkeypatch.setattr(app, "Unknown", Slow)
+    monkeypatch.setattr(app_orchestration, "is_installed", lambda: False)
+    monkeypatch.setattr(app_orchestration, "Unknown", Slow)
     scripts = {
         **THREE,
         "a": says("Whales breathe air through a hole on top of the head.", after_s=0.2),
