@@ -48,6 +48,10 @@ def whole(messages: Sequence[Message]) -> list[Message]:
                     changed = _copied(changed, message)
                     changed.parts[index].tool_result.tool_call_id = name
         found.append(changed)
+    if (
+        open_calls and messages[-1].role == Role.ROLE_TOOL
+    ):  # Some were answered, so that the rest is over, too.
+        found.append(_unanswered(open_calls))
     return found
 
 

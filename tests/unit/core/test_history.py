@@ -66,5 +66,11 @@ def test_a_call_that_nobody_answered_has_an_answer_that_says_so():
     ]
 
 
+def test_of_the_last_calls_all_have_a_result_or_none():
+    messages = [said("1"), calls("a", "b"), results("b")]
+
+    assert whole(messages) == [*messages, missing("a")]
+
+
 def test_the_last_calls_may_be_open():
     assert whole([said("1"), calls("a")]) == [said("1"), calls("a")]
