@@ -26,7 +26,7 @@ from trunkline.v1.cache_service_pb2 import (
 )
 from trunkline.v1.cache_service_pb2_grpc import CacheServiceStub
 from trunkline.v1.completion_pb2 import CacheReport, Completion, RouteReason
-from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
+from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest, StreamOptions
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.completion_spec_pb2 import (
     CacheMode,
@@ -107,6 +107,40 @@ async def test_the_same_question_is_asked_once():
     assert again.metadata_json == '{"n": 2}'
     assert len({first.id, again.id, end.id}) == 3
     assert ("trunkline-cache", "exact") in streamed.head
+
+
+async def test_what_an_answer_costs_is_told_of_one_that_is_given_again_too():
+    async with asking() as here:
+        updates = StreamOptions(include_usage_updates=True)
+        first = await stream(here.service, asked(), updates)
+        again = await stream(here.service, asked(), updates)
+
+    assert [found.kinds[-2:] for found in (first, again)] == [["usage_update", "completed"]] * 2
+    last = again.events[-1].completed.completion
+    assert again.events[-2].usage_update.usage == last.usage
+
+
+async def test_a_panels_answer_is_a_panels_when_it_is_given_again():
+    body = {
+        "model": "waymark-fast",
+        "messages": [{"role": "user", "content": WHY}],
+        "temperature": 0,
+    }
+    async with (
+        asking() as here,
+        httpx.AsyncClient(base_url=f"http://{here.service.http_address}", timeout=30) as http,
+    ):
+        first, again, streamed = [
+            await http.post("/v1/chat/completions", json={**body, "stream": streams})
+            for streams in (False, False, True)
+        ]
+
+    heads = [response.headers.get("speechify-route") for response in (first, again, streamed)]
+    assert heads == ["waymark-fast"] * 3
+    assert "trunkline-cache" in again.headers
+    assert [response.json()["model"] for response in (first, again)] == ["waymark-fast"] * 2
+    assert [len(response.json()["waymark"]["models"]) for response in (first, again)] == [1, 0]
+    assert '"model":"waymark-fast","choices"' in streamed.text
 
 
 async def test_a_plain_request_is_asked_every_time():

@@ -14,7 +14,6 @@ _NOT_SHARED = (
     "cache",
     "conversation_id",
     "metadata_json",
-    "panel",
     "request_id",
     "timing",
     "usage",
@@ -32,6 +31,8 @@ def given_again(
     completion.id = completion_id
     completion.request_id = request_id
     set_time(completion.create_time, time.time())
+    if completion.HasField("panel"):
+        completion.panel.ClearField("members")  # Nobody was asked.
     completion.usage.CopyFrom(Usage(cost=Cost(amount_nanos=0, currency_code=CURRENCY)))
     report = CacheReport(hit=True, kind=hit.kind, entry_id=hit.entry_id)
     if hit.similarity is not None:

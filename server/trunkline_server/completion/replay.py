@@ -12,6 +12,7 @@ from trunkline.v1.completion_event_pb2 import (
     StreamStarted,
     TextDelta,
     ToolCallDelta,
+    UsageUpdate,
 )
 from trunkline.v1.completion_pb2 import Choice, Completion
 from trunkline.v1.completion_service_pb2 import StreamOptions
@@ -45,6 +46,8 @@ def replayed(completion: Completion, options: StreamOptions) -> Batch:
     last = CompleteResponse(completed=StreamCompleted(completion=completion))
     if not options.include_final_messages:
         forget_messages(last.completed.completion)
+    if options.include_usage_updates:
+        events.append(CompleteResponse(usage_update=UsageUpdate(usage=completion.usage)))
     return [*events, last]
 
 

@@ -528,6 +528,8 @@ class Completions:
         if order.bill is not None:
             await order.bill.settle(again.usage, (), again, is_cached=True)
         call.headers.append((CACHE_HEADER, hit.kind))
+        if again.HasField("panel"):
+            call.headers.append((PANEL_HEADER, again.panel.route))
         return again
 
     def _idempotency_key(self, key: str, call: Call) -> str:
