@@ -375,17 +375,20 @@ def overdue(now_us: int, count: int) -> Transaction[list[Record]]:
     return [_record(row) for row in rows]
 
 
-def forget(now_us: int, count: int) -> Transaction[list[str]]:
-    """Delete what was kept long enough. Returns the ids."""
+def old(now_us: int, count: int) -> Transaction[list[str]]:
+    """Ids of what was kept long enough."""
     rows = yield Statement(
         "SELECT id FROM jobs WHERE expires_at <= $1 AND ended_at IS NOT NULL ORDER BY expires_at LIMIT $2",
         (now_us, count),
     )
-    ids = [row[0] for row in rows]
-    for job_id in ids:
+    return [row[0] for row in rows]
+
+
+def forget(job_ids: Sequence[str]) -> Transaction[None]:
+    """Delete them, with all that they told."""
+    for job_id in job_ids:
         yield Statement("DELETE FROM job_events WHERE job_id = $1", (job_id,))
         yield Statement("DELETE FROM jobs WHERE id = $1", (job_id,))
-    return ids
 
 
 def has_callback(now_us: int) -> Transaction[bool]:

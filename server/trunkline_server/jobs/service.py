@@ -143,6 +143,7 @@ class Jobs:
         self._durable: Durable | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._watchers = 0
+        self._has_old = False  # Something is to be forgotten, by the library too.
         self._is_stopping = False
 
     def start(self) -> None:
@@ -336,7 +337,7 @@ class Jobs:
                 is_any, is_left = await self._storage.read(
                     partial(records.unfinished, now_us), is_short=True
                 )
-                if is_any and self._durable is None:
+                if (is_any or self._has_old) and self._durable is None:
                     await self._launch()
                 while is_left:
                     is_left = await self._claim(now_us)
@@ -392,11 +393,12 @@ class Jobs:
                 ):
                     await self._runner.finish(replace(record, state=JobState.JOB_STATE_EXPIRED))
                     self._runner.stop_running(record.id)
-                forgotten = await self._storage.write(
-                    partial(records.forget, now_us, CLAIMED_AT_ONCE)
-                )
-                if forgotten and self._durable is not None:
-                    await self._durable.forget(forgotten)
+                old = await self._storage.read(partial(records.old, now_us, CLAIMED_AT_ONCE))
+                self._has_old = bool(old)
+                if old and self._durable is not None:
+                    # Afterwards nobody would know any more what the library still holds.
+                    await self._durable.forget(old)
+                    await self._storage.write(partial(records.forget, old))
             except (StorageUnavailable, NotAvailable):
                 pass  # It is tried again.
 
