@@ -10,6 +10,8 @@ It is loaded when the first job comes, because that takes a second or two. There
 import asyncio
 import importlib.util
 import logging
+import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
@@ -27,6 +29,7 @@ VERSION: Final = "1"
 POLL_S: Final = 0.2
 LISTEN_S: Final = 0.25
 POOL: Final = 8
+KNOWS_FRACTIONS: Final = (3, 42, 0)  # https://sqlite.org/lang_datefunc.html: the modifier `subsec`.
 
 T = TypeVar("T")
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -162,6 +165,7 @@ class Durable:
 
     def _start(self) -> None:
         _redirect_log()
+        _teach_fractions()
         from dbos import DBOS
 
         url = _library_url(self._url)
@@ -242,6 +246,27 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log.warning("jobs_library", where=f"{record.module}:{record.lineno}")
+
+
+def _teach_fractions() -> None:
+    """Give SQLite the time in fractions of a second, where it is older than 3.42 and has no word for that.
+
+    The library judges by the version of Python, and would write NULL into columns that take none.
+    """
+    from sqlalchemy import Engine, event
+
+    is_old = sqlite3.sqlite_version_info < KNOWS_FRACTIONS
+    if is_old and not event.contains(Engine, "connect", _teach):
+        event.listen(Engine, "connect", _teach)
+
+
+def _teach(connection: Any, _: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.create_function("unixepoch", 1, _unixepoch)
+
+
+def _unixepoch(word: object) -> float | None:
+    return time.time() if word == "subsec" else None
 
 
 def _redirect_log() -> None:
