@@ -93,8 +93,9 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     for name, where in {
         # Which model was asked for is an operator's business, and an error names the one that is not known.
         "model": "log errors",
-        # A mode is an id like a model's; what was resolved is kept for the usage by mode.
+        # A mode is an id like a model's; what was resolved is kept for the usage by mode. So is a persona.
         "mode": "requests.mode",
+        "persona": "errors",
         # What was said is nobody's business but the caller's: it is kept only where the caller asked for it to be, as
         # the answer of an idempotency key, for a day.
         "answer": "idempotency.response",
@@ -291,6 +292,7 @@ async def world(url: str, marks: Marks, folder: Path) -> AsyncIterator[World]:
         for name in FAILURES:
             sections["providers"].append(provider(name, model.url))
             sections["models"].append(configured_model(name, name, **PRICES))
+        sections["models"][0]["modes"] = [marks["mode"]]
         for each in sections["providers"]:
             each["api_key_env"] = "PROVIDER"
         sections["secrets.hook"] = {"env": "HOOK", "hosts": [at_tool]}
