@@ -71,6 +71,12 @@ class Asking:
     async def stream(self, request: CompletionSpec) -> Streamed:
         return await stream(self.service, request)
 
+    async def in_flight(self, number: int) -> None:
+        """Waits until so many requests are being answered."""
+        async with asyncio.timeout(30):
+            while self.service.admission.in_flight < number:  # noqa: ASYNC110 - a count tells nobody
+                await asyncio.sleep(0.005)
+
     @property
     def cache(self) -> Any:
         return CacheServiceStub(self.channel)
@@ -166,13 +172,18 @@ async def test_only_an_answer_that_was_given_before_is_wanted():
 async def many(number: int) -> tuple[int, set[str]]:
     """So many at once. Returns how many calls that made, and the answers."""
 
-    async def slowly(exchange: Exchange) -> Sequence[Step]:
-        await asyncio.sleep(0.3)
+    all_have_come = asyncio.Event()
+
+    async def once_all_have_come(exchange: Exchange) -> Sequence[Step]:
+        await all_have_come.wait()
         return message("Hello") if not exchange.json.get("stream") else hello(exchange)
 
     limits = {"max_in_flight": 2 * number, "max_waiting": 2 * number}
-    async with asking(slowly, limits=limits) as here:
-        found = await asyncio.gather(*(here.unary(asked()) for _ in range(number)))
+    async with asking(once_all_have_come, limits=limits) as here:
+        tasks = [asyncio.create_task(here.unary(asked())) for _ in range(number)]
+        await here.in_flight(number)
+        all_have_come.set()
+        found = await asyncio.gather(*tasks)
         return len(here.upstream.exchanges), {text_of(each) for each in found}
 
 
@@ -191,7 +202,7 @@ async def test_a_leader_that_leaves_leaves_the_question_to_another():
         while not here.upstream.exchanges:  # noqa: ASYNC110 - a list tells nobody
             await asyncio.sleep(0.005)
         followers = [asyncio.create_task(here.unary(asked())) for _ in range(5)]
-        await asyncio.sleep(0.05)
+        await here.in_flight(6)
         leader.cancel()
         found = await asyncio.gather(*followers)
 

@@ -266,9 +266,8 @@ class Completions:
         size_bytes = spec.ByteSize()
         order = _Order(spec, spec, unary is not None, size_bytes)
         follow_ups: FollowUps | None = None
-        beside: list[
-            Hop
-        ] = []  # Model turns that are not part of the answer, and paid for all the same.
+        # Model turns that are not part of the answer, and paid for all the same.
+        beside: list[Hop] = []
         try:
             # admit
             completion_id = f"cmpl_{self._mint_id()}"
