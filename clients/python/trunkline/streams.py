@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import grpc
 import grpc.aio
 
-from trunkline.errors import Cancelled, StreamInterrupted, error_from_rpc
+from trunkline.errors import Cancelled, InternalError, StreamInterrupted, error_from_rpc
 from trunkline.folding import CompletionFolder
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import Completion
@@ -123,6 +123,9 @@ class AsyncCompletionStream:
         except asyncio.CancelledError:
             raise_if_closed()
             raise
+        if event is None:  # What the library gives for bytes that it cannot read.
+            self._call.cancel()
+            raise InternalError("a message of the stream could not be read")
         self._folder.feed(event)
         return event
 
