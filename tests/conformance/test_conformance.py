@@ -80,7 +80,7 @@ def test_every_client_behaves_as_the_case_says(
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
-def test_every_client_folds_as_python_does(column, runner_of):
+def test_every_client_folds_alike(column, runner_of):
     """Answers made at random, of every kind of event and in no order that a gateway would send them in."""
     runner = runner_of(column)
     rng = random.Random(SEED)

@@ -22,7 +22,7 @@ from trunkline.channels import Metadata, call_metadata, endpoint
 from trunkline.errors import translated
 from trunkline.pages import Page, request_for
 from trunkline.specs import Prompt, SpecOptions, spec_from
-from trunkline.streams import AsyncCompletionStream, raise_if_closed
+from trunkline.streams import AsyncCompletionStream, raise_if_closed, readable
 from trunkline.v1.account_service_pb2 import (
     GetBalanceRequest,
     GetBalanceResponse,
@@ -551,12 +551,13 @@ class AsyncClient:
         request = CreateJobRequest(
             kind=kind, spec=spec, idempotency_key=idempotency_key, callback_url=callback_url
         )
-        with translated():
-            response = await self._jobs.CreateJob(
+        response = await _answer(
+            self._jobs.CreateJob(
                 request,
                 timeout=self._timeout_s(timeout_s),
                 metadata=call_metadata(self._metadata, metadata),
             )
+        )
         return response.job
 
     async def get_job(
@@ -567,12 +568,13 @@ class AsyncClient:
         Raises:
             NotFound.
         """
-        with translated():
-            response = await self._jobs.GetJob(
+        response = await _answer(
+            self._jobs.GetJob(
                 GetJobRequest(job_id=job_id),
                 timeout=self._timeout_s(timeout_s),
                 metadata=call_metadata(self._metadata, metadata),
             )
+        )
         return response.job
 
     async def list_jobs(
@@ -603,12 +605,13 @@ class AsyncClient:
         Raises:
             NotFound.
         """
-        with translated():
-            response = await self._jobs.CancelJob(
+        response = await _answer(
+            self._jobs.CancelJob(
                 CancelJobRequest(job_id=job_id),
                 timeout=self._timeout_s(timeout_s),
                 metadata=call_metadata(self._metadata, metadata),
             )
+        )
         return response.job
 
     async def watch_job(
@@ -634,7 +637,7 @@ class AsyncClient:
         try:
             with translated():
                 async for event in call:
-                    yield event
+                    yield readable(event)
         finally:
             call.cancel()
 
@@ -915,7 +918,8 @@ class AsyncClient:
 async def _answer(call: grpc.aio.UnaryUnaryCall[Any, _Response]) -> _Response:
     with translated():
         try:
-            return await call
+            response = await call
         except asyncio.CancelledError:
             raise_if_closed()
             raise
+    return readable(response)

@@ -8,7 +8,7 @@ library alone does not do (https://github.com/grpc/grpc/issues/43462).
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -18,6 +18,8 @@ from trunkline.folding import CompletionFolder
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_service_pb2 import CompleteRequest
+
+_Message = TypeVar("_Message")
 
 
 class _EventCall(Protocol):
@@ -123,10 +125,7 @@ class AsyncCompletionStream:
         except asyncio.CancelledError:
             raise_if_closed()
             raise
-        if event is None:  # What the library gives for bytes that it cannot read.
-            self._call.cancel()
-            raise InternalError("a message of the stream could not be read")
-        self._folder.feed(event)
+        self._folder.feed(readable(event))
         return event
 
     async def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
@@ -165,6 +164,17 @@ class AsyncCompletionStream:
         # A collector may run in any thread, and calls belong to their loop's.
         if not self._call.done() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._call.cancel)
+
+
+def readable(message: _Message | None) -> _Message:
+    """A message that came over asyncio.
+
+    Raises:
+        InternalError: its bytes were none, for which grpc.aio gives None.
+    """
+    if message is None:
+        raise InternalError("a message of the gateway's could not be read")
+    return message
 
 
 def raise_if_closed() -> None:
