@@ -1,0 +1,317 @@
+package trunkline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// The families of what a call can fail with, one for each gRPC status code that means something of its own. A reason
+// that is newer than this client is still of its family:
+//
+//	if errors.Is(err, trunkline.ErrUnavailable) { ... }
+var (
+	ErrInvalidRequest     = errors.New("invalid request")     // The request itself is wrong; FieldViolations says where.
+	ErrUnauthenticated    = errors.New("unauthenticated")     // The gateway does not know who asks.
+	ErrPermissionDenied   = errors.New("permission denied")   // The key may not do this.
+	ErrNotFound           = errors.New("not found")           // What was named does not exist, or is not the caller's.
+	ErrFailedPrecondition = errors.New("failed precondition") // Something else has to change before this request can be served.
+	ErrConflict           = errors.New("conflict")            // Something with this name or key exists already.
+	ErrResourceExhausted  = errors.New("resource exhausted")  // A limit was met; without a reason, that of gRPC on the size of messages.
+	ErrAborted            = errors.New("aborted")             // The call was given up half-way.
+	ErrUnavailable        = errors.New("unavailable")         // The gateway cannot be reached, or cannot answer now.
+	ErrDeadlineExceeded   = errors.New("deadline exceeded")   // The deadline passed; also a context.DeadlineExceeded.
+	ErrCancelled          = errors.New("cancelled")           // The call was cancelled; also a context.Canceled.
+	ErrUnimplemented      = errors.New("unimplemented")       // This gateway does not offer the call, or not with this option.
+	ErrInternal           = errors.New("internal error")      // A mistake of the gateway; its log has the rest under RequestID.
+)
+
+// ErrArgument is what this client refuses before anything is sent: a key that would travel in plaintext, a header that
+// is none, an option that has no such value. Its text never repeats a key or the value of a header.
+var ErrArgument = errors.New("invalid argument")
+
+// Trunkline's reasons, by family. An Error has others where the gateway is newer, and the name of the status code where
+// no reason was sent, as when a proxy or gRPC itself made the error.
+const (
+	ReasonInvalidRequest        = "INVALID_REQUEST"
+	ReasonEmptyPrompt           = "EMPTY_PROMPT"            // No message has content.
+	ReasonCapabilityUnsupported = "CAPABILITY_UNSUPPORTED"  // The candidates that are left cannot do what was asked.
+	ReasonModeRequiresJob       = "MODE_REQUIRES_JOB"       // This mode takes too long for a call: create a job.
+	ReasonContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED" // The messages do not fit into any candidate's context window.
+	ReasonContentBlocked        = "CONTENT_BLOCKED"         // A guardrail or a provider's filter refused the prompt.
+	ReasonPayloadTooLarge       = "PAYLOAD_TOO_LARGE"       // The request is larger than the gateway takes: 32 MiB.
+	ReasonUpstreamRejected      = "UPSTREAM_REJECTED"       // A provider refused a request that the gateway thought valid.
+
+	ReasonInvalidAPIKey = "INVALID_API_KEY" // The key is missing, unknown, expired or revoked.
+
+	ReasonPermissionDenied = "PERMISSION_DENIED"
+	ReasonRouteNotAllowed  = "ROUTE_NOT_ALLOWED" // The key's plan does not include this route.
+
+	ReasonModelNotFound        = "MODEL_NOT_FOUND" // No model, alias or route has this name; the message names the nearest.
+	ReasonConversationNotFound = "CONVERSATION_NOT_FOUND"
+	ReasonJobNotFound          = "JOB_NOT_FOUND"
+
+	ReasonInsufficientCredits = "INSUFFICIENT_CREDITS" // The organisation cannot pay for this request.
+	ReasonBudgetExhausted     = "BUDGET_EXHAUSTED"     // The credits ended while the answer was made.
+	ReasonNoEligibleProvider  = "NO_ELIGIBLE_PROVIDER" // The constraints leave no candidate.
+
+	ReasonIdempotencyConflict   = "IDEMPOTENCY_CONFLICT"    // The idempotency key belongs to another request.
+	ReasonRequestAlreadyStarted = "REQUEST_ALREADY_STARTED" // A request with this key was begun, and how it ended is not known.
+
+	ReasonRateLimited          = "RATE_LIMITED"          // Too many requests; see RetryAfter.
+	ReasonModeRateLimited      = "MODE_RATE_LIMITED"     // Too many requests in this mode.
+	ReasonTokenRateLimited     = "TOKEN_RATE_LIMITED"    // Too many tokens.
+	ReasonConcurrencyExhausted = "CONCURRENCY_EXHAUSTED" // Too many requests at the same time.
+
+	ReasonRequestInProgress = "REQUEST_IN_PROGRESS" // A request with this idempotency key is still running: ask again later.
+	ReasonStreamInterrupted = "STREAM_INTERRUPTED"  // The answer broke off after part of it was sent.
+
+	ReasonAllProvidersFailed = "ALL_PROVIDERS_FAILED" // Every candidate was tried. The gateway has retried already.
+	ReasonOverloaded         = "OVERLOADED"           // The gateway sheds load.
+	ReasonDraining           = "DRAINING"             // This replica is about to stop; another one will answer.
+
+	ReasonUpstreamTimeout       = "UPSTREAM_TIMEOUT"        // The providers took longer than the gateway waits for them.
+	ReasonUpstreamProtocolError = "UPSTREAM_PROTOCOL_ERROR" // A provider's answer could not be understood.
+	ReasonInternalError         = "INTERNAL_ERROR"
+)
+
+// Error is a call that did not end with OK:
+//
+//	var failed *trunkline.Error
+//	if errors.As(err, &failed) {
+//		log.Print(failed.Reason, failed.RequestID)
+//	}
+//
+// It wraps the error of gRPC.
+type Error struct {
+	Family  error      // One of this package, as ErrUnavailable.
+	Reason  string     // Trunkline's word, as ReasonRateLimited.
+	Code    codes.Code // The RPC's status.
+	Message string     // For a person to read; programs look at Family or Reason.
+
+	RequestID       string         // Of the gateway's log; empty where the gateway was not reached.
+	RetryAfter      *time.Duration // How long to wait before the next try; nil where the gateway does not know.
+	Provider        string         // The upstream that is meant, or empty.
+	FieldViolations []FieldViolation
+
+	// Retryable says whether a program may send the same request again by itself, after RetryAfter. It is false for
+	// ReasonAllProvidersFailed and ReasonStreamInterrupted, where another try may work but is the caller's decision: the
+	// gateway has retried already, or part of an answer was paid for.
+	Retryable bool
+	Metadata  map[string]string // Everything that the status' ErrorInfo carries.
+
+	cause error
+}
+
+// FieldViolation is one thing that is wrong with a request.
+type FieldViolation struct {
+	Field       string // A path, as "spec.messages[0].parts".
+	Description string
+	Reason      string
+}
+
+func (e *Error) Error() string {
+	if e.RequestID == "" {
+		return e.Reason + ": " + e.Message
+	}
+	return fmt.Sprintf("%s: %s (request %s)", e.Reason, e.Message, e.RequestID)
+}
+
+// Is makes an Error one of its family, and of what package context calls the same.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case e.Family:
+		return true
+	case context.DeadlineExceeded:
+		return e.Family == ErrDeadlineExceeded
+	case context.Canceled:
+		return e.Family == ErrCancelled
+	}
+	return false
+}
+
+func (e *Error) Unwrap() error { return e.cause }
+
+const errorDomain = "trunkline"
+
+var families = map[codes.Code]error{
+	codes.InvalidArgument:    ErrInvalidRequest,
+	codes.Unauthenticated:    ErrUnauthenticated,
+	codes.PermissionDenied:   ErrPermissionDenied,
+	codes.NotFound:           ErrNotFound,
+	codes.FailedPrecondition: ErrFailedPrecondition,
+	codes.AlreadyExists:      ErrConflict,
+	codes.ResourceExhausted:  ErrResourceExhausted,
+	codes.Aborted:            ErrAborted,
+	codes.Unavailable:        ErrUnavailable,
+	codes.DeadlineExceeded:   ErrDeadlineExceeded,
+	codes.Canceled:           ErrCancelled,
+	codes.Unimplemented:      ErrUnimplemented,
+}
+
+// A reason of ours decides the family, whatever a proxy made of the code. Those that are not here say no more than their
+// code does.
+var familyOfReason = map[string]error{
+	ReasonEmptyPrompt:           ErrInvalidRequest,
+	ReasonCapabilityUnsupported: ErrInvalidRequest,
+	ReasonModeRequiresJob:       ErrInvalidRequest,
+	ReasonContextLengthExceeded: ErrInvalidRequest,
+	ReasonContentBlocked:        ErrInvalidRequest,
+	ReasonPayloadTooLarge:       ErrInvalidRequest,
+	ReasonUpstreamRejected:      ErrInvalidRequest,
+	ReasonInvalidAPIKey:         ErrUnauthenticated,
+	ReasonRouteNotAllowed:       ErrPermissionDenied,
+	ReasonModelNotFound:         ErrNotFound,
+	ReasonConversationNotFound:  ErrNotFound,
+	ReasonJobNotFound:           ErrNotFound,
+	ReasonInsufficientCredits:   ErrFailedPrecondition,
+	ReasonBudgetExhausted:       ErrFailedPrecondition,
+	ReasonNoEligibleProvider:    ErrFailedPrecondition,
+	ReasonIdempotencyConflict:   ErrConflict,
+	ReasonRequestAlreadyStarted: ErrConflict,
+	ReasonRateLimited:           ErrResourceExhausted,
+	ReasonModeRateLimited:       ErrResourceExhausted,
+	ReasonTokenRateLimited:      ErrResourceExhausted,
+	ReasonConcurrencyExhausted:  ErrResourceExhausted,
+	ReasonRequestInProgress:     ErrAborted,
+	ReasonStreamInterrupted:     ErrAborted,
+	ReasonAllProvidersFailed:    ErrUnavailable,
+	ReasonOverloaded:            ErrUnavailable,
+	ReasonDraining:              ErrUnavailable,
+	ReasonUpstreamTimeout:       ErrDeadlineExceeded,
+	ReasonUpstreamProtocolError: ErrInternal,
+}
+
+// translated is the Error that an ended RPC stands for; nil stays nil. Without details that can be read it is of its
+// code's family.
+func translated(err error, header, trailer metadata.MD) error {
+	if err == nil {
+		return nil
+	}
+	rpc := rpcStatus(err)
+	details := statusDetails(trailer)
+	failed := &Error{
+		Code:    rpc.Code(),
+		Message: rpc.Message(),
+		cause:   err,
+	}
+	if details.GetMessage() != "" {
+		failed.Message = details.GetMessage()
+	}
+	var domain string
+	for _, packed := range details.GetDetails() {
+		detail, err := packed.UnmarshalNew()
+		if err != nil {
+			continue // Of a newer gateway, or damaged.
+		}
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			domain, failed.Reason, failed.Metadata = detail.GetDomain(), detail.GetReason(), detail.GetMetadata()
+		case *errdetails.RequestInfo:
+			failed.RequestID = detail.GetRequestId()
+		case *errdetails.RetryInfo:
+			if delay := detail.GetRetryDelay(); delay != nil {
+				failed.RetryAfter = new(delay.AsDuration())
+			}
+		case *errdetails.BadRequest:
+			for _, violation := range detail.GetFieldViolations() {
+				failed.FieldViolations = append(failed.FieldViolations, FieldViolation{
+					violation.GetField(), violation.GetDescription(), violation.GetReason(),
+				})
+			}
+		}
+	}
+	if domain == errorDomain {
+		failed.Family = familyOfReason[failed.Reason]
+	}
+	failed.complete(header, trailer)
+	return failed
+}
+
+// complete fills in what the details did not say.
+func (e *Error) complete(header, trailer metadata.MD) {
+	isOurReason := e.Family != nil
+	if e.Family == nil {
+		e.Family = families[e.Code]
+	}
+	if e.Family == nil {
+		e.Family = ErrInternal
+	}
+	switch e.Metadata["retryable"] {
+	case "true":
+		e.Retryable = true
+	case "false":
+	default:
+		e.Retryable = isRetryable(e.Family, e.Reason, isOurReason)
+	}
+	if e.Reason == "" {
+		e.Reason = code.Code(e.Code).String()
+	}
+	e.Provider = e.Metadata["provider"]
+	for _, md := range []metadata.MD{trailer, header} {
+		if found := md.Get("x-request-id"); e.RequestID == "" && len(found) > 0 {
+			e.RequestID = found[len(found)-1]
+		}
+	}
+}
+
+func isRetryable(family error, reason string, isOurReason bool) bool {
+	if isOurReason {
+		switch reason {
+		case ReasonRateLimited, ReasonModeRateLimited, ReasonTokenRateLimited, ReasonConcurrencyExhausted,
+			ReasonRequestInProgress:
+			return true
+		case ReasonAllProvidersFailed:
+			return false
+		}
+	}
+	return family == ErrUnavailable
+}
+
+// rpcStatus is the status that ended the RPC. An error that gRPC wraps in words of its own, as it does with the last of
+// several tries, is unwrapped first: status.FromError would mix those words into the gateway's.
+func rpcStatus(err error) *status.Status {
+	var carrier interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &carrier) {
+		return carrier.GRPCStatus()
+	}
+	return status.FromContextError(err)
+}
+
+// statusDetails is what the gateway says in full; nil where it says nothing that can be read, as when a proxy has cut it
+// off. It is read from the trailer and not from gRPC's status, which drops details that contradict the code.
+func statusDetails(trailer metadata.MD) *spb.Status {
+	encoded := trailer.Get("grpc-status-details-bin")
+	if len(encoded) == 0 {
+		return nil
+	}
+	details := new(spb.Status)
+	if proto.Unmarshal([]byte(encoded[len(encoded)-1]), details) != nil {
+		return nil
+	}
+	return details
+}
+
+// interrupted is an answer that ended without its last event, or that was taken back.
+func interrupted(message string) error {
+	return &Error{
+		Family:  ErrAborted,
+		Reason:  ReasonStreamInterrupted,
+		Code:    codes.Aborted,
+		Message: message,
+		cause:   status.Error(codes.Aborted, message),
+	}
+}
+
+func refused(format string, a ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrArgument}, a...)...)
+}
