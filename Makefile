@@ -2,8 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-run setup-clients setup-test proto proto-check format lint lint-code \
-	lint-contract types layers test test-faults test-crashes test-jobs test-live check bench bench-panels \
+.PHONY: help run setup setup-run setup-clients setup-sdks setup-proto setup-test proto proto-check format lint lint-code \
+	lint-contract types layers test test-clients test-sdks test-faults test-crashes test-jobs test-live check bench bench-panels \
 	bench-compare mode-weights lock release-contract clean
 
 BIN := .venv/bin
@@ -24,16 +24,22 @@ setup: ## Set up .venv for development
 setup-run:
 	@$(SETUP) run
 
-setup-clients:  ## Set up the SDKs and mock servers that tests use
+setup-clients:  ## Set up what our clients in other languages are built with
 	@$(SETUP) clients
+
+setup-sdks:  ## Set up the SDKs and mock servers that tests use
+	@$(SETUP) sdks
 
 setup-test:
 	@$(SETUP) test
 
-proto: setup  ## Generate clients/python/trunkline/v1 from protos/
+setup-proto:
+	@$(SETUP) proto
+
+proto: setup-proto  ## Generate the code of our clients from protos/
 	@$(BIN)/python scripts/proto.py
 
-proto-check: setup  ## Fail if `make proto` would change a file
+proto-check: setup-proto  ## Fail if `make proto` would change a file
 	@$(BIN)/python scripts/proto.py --check
 
 format: setup  ## Format the code and fix what ruff can fix
@@ -61,19 +67,25 @@ layers: setup  ## Check which module may import which
 test: setup-test  ## Set up and run all tests, on every Python from 3.11 to 3.13 that is installed
 	@scripts/test $(PYTEST_ARGS)
 
-test-%: setup setup-clients  ## Run the tests of one folder of tests/ (PYTEST_ARGS='-k name')
+test-clients: setup-clients  ## Run the conformance cases with our clients in all languages, and print the table
+	@$(BIN)/pytest tests/conformance --table $(PYTEST_ARGS)
+
+test-sdks: setup setup-sdks  ## Run the tests with the SDKs that users have
+	@$(BIN)/pytest tests/clients $(PYTEST_ARGS)
+
+test-%: setup setup-sdks  ## Run the tests of one folder of tests/ (PYTEST_ARGS='-k name')
 	@$(BIN)/pytest tests/$* $(PYTEST_ARGS)
 
-test-faults: setup setup-clients  ## Break things, at length; broken off, it goes on where it was (PYTEST_ARGS='-k timers')
+test-faults: setup setup-sdks  ## Break things, at length; broken off, it goes on where it was (PYTEST_ARGS='-k timers')
 	@$(BIN)/python -m tests.faults.run $(PYTEST_ARGS)
 
-test-crashes: setup setup-clients  ## Kill services and fail their disks, at length; goes on where it was (PYTEST_ARGS='-k postgres')
+test-crashes: setup setup-sdks  ## Kill services and fail their disks, at length; goes on where it was (PYTEST_ARGS='-k postgres')
 	@$(BIN)/python -m tests.accounts.crash.run $(PYTEST_ARGS)
 
-test-jobs: setup setup-clients  ## Kill services while they work on jobs, 200 times and more, at length (PYTEST_ARGS='-k postgres')
+test-jobs: setup setup-sdks  ## Kill services while they work on jobs, 200 times and more, at length (PYTEST_ARGS='-k postgres')
 	@$(BIN)/pytest tests/jobs -m "slow or not slow" -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
-test-live: setup setup-clients  ## Ask real providers, those whose keys are in the environment
+test-live: setup setup-sdks  ## Ask real providers, those whose keys are in the environment
 	@$(BIN)/pytest tests/live -m live $(PYTEST_ARGS)
 
 check: lint types layers test  ## Everything that must pass before a change lands
@@ -98,4 +110,5 @@ release-contract: setup  ## Make the contract as it is the one that later change
 
 clean:  ## Remove what was set up or built here
 	@rm -rf .venv .venv-* build dist node_modules tests/clients/node/node_modules tests/faults/mocks/node_modules \
+		clients/typescript/node_modules clients/typescript/build clients/go/build clients/java/target \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -2,8 +2,10 @@
 
     setup.py run        .venv with what the service needs
     setup.py dev        .venv with what developers need
-    setup.py clients    the second SDK versions and the mock servers that tests use
-    setup.py test       dev, clients, and one .venv-VERSION for each other Python that is installed
+    setup.py proto      dev, and what generates the contract's TypeScript
+    setup.py clients    our clients in other languages, as far as their tools are installed
+    setup.py sdks       the second SDK versions and the mock servers that tests use
+    setup.py test       dev, clients, sdks, and one .venv-VERSION for each other Python that is installed
 
 Each environment holds a file that says which locks it was made from. It is removed before an
 installation starts and written after it ended, so an installation that was interrupted is started
@@ -98,7 +100,33 @@ class NodeModules:
         return digest([ROOT / self.folder / "package-lock.json"])
 
 
-Environment = Venv | NodeModules
+@dataclass(frozen=True)
+class Build:
+    """A client that its own tool builds with what it needs, kept where the tool keeps it. Later builds are short."""
+
+    folder: str
+    command: tuple[str, ...]
+    lock: str
+    stamp_folder: str
+
+    @property
+    def stamp(self) -> Path:
+        return ROOT / self.folder / self.stamp_folder / ".ready"
+
+    @property
+    def is_ready(self) -> bool:
+        return self._digest() in read_lines(self.stamp)
+
+    def install(self) -> None:
+        call(*self.command, cwd=ROOT / self.folder)
+        self.stamp.parent.mkdir(exist_ok=True)
+        self.stamp.write_text(f"{self._digest()}\n")
+
+    def _digest(self) -> str:
+        return digest([ROOT / self.folder / self.lock])
+
+
+Environment = Venv | NodeModules | Build
 
 RUN_LOCKS = ("locks/run.txt", "locks/model.txt")
 DEV_LOCKS = ("locks/dev.txt", "locks/model.txt")
@@ -107,17 +135,47 @@ DEV = Venv(".venv", DEV_LOCKS, covers=(RUN_LOCKS,))
 OPENAI_1X = Venv(".venv-openai-1x", ("locks/openai-1x.txt",), has_project=False)
 SPEKO = Venv(".venv-speko", ("locks/speko.txt",), has_project=False)
 MOCKS = Venv(".venv-mocks", ("locks/mocks.txt",), has_project=False)
+TYPESCRIPT = NodeModules("clients/typescript")
+GO = Build(
+    "clients/go", ("go", "build", "-o", "build/conformance", "./conformance"), "go.sum", "build"
+)
+JAVA = Build(
+    "clients/java",
+    ("mvn", "--batch-mode", "--quiet", "-DskipTests", "package"),
+    "pom.xml",
+    "target",
+)
 NODE_SDK = NodeModules("tests/clients/node")
 NODE_MOCKS = NodeModules("tests/faults/mocks")
 
 
-def clients() -> list[Environment]:
-    if works("node", "--version") and works("npm", "--version"):
-        return [OPENAI_1X, SPEKO, MOCKS, NODE_SDK, NODE_MOCKS]
+def if_there(
+    name: str, probes: Iterable[tuple[str, ...]], wanted: list[Environment]
+) -> list[Environment]:
+    """What is wanted, if its tools work; on CI they must."""
+    if all(works(*probe) for probe in probes):
+        return wanted
     if os.environ.get("CI"):
-        raise SetupError("Node.js with npm is missing, and on CI no test may be skipped for that.")
-    print("Node.js with npm was not found: tests that need it are skipped.")
-    return [OPENAI_1X, SPEKO, MOCKS]
+        raise SetupError(f"{name} is missing, and on CI no test may be skipped for that.")
+    print(f"{name} was not found: tests that need it are skipped.")
+    return []
+
+
+def with_node(*wanted: Environment) -> list[Environment]:
+    return if_there("Node.js with npm", (("node", "--version"), ("npm", "--version")), [*wanted])
+
+
+def clients() -> list[Environment]:
+    return [
+        # The slowest first.
+        *if_there("Java with Maven", (("java", "-version"), ("mvn", "--version")), [JAVA]),
+        *if_there("Go", (("go", "version"),), [GO]),
+        *with_node(TYPESCRIPT),
+    ]
+
+
+def sdks() -> list[Environment]:
+    return [OPENAI_1X, SPEKO, MOCKS, *with_node(NODE_SDK, NODE_MOCKS)]
 
 
 def other_pythons() -> list[Environment]:
@@ -130,8 +188,10 @@ def other_pythons() -> list[Environment]:
 GOALS: Mapping[str, Callable[[], list[Environment]]] = {
     "run": lambda: [RUN],
     "dev": lambda: [DEV],
-    "clients": clients,
-    "test": lambda: [DEV, *clients(), *other_pythons()],
+    "proto": lambda: [DEV, *with_node(TYPESCRIPT)],
+    "clients": lambda: [DEV, *clients()],
+    "sdks": sdks,
+    "test": lambda: [DEV, *clients(), *sdks(), *other_pythons()],
 }
 
 
