@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-run setup-clients setup-sdks setup-proto setup-test proto proto-check format lint lint-code \
 	lint-contract types layers test test-clients test-sdks test-faults test-crashes test-jobs test-live check bench bench-panels \
-	bench-compare mode-weights lock release-contract clean
+	bench-clients bench-compare mode-weights lock release-contract clean
 
 BIN := .venv/bin
 SETUP := scripts/setup
@@ -95,6 +95,9 @@ bench: setup  ## Measure CPU, latency and memory under load
 
 bench-panels: setup  ## Measure panels: waits when a proposer hangs, CPU of a member, about three minutes
 	@$(BIN)/python bench/panels.py $(ARGS)
+
+bench-clients: setup-clients  ## Measure our clients in all languages beside their raw stubs, about three minutes
+	@PYTHONPATH=. $(BIN)/python bench/clients.py $(ARGS)
 
 bench-compare: setup  ## Measure this checkout against another commit (BASE=main)
 	@$(BIN)/python bench/compare.py $(or $(BASE),$(error name a commit: make bench-compare BASE=main)) $(ARGS)
