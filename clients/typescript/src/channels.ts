@@ -177,8 +177,12 @@ export function isLocal(target: string): boolean {
     case "ipv4":
     case "ipv6":
       return unescape(rest).replace(/^\/+/, "").split(",").every(isLoopback);
-    case "dns":
-      return isLoopback(rest.slice(rest.lastIndexOf("/") + 1));
+    case "dns": {
+      const address = rest.slice(rest.lastIndexOf("/") + 1);
+      const asksAnother = /^\/\/[^/]/.test(rest);
+      // A name server of the caller's may say anything, of localhost too.
+      return isLoopback(address) && (!asksAnother || isIP(hostOf(address)) !== 0);
+    }
     default:
       return isLoopback(target);
   }

@@ -233,7 +233,7 @@ export class Client implements AsyncDisposable {
   ): AsyncGenerator<WatchJobResponse, void, undefined> {
     const messages = this.#streaming(JobServiceService.watchJob, { jobId, afterSequence }, call);
     try {
-      for (let message; (message = await messages.next()) !== null; ) {
+      for (let message; (message = await messages.next()) !== undefined; ) {
         yield message;
       }
     } finally {
@@ -337,7 +337,9 @@ export class Client implements AsyncDisposable {
       let initial: Metadata | undefined;
       const ended = (error: ServiceError | null, response?: Response) =>
         error === null ? resolve(response as Response) : reject(errorFromRpc(error, initial, options.signal));
-      const call = this.#rpc.makeUnaryRequest(...this.#outgoing(method, request, options), ended);
+      const { path, responseDeserialize } = method;
+      const outgoing = this.#outgoing(method, request, options);
+      const call = this.#rpc.makeUnaryRequest(path, asIs, responseDeserialize, ...outgoing, ended);
       call.on("metadata", (metadata) => {
         initial = metadata;
       });
@@ -350,9 +352,10 @@ export class Client implements AsyncDisposable {
     request: Request,
     options: CallOptions & HeaderOptions,
   ): MessageReader<Response> {
-    const call = this.#rpc.makeServerStreamRequest(...this.#outgoing(method, request, options));
+    const { path, responseDeserialize } = method;
+    const call = this.#rpc.makeServerStreamRequest(path, asIs, asIs, ...this.#outgoing(method, request, options));
     this.#cancellable(call, options.signal);
-    return new MessageReader(call, options.signal);
+    return new MessageReader(call, responseDeserialize, options.signal);
   }
 
   async *#pages<Request, Page extends { readonly nextPageToken: string }>(
@@ -382,7 +385,7 @@ export class Client implements AsyncDisposable {
     }
     const metadata = callMetadata(this.#metadata, method.path, headers);
     const options: RpcOptions = { deadline: Date.now() + timeoutMs };
-    return [method.path, asIs, method.responseDeserialize, encoded(method, request), metadata, options] as const;
+    return [encoded(method, request), metadata, options] as const;
   }
 
   #cancellable(

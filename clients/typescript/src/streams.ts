@@ -1,56 +1,82 @@
 /** An answer as it is made: typed events, the text alone, or the whole of it at the end. */
 
 import type { ClientReadableStream, Metadata, ServiceError } from "@grpc/grpc-js";
-import { AbortedError, errorFromRpc, Reason, type TrunklineError } from "./errors.js";
+import { AbortedError, errorFromRpc, InternalError, Reason, type TrunklineError } from "./errors.js";
 import { CompletionFolder } from "./folding.js";
 import type { Completion } from "./v1/trunkline/v1/completion.js";
 import type { CompleteResponse } from "./v1/trunkline/v1/completion_event.js";
 
+const READ_AHEAD_BYTES = 1024 * 1024;
+
 /**
- * The messages of one server-streaming call, taken when they are asked for: gRPC reads ahead by a few, and no more of
- * them leave the gateway than fit into the connection's window.
+ * The messages of one server-streaming call, taken in batches as they came.
  *
- * Node's own iterator of a stream costs several times as much for each message.
+ * They are read ahead, up to a limit at which the gateway has to wait: grpc-js lets a status that is not OK overtake the
+ * messages before it that were not read yet (https://github.com/grpc/grpc-node/issues/2764).
  */
 export class MessageReader<T> {
-  readonly #call: ClientReadableStream<T>;
+  readonly #call: ClientReadableStream<Buffer>;
+  readonly #decode: (bytes: Buffer) => T;
+  #batch: Buffer[] = [];
+  #taken = 0;
+  #ahead: Buffer[] = [];
+  #aheadBytes = 0;
   #initial: Metadata | undefined;
   #error: TrunklineError | undefined;
   #isOver = false;
   #waiting: (() => void)[] = [];
 
-  constructor(call: ClientReadableStream<T>, signal: AbortSignal | undefined) {
+  constructor(call: ClientReadableStream<Buffer>, decode: (bytes: Buffer) => T, signal: AbortSignal | undefined) {
     this.#call = call;
+    this.#decode = decode;
     call.on("metadata", (metadata: Metadata) => {
       this.#initial = metadata;
     });
-    call.on("readable", () => this.#wake());
+    call.on("data", (bytes: Buffer) => {
+      this.#ahead.push(bytes);
+      this.#aheadBytes += bytes.length;
+      if (this.#aheadBytes >= READ_AHEAD_BYTES) {
+        call.pause();
+      }
+      this.#wake();
+    });
     call.on("error", (error: ServiceError) => {
       this.#error ??= errorFromRpc(error, this.#initial, signal);
     });
-    call.on("status", () => {
+    // Comes after all messages, and also after an error.
+    call.on("end", () => {
       this.#isOver = true;
       this.#wake();
     });
   }
 
   /** The next message if it is here already. */
-  take(): T | null {
-    return this.#call.read() as T | null;
+  take(): T | undefined {
+    if (this.#taken === this.#batch.length) {
+      if (this.#ahead.length === 0) {
+        return undefined;
+      }
+      this.#batch = this.#ahead;
+      this.#taken = 0;
+      this.#ahead = [];
+      this.#aheadBytes = 0;
+      this.#call.resume();
+    }
+    return this.#decoded(this.#batch[this.#taken++]!);
   }
 
-  /** The next message, or null after the last. */
-  async next(): Promise<T | null> {
+  /** The next message, or nothing after the last. */
+  async next(): Promise<T | undefined> {
     for (;;) {
       const message = this.take();
-      if (message !== null) {
+      if (message !== undefined) {
         return message;
       }
-      if (this.#error !== undefined) {
-        throw this.#error;
-      }
       if (this.#isOver) {
-        return null;
+        if (this.#error !== undefined) {
+          throw this.#error;
+        }
+        return undefined;
       }
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
@@ -59,6 +85,16 @@ export class MessageReader<T> {
   /** Cancels the call unless it has ended. */
   cancel(): void {
     this.#call.cancel();
+  }
+
+  #decoded(bytes: Buffer): T {
+    try {
+      return this.#decode(bytes);
+    } catch (error) {
+      this.cancel();
+      this.#error = new InternalError("a message of the gateway's could not be decoded", { cause: error });
+      throw this.#error;
+    }
   }
 
   #wake(): void {
@@ -89,7 +125,7 @@ export class CompletionStream implements AsyncIterableIterator<CompleteResponse,
 
   async next(): Promise<IteratorResult<CompleteResponse, undefined>> {
     const event = this.#messages.take() ?? (await this.#messages.next());
-    if (event !== null) {
+    if (event !== undefined) {
       this.#folder.feed(event);
       return { done: false, value: event };
     }
