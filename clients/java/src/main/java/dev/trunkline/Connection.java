@@ -1,0 +1,87 @@
+package dev.trunkline;
+
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
+import io.grpc.ClientInterceptors;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import java.time.Duration;
+
+/** The channel to one gateway, and what is sent with every call over it. */
+final class Connection implements AutoCloseable {
+  private final ManagedChannel channel;
+  private final Metadata headers;
+  private final Duration defaultTimeout;
+
+  Connection(ManagedChannel channel, Metadata headers, Duration defaultTimeout) {
+    this.channel = channel;
+    this.headers = headers;
+    this.defaultTimeout = defaultTimeout;
+  }
+
+  /** Calls over this channel have a deadline and the headers of the client and of the settings. */
+  Channel with(CallSettings settings) {
+    return ClientInterceptors.intercept(channel, new Outfit(settings));
+  }
+
+  @Override
+  public void close() {
+    channel.shutdownNow();
+  }
+
+  private final class Outfit implements ClientInterceptor {
+    private final CallSettings settings;
+
+    Outfit(CallSettings settings) {
+      this.settings = settings;
+    }
+
+    @Override
+    public <Q, R> ClientCall<Q, R> interceptCall(
+        MethodDescriptor<Q, R> method, CallOptions options, Channel next) {
+      CallOptions timed =
+          options.getDeadline() == null
+              ? options.withDeadlineAfter(settings.timeoutOr(defaultTimeout))
+              : options;
+      return new SimpleForwardingClientCall<>(next.newCall(method, timed)) {
+        @Override
+        public void start(Listener<R> listener, Metadata own) {
+          var all = new Metadata();
+          all.merge(headers);
+          all.merge(settings.headers());
+          all.merge(own);
+          super.start(new RequestIdListener<>(listener), all);
+        }
+      };
+    }
+  }
+
+  /** Adds the request id to the trailers of a failure: of a call's headers an error knows nothing. */
+  private static final class RequestIdListener<R> extends SimpleForwardingClientCallListener<R> {
+    private String requestId;
+
+    RequestIdListener(ClientCall.Listener<R> listener) {
+      super(listener);
+    }
+
+    @Override
+    public void onHeaders(Metadata headers) {
+      requestId = headers.get(Headers.REQUEST_ID);
+      super.onHeaders(headers);
+    }
+
+    @Override
+    public void onClose(Status status, Metadata trailers) {
+      if (requestId != null && !trailers.containsKey(Headers.REQUEST_ID)) {
+        trailers.put(Headers.REQUEST_ID, requestId);
+      }
+      super.onClose(status, trailers);
+    }
+  }
+}
