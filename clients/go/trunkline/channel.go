@@ -3,6 +3,7 @@ package trunkline
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"math"
 	"regexp"
@@ -101,7 +102,7 @@ func (s *settings) dial(target string) (*channel, error) {
 		}
 	}
 	if s.apiKey != nil {
-		options = append(options, grpc.WithPerRPCCredentials(bearer{*s.apiKey, s.tls != nil}))
+		options = append(options, grpc.WithPerRPCCredentials(&bearer{*s.apiKey, s.tls != nil}))
 	}
 	conn, err := grpc.NewClient(target, append(options, s.dialOptions...)...)
 	if err != nil {
@@ -110,21 +111,18 @@ func (s *settings) dial(target string) (*channel, error) {
 	return &channel{conn, s.headers, s.defaultTimeout}, nil
 }
 
-// bearer sends the key with each call.
+// bearer sends the key with each call. It is used by pointer, which is all of it that gets printed with a connection.
 type bearer struct {
 	key      string
 	needsTLS bool
 }
 
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+func (b *bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	return map[string]string{"authorization": "Bearer " + b.key}, nil
 }
 
 // RequireTransportSecurity lets gRPC itself refuse a channel that lost its TLS, as by a dial option of the caller's.
-func (b bearer) RequireTransportSecurity() bool { return b.needsTLS }
-
-// String keeps the key out of what is printed.
-func (bearer) String() string { return "bearer" }
+func (b *bearer) RequireTransportSecurity() bool { return b.needsTLS }
 
 // channel is a connection whose calls, of any generated stub, have the client's headers and deadline, and fail with this
 // package's errors.
@@ -133,6 +131,9 @@ type channel struct {
 	headers metadata.MD
 	timeout time.Duration
 }
+
+// Format keeps headers out of what is printed.
+func (c *channel) Format(state fmt.State, _ rune) { fmt.Fprint(state, "channel to ", c.conn.Target()) }
 
 func (c *channel) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
 	ctx, cancel := c.begin(ctx)
