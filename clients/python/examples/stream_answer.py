@@ -11,11 +11,13 @@ import sys
 
 from trunkline import Client, TrunklineError
 
+QUESTION = "What is the capital of France? Answer in one sentence."
+
 
 def main() -> int:
     """Exit code 1 where the gateway answered with an error."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("prompt", nargs="?", default="What is the capital of France?")
+    parser.add_argument("prompt", nargs="?", default=QUESTION)
     parser.add_argument("--target", default="127.0.0.1:50051")
     parser.add_argument("--model", default="", help="empty: the gateway decides")
     parser.add_argument("--tls", action="store_true")

@@ -1,4 +1,5 @@
-"""Lets a model ask this program what time it is, as often as it wants to, and prints its answer.
+"""Lets a model ask this program what time it is, as often as it wants to, and prints its answer. Where no model of the
+gateway has tools, as with the embedded one alone, it says so and asks without.
 
     python tool_conversation.py "What time is it in Oslo and in Tokyo?" --target 127.0.0.1:50051
 
@@ -14,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from trunkline import (
     AsyncClient,
+    CapabilityUnsupported,
     TrunklineError,
     arguments,
     function_tool,
@@ -59,6 +61,15 @@ async def converse(client: AsyncClient, question: str, model: str) -> str:
     return "(the model asked for tools to the end)"
 
 
+async def answer(client: AsyncClient, question: str, model: str) -> str:
+    """What the model says, with the tool if it can."""
+    try:
+        return await converse(client, question, model)
+    except CapabilityUnsupported as error:
+        print(f"Asked without the tool: {error.message}", file=sys.stderr)
+        return text(await client.complete(question, model=model, max_output_tokens=100))
+
+
 async def main() -> int:
     """Exit code 1 where the gateway answered with an error."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -71,7 +82,7 @@ async def main() -> int:
     api_key = os.environ.get("TRUNKLINE_API_KEY")
     try:
         async with AsyncClient(given.target, api_key=api_key, tls=given.tls) as client:
-            print(await converse(client, given.question, given.model))
+            print(await answer(client, given.question, given.model))
     except TrunklineError as error:
         print(error, file=sys.stderr)
         return 1
