@@ -149,10 +149,10 @@ export const GetBalanceRequest: MessageFns<GetBalanceRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetBalanceRequest>, I>>(base?: I): GetBalanceRequest {
-    return GetBalanceRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetBalanceRequest>): GetBalanceRequest {
+    return GetBalanceRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetBalanceRequest>, I>>(object: I): GetBalanceRequest {
+  fromPartial(object: DeepPartial<GetBalanceRequest>): GetBalanceRequest {
     const message = createBaseGetBalanceRequest();
     message.organization = object.organization ?? "";
     return message;
@@ -277,10 +277,10 @@ export const GetBalanceResponse: MessageFns<GetBalanceResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetBalanceResponse>, I>>(base?: I): GetBalanceResponse {
-    return GetBalanceResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetBalanceResponse>): GetBalanceResponse {
+    return GetBalanceResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetBalanceResponse>, I>>(object: I): GetBalanceResponse {
+  fromPartial(object: DeepPartial<GetBalanceResponse>): GetBalanceResponse {
     const message = createBaseGetBalanceResponse();
     message.organization = object.organization ?? "";
     message.availableNanos = (object.availableNanos !== undefined && object.availableNanos !== null)
@@ -378,10 +378,10 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListLedgerEntriesRequest>, I>>(base?: I): ListLedgerEntriesRequest {
-    return ListLedgerEntriesRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListLedgerEntriesRequest>): ListLedgerEntriesRequest {
+    return ListLedgerEntriesRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListLedgerEntriesRequest>, I>>(object: I): ListLedgerEntriesRequest {
+  fromPartial(object: DeepPartial<ListLedgerEntriesRequest>): ListLedgerEntriesRequest {
     const message = createBaseListLedgerEntriesRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -462,10 +462,10 @@ export const ListLedgerEntriesResponse: MessageFns<ListLedgerEntriesResponse> = 
     }
   },
 
-  create<I extends Exact<DeepPartial<ListLedgerEntriesResponse>, I>>(base?: I): ListLedgerEntriesResponse {
-    return ListLedgerEntriesResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListLedgerEntriesResponse>): ListLedgerEntriesResponse {
+    return ListLedgerEntriesResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListLedgerEntriesResponse>, I>>(object: I): ListLedgerEntriesResponse {
+  fromPartial(object: DeepPartial<ListLedgerEntriesResponse>): ListLedgerEntriesResponse {
     const message = createBaseListLedgerEntriesResponse();
     message.entries = object.entries?.map((e) => LedgerEntry.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -597,10 +597,10 @@ export const QueryUsageRequest: MessageFns<QueryUsageRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<QueryUsageRequest>, I>>(base?: I): QueryUsageRequest {
-    return QueryUsageRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<QueryUsageRequest>): QueryUsageRequest {
+    return QueryUsageRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<QueryUsageRequest>, I>>(object: I): QueryUsageRequest {
+  fromPartial(object: DeepPartial<QueryUsageRequest>): QueryUsageRequest {
     const message = createBaseQueryUsageRequest();
     message.startTime = (object.startTime !== undefined && object.startTime !== null)
       ? Timestamp.fromPartial(object.startTime)
@@ -688,10 +688,10 @@ export const QueryUsageResponse: MessageFns<QueryUsageResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<QueryUsageResponse>, I>>(base?: I): QueryUsageResponse {
-    return QueryUsageResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<QueryUsageResponse>): QueryUsageResponse {
+    return QueryUsageResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<QueryUsageResponse>, I>>(object: I): QueryUsageResponse {
+  fromPartial(object: DeepPartial<QueryUsageResponse>): QueryUsageResponse {
     const message = createBaseQueryUsageResponse();
     message.rows = object.rows?.map((e) => UsageRow.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -838,10 +838,10 @@ export const UsageRow: MessageFns<UsageRow> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<UsageRow>, I>>(base?: I): UsageRow {
-    return UsageRow.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<UsageRow>): UsageRow {
+    return UsageRow.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<UsageRow>, I>>(object: I): UsageRow {
+  fromPartial(object: DeepPartial<UsageRow>): UsageRow {
     const message = createBaseUsageRow();
     message.group = (globalThis.Object.entries(object.group ?? {}) as [string, string][]).reduce(
       (acc: { [key: string]: string }, [key, value]: [string, string]) => {
@@ -939,10 +939,10 @@ export const UsageRow_GroupEntry: MessageFns<UsageRow_GroupEntry> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<UsageRow_GroupEntry>, I>>(base?: I): UsageRow_GroupEntry {
-    return UsageRow_GroupEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<UsageRow_GroupEntry>): UsageRow_GroupEntry {
+    return UsageRow_GroupEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<UsageRow_GroupEntry>, I>>(object: I): UsageRow_GroupEntry {
+  fromPartial(object: DeepPartial<UsageRow_GroupEntry>): UsageRow_GroupEntry {
     const message = createBaseUsageRow_GroupEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
@@ -1056,13 +1056,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

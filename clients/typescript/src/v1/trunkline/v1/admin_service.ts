@@ -393,10 +393,10 @@ export const Key: MessageFns<Key> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Key>, I>>(base?: I): Key {
-    return Key.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Key>): Key {
+    return Key.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Key>, I>>(object: I): Key {
+  fromPartial(object: DeepPartial<Key>): Key {
     const message = createBaseKey();
     message.id = object.id ?? "";
     message.organization = object.organization ?? "";
@@ -536,10 +536,10 @@ export const CreateKeyRequest: MessageFns<CreateKeyRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CreateKeyRequest>, I>>(base?: I): CreateKeyRequest {
-    return CreateKeyRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CreateKeyRequest>): CreateKeyRequest {
+    return CreateKeyRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CreateKeyRequest>, I>>(object: I): CreateKeyRequest {
+  fromPartial(object: DeepPartial<CreateKeyRequest>): CreateKeyRequest {
     const message = createBaseCreateKeyRequest();
     message.organization = object.organization ?? "";
     message.name = object.name ?? "";
@@ -625,10 +625,10 @@ export const CreateKeyResponse: MessageFns<CreateKeyResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CreateKeyResponse>, I>>(base?: I): CreateKeyResponse {
-    return CreateKeyResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CreateKeyResponse>): CreateKeyResponse {
+    return CreateKeyResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CreateKeyResponse>, I>>(object: I): CreateKeyResponse {
+  fromPartial(object: DeepPartial<CreateKeyResponse>): CreateKeyResponse {
     const message = createBaseCreateKeyResponse();
     message.key = (object.key !== undefined && object.key !== null) ? Key.fromPartial(object.key) : undefined;
     message.secret = object.secret ?? "";
@@ -719,10 +719,10 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListKeysRequest>, I>>(base?: I): ListKeysRequest {
-    return ListKeysRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListKeysRequest>): ListKeysRequest {
+    return ListKeysRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListKeysRequest>, I>>(object: I): ListKeysRequest {
+  fromPartial(object: DeepPartial<ListKeysRequest>): ListKeysRequest {
     const message = createBaseListKeysRequest();
     message.organization = object.organization ?? "";
     message.pageSize = object.pageSize ?? 0;
@@ -803,10 +803,10 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListKeysResponse>, I>>(base?: I): ListKeysResponse {
-    return ListKeysResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListKeysResponse>): ListKeysResponse {
+    return ListKeysResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListKeysResponse>, I>>(object: I): ListKeysResponse {
+  fromPartial(object: DeepPartial<ListKeysResponse>): ListKeysResponse {
     const message = createBaseListKeysResponse();
     message.keys = object.keys?.map((e) => Key.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -886,10 +886,10 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RotateKeyRequest>, I>>(base?: I): RotateKeyRequest {
-    return RotateKeyRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RotateKeyRequest>): RotateKeyRequest {
+    return RotateKeyRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RotateKeyRequest>, I>>(object: I): RotateKeyRequest {
+  fromPartial(object: DeepPartial<RotateKeyRequest>): RotateKeyRequest {
     const message = createBaseRotateKeyRequest();
     message.keyId = object.keyId ?? "";
     message.overlap = (object.overlap !== undefined && object.overlap !== null)
@@ -971,10 +971,10 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(base?: I): RotateKeyResponse {
-    return RotateKeyResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RotateKeyResponse>): RotateKeyResponse {
+    return RotateKeyResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(object: I): RotateKeyResponse {
+  fromPartial(object: DeepPartial<RotateKeyResponse>): RotateKeyResponse {
     const message = createBaseRotateKeyResponse();
     message.key = (object.key !== undefined && object.key !== null) ? Key.fromPartial(object.key) : undefined;
     message.secret = object.secret ?? "";
@@ -1043,10 +1043,10 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RevokeKeyRequest>, I>>(base?: I): RevokeKeyRequest {
-    return RevokeKeyRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RevokeKeyRequest>): RevokeKeyRequest {
+    return RevokeKeyRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeKeyRequest>, I>>(object: I): RevokeKeyRequest {
+  fromPartial(object: DeepPartial<RevokeKeyRequest>): RevokeKeyRequest {
     const message = createBaseRevokeKeyRequest();
     message.keyId = object.keyId ?? "";
     return message;
@@ -1114,10 +1114,10 @@ export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RevokeKeyResponse>, I>>(base?: I): RevokeKeyResponse {
-    return RevokeKeyResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RevokeKeyResponse>): RevokeKeyResponse {
+    return RevokeKeyResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeKeyResponse>, I>>(object: I): RevokeKeyResponse {
+  fromPartial(object: DeepPartial<RevokeKeyResponse>): RevokeKeyResponse {
     const message = createBaseRevokeKeyResponse();
     message.key = (object.key !== undefined && object.key !== null) ? Key.fromPartial(object.key) : undefined;
     return message;
@@ -1232,10 +1232,10 @@ export const AdjustCreditsRequest: MessageFns<AdjustCreditsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<AdjustCreditsRequest>, I>>(base?: I): AdjustCreditsRequest {
-    return AdjustCreditsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<AdjustCreditsRequest>): AdjustCreditsRequest {
+    return AdjustCreditsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<AdjustCreditsRequest>, I>>(object: I): AdjustCreditsRequest {
+  fromPartial(object: DeepPartial<AdjustCreditsRequest>): AdjustCreditsRequest {
     const message = createBaseAdjustCreditsRequest();
     message.organization = object.organization ?? "";
     message.kind = object.kind ?? 0;
@@ -1309,10 +1309,10 @@ export const AdjustCreditsResponse: MessageFns<AdjustCreditsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<AdjustCreditsResponse>, I>>(base?: I): AdjustCreditsResponse {
-    return AdjustCreditsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<AdjustCreditsResponse>): AdjustCreditsResponse {
+    return AdjustCreditsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<AdjustCreditsResponse>, I>>(object: I): AdjustCreditsResponse {
+  fromPartial(object: DeepPartial<AdjustCreditsResponse>): AdjustCreditsResponse {
     const message = createBaseAdjustCreditsResponse();
     message.entry = (object.entry !== undefined && object.entry !== null)
       ? LedgerEntry.fromPartial(object.entry)
@@ -1481,10 +1481,10 @@ export const ProviderHealth: MessageFns<ProviderHealth> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ProviderHealth>, I>>(base?: I): ProviderHealth {
-    return ProviderHealth.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ProviderHealth>): ProviderHealth {
+    return ProviderHealth.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ProviderHealth>, I>>(object: I): ProviderHealth {
+  fromPartial(object: DeepPartial<ProviderHealth>): ProviderHealth {
     const message = createBaseProviderHealth();
     message.provider = object.provider ?? "";
     message.model = object.model ?? "";
@@ -1577,10 +1577,10 @@ export const ListProviderHealthRequest: MessageFns<ListProviderHealthRequest> = 
     }
   },
 
-  create<I extends Exact<DeepPartial<ListProviderHealthRequest>, I>>(base?: I): ListProviderHealthRequest {
-    return ListProviderHealthRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListProviderHealthRequest>): ListProviderHealthRequest {
+    return ListProviderHealthRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListProviderHealthRequest>, I>>(object: I): ListProviderHealthRequest {
+  fromPartial(object: DeepPartial<ListProviderHealthRequest>): ListProviderHealthRequest {
     const message = createBaseListProviderHealthRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -1660,10 +1660,10 @@ export const ListProviderHealthResponse: MessageFns<ListProviderHealthResponse> 
     }
   },
 
-  create<I extends Exact<DeepPartial<ListProviderHealthResponse>, I>>(base?: I): ListProviderHealthResponse {
-    return ListProviderHealthResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListProviderHealthResponse>): ListProviderHealthResponse {
+    return ListProviderHealthResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListProviderHealthResponse>, I>>(object: I): ListProviderHealthResponse {
+  fromPartial(object: DeepPartial<ListProviderHealthResponse>): ListProviderHealthResponse {
     const message = createBaseListProviderHealthResponse();
     message.providers = object.providers?.map((e) => ProviderHealth.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -1754,10 +1754,10 @@ export const SetProviderStateRequest: MessageFns<SetProviderStateRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SetProviderStateRequest>, I>>(base?: I): SetProviderStateRequest {
-    return SetProviderStateRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SetProviderStateRequest>): SetProviderStateRequest {
+    return SetProviderStateRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SetProviderStateRequest>, I>>(object: I): SetProviderStateRequest {
+  fromPartial(object: DeepPartial<SetProviderStateRequest>): SetProviderStateRequest {
     const message = createBaseSetProviderStateRequest();
     message.provider = object.provider ?? "";
     message.model = object.model ?? "";
@@ -1827,10 +1827,10 @@ export const SetProviderStateResponse: MessageFns<SetProviderStateResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SetProviderStateResponse>, I>>(base?: I): SetProviderStateResponse {
-    return SetProviderStateResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SetProviderStateResponse>): SetProviderStateResponse {
+    return SetProviderStateResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SetProviderStateResponse>, I>>(object: I): SetProviderStateResponse {
+  fromPartial(object: DeepPartial<SetProviderStateResponse>): SetProviderStateResponse {
     const message = createBaseSetProviderStateResponse();
     message.providers = object.providers?.map((e) => ProviderHealth.fromPartial(e)) || [];
     return message;
@@ -1898,10 +1898,10 @@ export const ReloadConfigRequest: MessageFns<ReloadConfigRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ReloadConfigRequest>, I>>(base?: I): ReloadConfigRequest {
-    return ReloadConfigRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ReloadConfigRequest>): ReloadConfigRequest {
+    return ReloadConfigRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ReloadConfigRequest>, I>>(object: I): ReloadConfigRequest {
+  fromPartial(object: DeepPartial<ReloadConfigRequest>): ReloadConfigRequest {
     const message = createBaseReloadConfigRequest();
     message.validateOnly = object.validateOnly ?? false;
     return message;
@@ -1980,10 +1980,10 @@ export const ReloadConfigResponse: MessageFns<ReloadConfigResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ReloadConfigResponse>, I>>(base?: I): ReloadConfigResponse {
-    return ReloadConfigResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ReloadConfigResponse>): ReloadConfigResponse {
+    return ReloadConfigResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ReloadConfigResponse>, I>>(object: I): ReloadConfigResponse {
+  fromPartial(object: DeepPartial<ReloadConfigResponse>): ReloadConfigResponse {
     const message = createBaseReloadConfigResponse();
     message.configDigest = object.configDigest ?? "";
     message.problems = object.problems?.map((e) => e) || [];
@@ -2214,10 +2214,10 @@ export const AuditEvent: MessageFns<AuditEvent> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<AuditEvent>, I>>(base?: I): AuditEvent {
-    return AuditEvent.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<AuditEvent>): AuditEvent {
+    return AuditEvent.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<AuditEvent>, I>>(object: I): AuditEvent {
+  fromPartial(object: DeepPartial<AuditEvent>): AuditEvent {
     const message = createBaseAuditEvent();
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.eventTime = (object.eventTime !== undefined && object.eventTime !== null)
@@ -2322,10 +2322,10 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListAuditEventsRequest>, I>>(base?: I): ListAuditEventsRequest {
-    return ListAuditEventsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListAuditEventsRequest>): ListAuditEventsRequest {
+    return ListAuditEventsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListAuditEventsRequest>, I>>(object: I): ListAuditEventsRequest {
+  fromPartial(object: DeepPartial<ListAuditEventsRequest>): ListAuditEventsRequest {
     const message = createBaseListAuditEventsRequest();
     message.organization = object.organization ?? "";
     message.pageSize = object.pageSize ?? 0;
@@ -2406,10 +2406,10 @@ export const ListAuditEventsResponse: MessageFns<ListAuditEventsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListAuditEventsResponse>, I>>(base?: I): ListAuditEventsResponse {
-    return ListAuditEventsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListAuditEventsResponse>): ListAuditEventsResponse {
+    return ListAuditEventsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListAuditEventsResponse>, I>>(object: I): ListAuditEventsResponse {
+  fromPartial(object: DeepPartial<ListAuditEventsResponse>): ListAuditEventsResponse {
     const message = createBaseListAuditEventsResponse();
     message.events = object.events?.map((e) => AuditEvent.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -2679,13 +2679,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

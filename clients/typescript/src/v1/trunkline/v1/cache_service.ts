@@ -144,10 +144,10 @@ export const GetCacheStatsRequest: MessageFns<GetCacheStatsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetCacheStatsRequest>, I>>(base?: I): GetCacheStatsRequest {
-    return GetCacheStatsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetCacheStatsRequest>): GetCacheStatsRequest {
+    return GetCacheStatsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetCacheStatsRequest>, I>>(object: I): GetCacheStatsRequest {
+  fromPartial(object: DeepPartial<GetCacheStatsRequest>): GetCacheStatsRequest {
     const message = createBaseGetCacheStatsRequest();
     message.organization = object.organization ?? "";
     return message;
@@ -344,10 +344,10 @@ export const GetCacheStatsResponse: MessageFns<GetCacheStatsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetCacheStatsResponse>, I>>(base?: I): GetCacheStatsResponse {
-    return GetCacheStatsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetCacheStatsResponse>): GetCacheStatsResponse {
+    return GetCacheStatsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetCacheStatsResponse>, I>>(object: I): GetCacheStatsResponse {
+  fromPartial(object: DeepPartial<GetCacheStatsResponse>): GetCacheStatsResponse {
     const message = createBaseGetCacheStatsResponse();
     message.organization = object.organization ?? "";
     message.entries = (object.entries !== undefined && object.entries !== null) ? BigInt(object.entries) : 0n;
@@ -465,10 +465,10 @@ export const SimilarityBin: MessageFns<SimilarityBin> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SimilarityBin>, I>>(base?: I): SimilarityBin {
-    return SimilarityBin.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SimilarityBin>): SimilarityBin {
+    return SimilarityBin.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SimilarityBin>, I>>(object: I): SimilarityBin {
+  fromPartial(object: DeepPartial<SimilarityBin>): SimilarityBin {
     const message = createBaseSimilarityBin();
     message.similarity = object.similarity ?? 0;
     message.same = (object.same !== undefined && object.same !== null) ? BigInt(object.same) : 0n;
@@ -550,10 +550,10 @@ export const ClearCacheRequest: MessageFns<ClearCacheRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ClearCacheRequest>, I>>(base?: I): ClearCacheRequest {
-    return ClearCacheRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ClearCacheRequest>): ClearCacheRequest {
+    return ClearCacheRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ClearCacheRequest>, I>>(object: I): ClearCacheRequest {
+  fromPartial(object: DeepPartial<ClearCacheRequest>): ClearCacheRequest {
     const message = createBaseClearCacheRequest();
     message.organization = object.organization ?? "";
     message.olderThan = (object.olderThan !== undefined && object.olderThan !== null)
@@ -613,10 +613,10 @@ export const ClearCacheResponse: MessageFns<ClearCacheResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ClearCacheResponse>, I>>(base?: I): ClearCacheResponse {
-    return ClearCacheResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ClearCacheResponse>): ClearCacheResponse {
+    return ClearCacheResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ClearCacheResponse>, I>>(_: I): ClearCacheResponse {
+  fromPartial(_: DeepPartial<ClearCacheResponse>): ClearCacheResponse {
     const message = createBaseClearCacheResponse();
     return message;
   },
@@ -694,10 +694,10 @@ export const ReportHitRequest: MessageFns<ReportHitRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ReportHitRequest>, I>>(base?: I): ReportHitRequest {
-    return ReportHitRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ReportHitRequest>): ReportHitRequest {
+    return ReportHitRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ReportHitRequest>, I>>(object: I): ReportHitRequest {
+  fromPartial(object: DeepPartial<ReportHitRequest>): ReportHitRequest {
     const message = createBaseReportHitRequest();
     message.entryId = object.entryId ?? "";
     message.wrong = object.wrong ?? false;
@@ -755,10 +755,10 @@ export const ReportHitResponse: MessageFns<ReportHitResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ReportHitResponse>, I>>(base?: I): ReportHitResponse {
-    return ReportHitResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ReportHitResponse>): ReportHitResponse {
+    return ReportHitResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ReportHitResponse>, I>>(_: I): ReportHitResponse {
+  fromPartial(_: DeepPartial<ReportHitResponse>): ReportHitResponse {
     const message = createBaseReportHitResponse();
     return message;
   },
@@ -869,13 +869,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -430,10 +430,10 @@ export const Model: MessageFns<Model> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Model>, I>>(base?: I): Model {
-    return Model.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Model>): Model {
+    return Model.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Model>, I>>(object: I): Model {
+  fromPartial(object: DeepPartial<Model>): Model {
     const message = createBaseModel();
     message.id = object.id ?? "";
     message.provider = object.provider ?? "";
@@ -668,10 +668,10 @@ export const Capabilities: MessageFns<Capabilities> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Capabilities>, I>>(base?: I): Capabilities {
-    return Capabilities.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Capabilities>): Capabilities {
+    return Capabilities.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Capabilities>, I>>(object: I): Capabilities {
+  fromPartial(object: DeepPartial<Capabilities>): Capabilities {
     const message = createBaseCapabilities();
     message.tools = object.tools ?? false;
     message.parallelTools = object.parallelTools ?? false;
@@ -761,10 +761,10 @@ export const ListModelsRequest: MessageFns<ListModelsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListModelsRequest>, I>>(base?: I): ListModelsRequest {
-    return ListModelsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListModelsRequest>): ListModelsRequest {
+    return ListModelsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListModelsRequest>, I>>(object: I): ListModelsRequest {
+  fromPartial(object: DeepPartial<ListModelsRequest>): ListModelsRequest {
     const message = createBaseListModelsRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -844,10 +844,10 @@ export const ListModelsResponse: MessageFns<ListModelsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListModelsResponse>, I>>(base?: I): ListModelsResponse {
-    return ListModelsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListModelsResponse>): ListModelsResponse {
+    return ListModelsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListModelsResponse>, I>>(object: I): ListModelsResponse {
+  fromPartial(object: DeepPartial<ListModelsResponse>): ListModelsResponse {
     const message = createBaseListModelsResponse();
     message.models = object.models?.map((e) => Model.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -916,10 +916,10 @@ export const GetModelRequest: MessageFns<GetModelRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetModelRequest>, I>>(base?: I): GetModelRequest {
-    return GetModelRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetModelRequest>): GetModelRequest {
+    return GetModelRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetModelRequest>, I>>(object: I): GetModelRequest {
+  fromPartial(object: DeepPartial<GetModelRequest>): GetModelRequest {
     const message = createBaseGetModelRequest();
     message.modelId = object.modelId ?? "";
     return message;
@@ -987,10 +987,10 @@ export const GetModelResponse: MessageFns<GetModelResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetModelResponse>, I>>(base?: I): GetModelResponse {
-    return GetModelResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetModelResponse>): GetModelResponse {
+    return GetModelResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetModelResponse>, I>>(object: I): GetModelResponse {
+  fromPartial(object: DeepPartial<GetModelResponse>): GetModelResponse {
     const message = createBaseGetModelResponse();
     message.model = (object.model !== undefined && object.model !== null) ? Model.fromPartial(object.model) : undefined;
     return message;
@@ -1133,10 +1133,10 @@ export const Skill: MessageFns<Skill> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Skill>, I>>(base?: I): Skill {
-    return Skill.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Skill>): Skill {
+    return Skill.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Skill>, I>>(object: I): Skill {
+  fromPartial(object: DeepPartial<Skill>): Skill {
     const message = createBaseSkill();
     message.id = object.id ?? "";
     message.slug = object.slug ?? "";
@@ -1221,10 +1221,10 @@ export const ListSkillsRequest: MessageFns<ListSkillsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListSkillsRequest>, I>>(base?: I): ListSkillsRequest {
-    return ListSkillsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListSkillsRequest>): ListSkillsRequest {
+    return ListSkillsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListSkillsRequest>, I>>(object: I): ListSkillsRequest {
+  fromPartial(object: DeepPartial<ListSkillsRequest>): ListSkillsRequest {
     const message = createBaseListSkillsRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -1304,10 +1304,10 @@ export const ListSkillsResponse: MessageFns<ListSkillsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListSkillsResponse>, I>>(base?: I): ListSkillsResponse {
-    return ListSkillsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListSkillsResponse>): ListSkillsResponse {
+    return ListSkillsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListSkillsResponse>, I>>(object: I): ListSkillsResponse {
+  fromPartial(object: DeepPartial<ListSkillsResponse>): ListSkillsResponse {
     const message = createBaseListSkillsResponse();
     message.skills = object.skills?.map((e) => Skill.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -1376,10 +1376,10 @@ export const InstallSkillRequest: MessageFns<InstallSkillRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<InstallSkillRequest>, I>>(base?: I): InstallSkillRequest {
-    return InstallSkillRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<InstallSkillRequest>): InstallSkillRequest {
+    return InstallSkillRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<InstallSkillRequest>, I>>(object: I): InstallSkillRequest {
+  fromPartial(object: DeepPartial<InstallSkillRequest>): InstallSkillRequest {
     const message = createBaseInstallSkillRequest();
     message.slug = object.slug ?? "";
     return message;
@@ -1447,10 +1447,10 @@ export const InstallSkillResponse: MessageFns<InstallSkillResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<InstallSkillResponse>, I>>(base?: I): InstallSkillResponse {
-    return InstallSkillResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<InstallSkillResponse>): InstallSkillResponse {
+    return InstallSkillResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<InstallSkillResponse>, I>>(object: I): InstallSkillResponse {
+  fromPartial(object: DeepPartial<InstallSkillResponse>): InstallSkillResponse {
     const message = createBaseInstallSkillResponse();
     message.skill = (object.skill !== undefined && object.skill !== null) ? Skill.fromPartial(object.skill) : undefined;
     return message;
@@ -1518,10 +1518,10 @@ export const UninstallSkillRequest: MessageFns<UninstallSkillRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<UninstallSkillRequest>, I>>(base?: I): UninstallSkillRequest {
-    return UninstallSkillRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<UninstallSkillRequest>): UninstallSkillRequest {
+    return UninstallSkillRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<UninstallSkillRequest>, I>>(object: I): UninstallSkillRequest {
+  fromPartial(object: DeepPartial<UninstallSkillRequest>): UninstallSkillRequest {
     const message = createBaseUninstallSkillRequest();
     message.slug = object.slug ?? "";
     return message;
@@ -1589,10 +1589,10 @@ export const UninstallSkillResponse: MessageFns<UninstallSkillResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<UninstallSkillResponse>, I>>(base?: I): UninstallSkillResponse {
-    return UninstallSkillResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<UninstallSkillResponse>): UninstallSkillResponse {
+    return UninstallSkillResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<UninstallSkillResponse>, I>>(object: I): UninstallSkillResponse {
+  fromPartial(object: DeepPartial<UninstallSkillResponse>): UninstallSkillResponse {
     const message = createBaseUninstallSkillResponse();
     message.skill = (object.skill !== undefined && object.skill !== null) ? Skill.fromPartial(object.skill) : undefined;
     return message;
@@ -1759,13 +1759,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

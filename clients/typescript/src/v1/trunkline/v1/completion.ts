@@ -628,10 +628,10 @@ export const Completion: MessageFns<Completion> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Completion>, I>>(base?: I): Completion {
-    return Completion.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Completion>): Completion {
+    return Completion.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Completion>, I>>(object: I): Completion {
+  fromPartial(object: DeepPartial<Completion>): Completion {
     const message = createBaseCompletion();
     message.id = object.id ?? "";
     message.requestId = object.requestId ?? "";
@@ -795,10 +795,10 @@ export const Choice: MessageFns<Choice> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Choice>, I>>(base?: I): Choice {
-    return Choice.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Choice>): Choice {
+    return Choice.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Choice>, I>>(object: I): Choice {
+  fromPartial(object: DeepPartial<Choice>): Choice {
     const message = createBaseChoice();
     message.index = object.index ?? 0;
     message.message = (object.message !== undefined && object.message !== null)
@@ -906,10 +906,10 @@ export const TokenLogprob: MessageFns<TokenLogprob> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<TokenLogprob>, I>>(base?: I): TokenLogprob {
-    return TokenLogprob.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<TokenLogprob>): TokenLogprob {
+    return TokenLogprob.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<TokenLogprob>, I>>(object: I): TokenLogprob {
+  fromPartial(object: DeepPartial<TokenLogprob>): TokenLogprob {
     const message = createBaseTokenLogprob();
     message.token = object.token ?? "";
     message.logprob = object.logprob ?? 0;
@@ -1187,10 +1187,10 @@ export const Route: MessageFns<Route> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Route>, I>>(base?: I): Route {
-    return Route.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Route>): Route {
+    return Route.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Route>, I>>(object: I): Route {
+  fromPartial(object: DeepPartial<Route>): Route {
     const message = createBaseRoute();
     message.provider = object.provider ?? "";
     message.model = object.model ?? "";
@@ -1410,10 +1410,10 @@ export const Attempt: MessageFns<Attempt> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Attempt>, I>>(base?: I): Attempt {
-    return Attempt.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Attempt>): Attempt {
+    return Attempt.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Attempt>, I>>(object: I): Attempt {
+  fromPartial(object: DeepPartial<Attempt>): Attempt {
     const message = createBaseAttempt();
     message.id = object.id ?? "";
     message.provider = object.provider ?? "";
@@ -1623,10 +1623,10 @@ export const Usage: MessageFns<Usage> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Usage>, I>>(base?: I): Usage {
-    return Usage.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Usage>): Usage {
+    return Usage.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Usage>, I>>(object: I): Usage {
+  fromPartial(object: DeepPartial<Usage>): Usage {
     const message = createBaseUsage();
     message.inputTokens = object.inputTokens ?? 0;
     message.outputTokens = object.outputTokens ?? 0;
@@ -1729,10 +1729,10 @@ export const Cost: MessageFns<Cost> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Cost>, I>>(base?: I): Cost {
-    return Cost.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Cost>): Cost {
+    return Cost.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Cost>, I>>(object: I): Cost {
+  fromPartial(object: DeepPartial<Cost>): Cost {
     const message = createBaseCost();
     message.amountNanos = (object.amountNanos !== undefined && object.amountNanos !== null)
       ? BigInt(object.amountNanos)
@@ -1879,10 +1879,10 @@ export const PanelReport: MessageFns<PanelReport> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PanelReport>, I>>(base?: I): PanelReport {
-    return PanelReport.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PanelReport>): PanelReport {
+    return PanelReport.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PanelReport>, I>>(object: I): PanelReport {
+  fromPartial(object: DeepPartial<PanelReport>): PanelReport {
     const message = createBasePanelReport();
     message.route = object.route ?? "";
     message.requestedRoute = object.requestedRoute ?? "";
@@ -2043,10 +2043,10 @@ export const PanelMember: MessageFns<PanelMember> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PanelMember>, I>>(base?: I): PanelMember {
-    return PanelMember.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PanelMember>): PanelMember {
+    return PanelMember.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PanelMember>, I>>(object: I): PanelMember {
+  fromPartial(object: DeepPartial<PanelMember>): PanelMember {
     const message = createBasePanelMember();
     message.provider = object.provider ?? "";
     message.model = object.model ?? "";
@@ -2200,10 +2200,10 @@ export const ServerToolCall: MessageFns<ServerToolCall> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ServerToolCall>, I>>(base?: I): ServerToolCall {
-    return ServerToolCall.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ServerToolCall>): ServerToolCall {
+    return ServerToolCall.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ServerToolCall>, I>>(object: I): ServerToolCall {
+  fromPartial(object: DeepPartial<ServerToolCall>): ServerToolCall {
     const message = createBaseServerToolCall();
     message.id = object.id ?? "";
     message.name = object.name ?? "";
@@ -2290,10 +2290,10 @@ export const FollowUp: MessageFns<FollowUp> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<FollowUp>, I>>(base?: I): FollowUp {
-    return FollowUp.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<FollowUp>): FollowUp {
+    return FollowUp.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<FollowUp>, I>>(object: I): FollowUp {
+  fromPartial(object: DeepPartial<FollowUp>): FollowUp {
     const message = createBaseFollowUp();
     message.label = object.label ?? "";
     message.prompt = object.prompt ?? "";
@@ -2395,10 +2395,10 @@ export const SkillActivation: MessageFns<SkillActivation> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SkillActivation>, I>>(base?: I): SkillActivation {
-    return SkillActivation.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SkillActivation>): SkillActivation {
+    return SkillActivation.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SkillActivation>, I>>(object: I): SkillActivation {
+  fromPartial(object: DeepPartial<SkillActivation>): SkillActivation {
     const message = createBaseSkillActivation();
     message.id = object.id ?? "";
     message.slug = object.slug ?? "";
@@ -2513,10 +2513,10 @@ export const CacheReport: MessageFns<CacheReport> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CacheReport>, I>>(base?: I): CacheReport {
-    return CacheReport.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CacheReport>): CacheReport {
+    return CacheReport.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CacheReport>, I>>(object: I): CacheReport {
+  fromPartial(object: DeepPartial<CacheReport>): CacheReport {
     const message = createBaseCacheReport();
     message.hit = object.hit ?? false;
     message.kind = object.kind ?? "";
@@ -2610,10 +2610,10 @@ export const StructuredOutput: MessageFns<StructuredOutput> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StructuredOutput>, I>>(base?: I): StructuredOutput {
-    return StructuredOutput.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StructuredOutput>): StructuredOutput {
+    return StructuredOutput.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StructuredOutput>, I>>(object: I): StructuredOutput {
+  fromPartial(object: DeepPartial<StructuredOutput>): StructuredOutput {
     const message = createBaseStructuredOutput();
     message.type = object.type ?? "";
     message.dataJson = object.dataJson ?? "";
@@ -2716,10 +2716,10 @@ export const CompletionWarning: MessageFns<CompletionWarning> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CompletionWarning>, I>>(base?: I): CompletionWarning {
-    return CompletionWarning.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompletionWarning>): CompletionWarning {
+    return CompletionWarning.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompletionWarning>, I>>(object: I): CompletionWarning {
+  fromPartial(object: DeepPartial<CompletionWarning>): CompletionWarning {
     const message = createBaseCompletionWarning();
     message.code = object.code ?? "";
     message.field = object.field ?? "";
@@ -2812,10 +2812,10 @@ export const Timing: MessageFns<Timing> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Timing>, I>>(base?: I): Timing {
-    return Timing.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Timing>): Timing {
+    return Timing.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Timing>, I>>(object: I): Timing {
+  fromPartial(object: DeepPartial<Timing>): Timing {
     const message = createBaseTiming();
     message.routing = (object.routing !== undefined && object.routing !== null)
       ? Duration.fromPartial(object.routing)
@@ -2902,10 +2902,10 @@ export const GenuiMeta: MessageFns<GenuiMeta> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GenuiMeta>, I>>(base?: I): GenuiMeta {
-    return GenuiMeta.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GenuiMeta>): GenuiMeta {
+    return GenuiMeta.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GenuiMeta>, I>>(object: I): GenuiMeta {
+  fromPartial(object: DeepPartial<GenuiMeta>): GenuiMeta {
     const message = createBaseGenuiMeta();
     message.library = object.library ?? "";
     message.tools = object.tools?.map((e) => e) || [];
@@ -2922,13 +2922,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -421,10 +421,10 @@ export const CompleteResponse: MessageFns<CompleteResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CompleteResponse>, I>>(base?: I): CompleteResponse {
-    return CompleteResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompleteResponse>): CompleteResponse {
+    return CompleteResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompleteResponse>, I>>(object: I): CompleteResponse {
+  fromPartial(object: DeepPartial<CompleteResponse>): CompleteResponse {
     const message = createBaseCompleteResponse();
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     switch (object.event?.$case) {
@@ -635,10 +635,10 @@ export const StreamStarted: MessageFns<StreamStarted> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StreamStarted>, I>>(base?: I): StreamStarted {
-    return StreamStarted.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StreamStarted>): StreamStarted {
+    return StreamStarted.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StreamStarted>, I>>(object: I): StreamStarted {
+  fromPartial(object: DeepPartial<StreamStarted>): StreamStarted {
     const message = createBaseStreamStarted();
     message.completionId = object.completionId ?? "";
     message.requestId = object.requestId ?? "";
@@ -700,10 +700,10 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Heartbeat>, I>>(base?: I): Heartbeat {
-    return Heartbeat.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Heartbeat>): Heartbeat {
+    return Heartbeat.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Heartbeat>, I>>(_: I): Heartbeat {
+  fromPartial(_: DeepPartial<Heartbeat>): Heartbeat {
     const message = createBaseHeartbeat();
     return message;
   },
@@ -770,10 +770,10 @@ export const RouteSelected: MessageFns<RouteSelected> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RouteSelected>, I>>(base?: I): RouteSelected {
-    return RouteSelected.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RouteSelected>): RouteSelected {
+    return RouteSelected.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RouteSelected>, I>>(object: I): RouteSelected {
+  fromPartial(object: DeepPartial<RouteSelected>): RouteSelected {
     const message = createBaseRouteSelected();
     message.route = (object.route !== undefined && object.route !== null) ? Route.fromPartial(object.route) : undefined;
     return message;
@@ -852,10 +852,10 @@ export const AttemptFailed: MessageFns<AttemptFailed> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<AttemptFailed>, I>>(base?: I): AttemptFailed {
-    return AttemptFailed.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<AttemptFailed>): AttemptFailed {
+    return AttemptFailed.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<AttemptFailed>, I>>(object: I): AttemptFailed {
+  fromPartial(object: DeepPartial<AttemptFailed>): AttemptFailed {
     const message = createBaseAttemptFailed();
     message.attempt = (object.attempt !== undefined && object.attempt !== null)
       ? Attempt.fromPartial(object.attempt)
@@ -926,10 +926,10 @@ export const SkillsActivated: MessageFns<SkillsActivated> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SkillsActivated>, I>>(base?: I): SkillsActivated {
-    return SkillsActivated.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SkillsActivated>): SkillsActivated {
+    return SkillsActivated.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SkillsActivated>, I>>(object: I): SkillsActivated {
+  fromPartial(object: DeepPartial<SkillsActivated>): SkillsActivated {
     const message = createBaseSkillsActivated();
     message.skills = object.skills?.map((e) => SkillActivation.fromPartial(e)) || [];
     return message;
@@ -1030,10 +1030,10 @@ export const TextDelta: MessageFns<TextDelta> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<TextDelta>, I>>(base?: I): TextDelta {
-    return TextDelta.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<TextDelta>): TextDelta {
+    return TextDelta.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<TextDelta>, I>>(object: I): TextDelta {
+  fromPartial(object: DeepPartial<TextDelta>): TextDelta {
     const message = createBaseTextDelta();
     message.choiceIndex = object.choiceIndex ?? 0;
     message.partIndex = object.partIndex ?? 0;
@@ -1137,10 +1137,10 @@ export const ReasoningDelta: MessageFns<ReasoningDelta> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ReasoningDelta>, I>>(base?: I): ReasoningDelta {
-    return ReasoningDelta.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ReasoningDelta>): ReasoningDelta {
+    return ReasoningDelta.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ReasoningDelta>, I>>(object: I): ReasoningDelta {
+  fromPartial(object: DeepPartial<ReasoningDelta>): ReasoningDelta {
     const message = createBaseReasoningDelta();
     message.choiceIndex = object.choiceIndex ?? 0;
     message.partIndex = object.partIndex ?? 0;
@@ -1233,10 +1233,10 @@ export const RefusalDelta: MessageFns<RefusalDelta> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RefusalDelta>, I>>(base?: I): RefusalDelta {
-    return RefusalDelta.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RefusalDelta>): RefusalDelta {
+    return RefusalDelta.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RefusalDelta>, I>>(object: I): RefusalDelta {
+  fromPartial(object: DeepPartial<RefusalDelta>): RefusalDelta {
     const message = createBaseRefusalDelta();
     message.choiceIndex = object.choiceIndex ?? 0;
     message.partIndex = object.partIndex ?? 0;
@@ -1381,10 +1381,10 @@ export const ToolCallDelta: MessageFns<ToolCallDelta> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ToolCallDelta>, I>>(base?: I): ToolCallDelta {
-    return ToolCallDelta.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ToolCallDelta>): ToolCallDelta {
+    return ToolCallDelta.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ToolCallDelta>, I>>(object: I): ToolCallDelta {
+  fromPartial(object: DeepPartial<ToolCallDelta>): ToolCallDelta {
     const message = createBaseToolCallDelta();
     message.choiceIndex = object.choiceIndex ?? 0;
     message.partIndex = object.partIndex ?? 0;
@@ -1482,10 +1482,10 @@ export const PartCompleted: MessageFns<PartCompleted> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PartCompleted>, I>>(base?: I): PartCompleted {
-    return PartCompleted.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PartCompleted>): PartCompleted {
+    return PartCompleted.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PartCompleted>, I>>(object: I): PartCompleted {
+  fromPartial(object: DeepPartial<PartCompleted>): PartCompleted {
     const message = createBasePartCompleted();
     message.choiceIndex = object.choiceIndex ?? 0;
     message.partIndex = object.partIndex ?? 0;
@@ -1555,10 +1555,10 @@ export const UsageUpdate: MessageFns<UsageUpdate> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<UsageUpdate>, I>>(base?: I): UsageUpdate {
-    return UsageUpdate.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<UsageUpdate>): UsageUpdate {
+    return UsageUpdate.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<UsageUpdate>, I>>(object: I): UsageUpdate {
+  fromPartial(object: DeepPartial<UsageUpdate>): UsageUpdate {
     const message = createBaseUsageUpdate();
     message.usage = (object.usage !== undefined && object.usage !== null) ? Usage.fromPartial(object.usage) : undefined;
     return message;
@@ -1659,10 +1659,10 @@ export const ChoiceFinished: MessageFns<ChoiceFinished> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ChoiceFinished>, I>>(base?: I): ChoiceFinished {
-    return ChoiceFinished.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ChoiceFinished>): ChoiceFinished {
+    return ChoiceFinished.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ChoiceFinished>, I>>(object: I): ChoiceFinished {
+  fromPartial(object: DeepPartial<ChoiceFinished>): ChoiceFinished {
     const message = createBaseChoiceFinished();
     message.choiceIndex = object.choiceIndex ?? 0;
     message.finishReason = object.finishReason ?? 0;
@@ -1733,10 +1733,10 @@ export const StreamCompleted: MessageFns<StreamCompleted> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StreamCompleted>, I>>(base?: I): StreamCompleted {
-    return StreamCompleted.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StreamCompleted>): StreamCompleted {
+    return StreamCompleted.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StreamCompleted>, I>>(object: I): StreamCompleted {
+  fromPartial(object: DeepPartial<StreamCompleted>): StreamCompleted {
     const message = createBaseStreamCompleted();
     message.completion = (object.completion !== undefined && object.completion !== null)
       ? Completion.fromPartial(object.completion)
@@ -1839,10 +1839,10 @@ export const StreamInterrupted: MessageFns<StreamInterrupted> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StreamInterrupted>, I>>(base?: I): StreamInterrupted {
-    return StreamInterrupted.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StreamInterrupted>): StreamInterrupted {
+    return StreamInterrupted.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StreamInterrupted>, I>>(object: I): StreamInterrupted {
+  fromPartial(object: DeepPartial<StreamInterrupted>): StreamInterrupted {
     const message = createBaseStreamInterrupted();
     message.route = (object.route !== undefined && object.route !== null) ? Route.fromPartial(object.route) : undefined;
     message.usage = (object.usage !== undefined && object.usage !== null) ? Usage.fromPartial(object.usage) : undefined;
@@ -1926,10 +1926,10 @@ export const StreamReset: MessageFns<StreamReset> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StreamReset>, I>>(base?: I): StreamReset {
-    return StreamReset.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StreamReset>): StreamReset {
+    return StreamReset.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StreamReset>, I>>(object: I): StreamReset {
+  fromPartial(object: DeepPartial<StreamReset>): StreamReset {
     const message = createBaseStreamReset();
     message.hop = object.hop ?? 0;
     message.failedAttempt = (object.failedAttempt !== undefined && object.failedAttempt !== null)
@@ -1948,13 +1948,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -195,10 +195,10 @@ export const CompleteRequest: MessageFns<CompleteRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CompleteRequest>, I>>(base?: I): CompleteRequest {
-    return CompleteRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompleteRequest>): CompleteRequest {
+    return CompleteRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompleteRequest>, I>>(object: I): CompleteRequest {
+  fromPartial(object: DeepPartial<CompleteRequest>): CompleteRequest {
     const message = createBaseCompleteRequest();
     message.spec = (object.spec !== undefined && object.spec !== null)
       ? CompletionSpec.fromPartial(object.spec)
@@ -335,10 +335,10 @@ export const StreamOptions: MessageFns<StreamOptions> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StreamOptions>, I>>(base?: I): StreamOptions {
-    return StreamOptions.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StreamOptions>): StreamOptions {
+    return StreamOptions.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StreamOptions>, I>>(object: I): StreamOptions {
+  fromPartial(object: DeepPartial<StreamOptions>): StreamOptions {
     const message = createBaseStreamOptions();
     message.heartbeatInterval = (object.heartbeatInterval !== undefined && object.heartbeatInterval !== null)
       ? Duration.fromPartial(object.heartbeatInterval)
@@ -426,10 +426,10 @@ export const CompleteUnaryRequest: MessageFns<CompleteUnaryRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CompleteUnaryRequest>, I>>(base?: I): CompleteUnaryRequest {
-    return CompleteUnaryRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompleteUnaryRequest>): CompleteUnaryRequest {
+    return CompleteUnaryRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompleteUnaryRequest>, I>>(object: I): CompleteUnaryRequest {
+  fromPartial(object: DeepPartial<CompleteUnaryRequest>): CompleteUnaryRequest {
     const message = createBaseCompleteUnaryRequest();
     message.spec = (object.spec !== undefined && object.spec !== null)
       ? CompletionSpec.fromPartial(object.spec)
@@ -500,10 +500,10 @@ export const CompleteUnaryResponse: MessageFns<CompleteUnaryResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CompleteUnaryResponse>, I>>(base?: I): CompleteUnaryResponse {
-    return CompleteUnaryResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompleteUnaryResponse>): CompleteUnaryResponse {
+    return CompleteUnaryResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompleteUnaryResponse>, I>>(object: I): CompleteUnaryResponse {
+  fromPartial(object: DeepPartial<CompleteUnaryResponse>): CompleteUnaryResponse {
     const message = createBaseCompleteUnaryResponse();
     message.completion = (object.completion !== undefined && object.completion !== null)
       ? Completion.fromPartial(object.completion)
@@ -584,10 +584,10 @@ export const PreviewRouteRequest: MessageFns<PreviewRouteRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PreviewRouteRequest>, I>>(base?: I): PreviewRouteRequest {
-    return PreviewRouteRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PreviewRouteRequest>): PreviewRouteRequest {
+    return PreviewRouteRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PreviewRouteRequest>, I>>(object: I): PreviewRouteRequest {
+  fromPartial(object: DeepPartial<PreviewRouteRequest>): PreviewRouteRequest {
     const message = createBasePreviewRouteRequest();
     message.spec = (object.spec !== undefined && object.spec !== null)
       ? CompletionSpec.fromPartial(object.spec)
@@ -733,10 +733,10 @@ export const PreviewRouteResponse: MessageFns<PreviewRouteResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PreviewRouteResponse>, I>>(base?: I): PreviewRouteResponse {
-    return PreviewRouteResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PreviewRouteResponse>): PreviewRouteResponse {
+    return PreviewRouteResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PreviewRouteResponse>, I>>(object: I): PreviewRouteResponse {
+  fromPartial(object: DeepPartial<PreviewRouteResponse>): PreviewRouteResponse {
     const message = createBasePreviewRouteResponse();
     message.candidates = object.candidates?.map((e) => RouteCandidate.fromPartial(e)) || [];
     message.scoresRunId = object.scoresRunId ?? "";
@@ -897,10 +897,10 @@ export const RouteCandidate: MessageFns<RouteCandidate> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RouteCandidate>, I>>(base?: I): RouteCandidate {
-    return RouteCandidate.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RouteCandidate>): RouteCandidate {
+    return RouteCandidate.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RouteCandidate>, I>>(object: I): RouteCandidate {
+  fromPartial(object: DeepPartial<RouteCandidate>): RouteCandidate {
     const message = createBaseRouteCandidate();
     message.provider = object.provider ?? "";
     message.model = object.model ?? "";
@@ -1035,13 +1035,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -787,10 +787,10 @@ export const CompletionSpec: MessageFns<CompletionSpec> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CompletionSpec>, I>>(base?: I): CompletionSpec {
-    return CompletionSpec.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompletionSpec>): CompletionSpec {
+    return CompletionSpec.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompletionSpec>, I>>(object: I): CompletionSpec {
+  fromPartial(object: DeepPartial<CompletionSpec>): CompletionSpec {
     const message = createBaseCompletionSpec();
     message.model = object.model ?? "";
     message.messages = object.messages?.map((e) => Message.fromPartial(e)) || [];
@@ -929,14 +929,10 @@ export const CompletionSpec_ModelOverridesEntry: MessageFns<CompletionSpec_Model
     }
   },
 
-  create<I extends Exact<DeepPartial<CompletionSpec_ModelOverridesEntry>, I>>(
-    base?: I,
-  ): CompletionSpec_ModelOverridesEntry {
-    return CompletionSpec_ModelOverridesEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompletionSpec_ModelOverridesEntry>): CompletionSpec_ModelOverridesEntry {
+    return CompletionSpec_ModelOverridesEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompletionSpec_ModelOverridesEntry>, I>>(
-    object: I,
-  ): CompletionSpec_ModelOverridesEntry {
+  fromPartial(object: DeepPartial<CompletionSpec_ModelOverridesEntry>): CompletionSpec_ModelOverridesEntry {
     const message = createBaseCompletionSpec_ModelOverridesEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
@@ -1016,14 +1012,10 @@ export const CompletionSpec_ProviderOptionsJsonEntry: MessageFns<CompletionSpec_
     }
   },
 
-  create<I extends Exact<DeepPartial<CompletionSpec_ProviderOptionsJsonEntry>, I>>(
-    base?: I,
-  ): CompletionSpec_ProviderOptionsJsonEntry {
-    return CompletionSpec_ProviderOptionsJsonEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompletionSpec_ProviderOptionsJsonEntry>): CompletionSpec_ProviderOptionsJsonEntry {
+    return CompletionSpec_ProviderOptionsJsonEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompletionSpec_ProviderOptionsJsonEntry>, I>>(
-    object: I,
-  ): CompletionSpec_ProviderOptionsJsonEntry {
+  fromPartial(object: DeepPartial<CompletionSpec_ProviderOptionsJsonEntry>): CompletionSpec_ProviderOptionsJsonEntry {
     const message = createBaseCompletionSpec_ProviderOptionsJsonEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
@@ -1103,10 +1095,10 @@ export const CompletionSpec_LabelsEntry: MessageFns<CompletionSpec_LabelsEntry> 
     }
   },
 
-  create<I extends Exact<DeepPartial<CompletionSpec_LabelsEntry>, I>>(base?: I): CompletionSpec_LabelsEntry {
-    return CompletionSpec_LabelsEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CompletionSpec_LabelsEntry>): CompletionSpec_LabelsEntry {
+    return CompletionSpec_LabelsEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CompletionSpec_LabelsEntry>, I>>(object: I): CompletionSpec_LabelsEntry {
+  fromPartial(object: DeepPartial<CompletionSpec_LabelsEntry>): CompletionSpec_LabelsEntry {
     const message = createBaseCompletionSpec_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
@@ -1197,10 +1189,10 @@ export const RoutingIntent: MessageFns<RoutingIntent> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RoutingIntent>, I>>(base?: I): RoutingIntent {
-    return RoutingIntent.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RoutingIntent>): RoutingIntent {
+    return RoutingIntent.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RoutingIntent>, I>>(object: I): RoutingIntent {
+  fromPartial(object: DeepPartial<RoutingIntent>): RoutingIntent {
     const message = createBaseRoutingIntent();
     message.language = object.language ?? "";
     message.region = object.region ?? "";
@@ -1372,10 +1364,10 @@ export const RoutingConstraints: MessageFns<RoutingConstraints> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RoutingConstraints>, I>>(base?: I): RoutingConstraints {
-    return RoutingConstraints.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RoutingConstraints>): RoutingConstraints {
+    return RoutingConstraints.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RoutingConstraints>, I>>(object: I): RoutingConstraints {
+  fromPartial(object: DeepPartial<RoutingConstraints>): RoutingConstraints {
     const message = createBaseRoutingConstraints();
     message.allowedProviders = object.allowedProviders?.map((e) => e) || [];
     message.deniedProviders = object.deniedProviders?.map((e) => e) || [];
@@ -1610,10 +1602,10 @@ export const SamplingOptions: MessageFns<SamplingOptions> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SamplingOptions>, I>>(base?: I): SamplingOptions {
-    return SamplingOptions.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SamplingOptions>): SamplingOptions {
+    return SamplingOptions.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SamplingOptions>, I>>(object: I): SamplingOptions {
+  fromPartial(object: DeepPartial<SamplingOptions>): SamplingOptions {
     const message = createBaseSamplingOptions();
     message.temperature = object.temperature ?? undefined;
     message.topP = object.topP ?? undefined;
@@ -1712,12 +1704,10 @@ export const SamplingOptions_LogitBiasEntry: MessageFns<SamplingOptions_LogitBia
     }
   },
 
-  create<I extends Exact<DeepPartial<SamplingOptions_LogitBiasEntry>, I>>(base?: I): SamplingOptions_LogitBiasEntry {
-    return SamplingOptions_LogitBiasEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SamplingOptions_LogitBiasEntry>): SamplingOptions_LogitBiasEntry {
+    return SamplingOptions_LogitBiasEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SamplingOptions_LogitBiasEntry>, I>>(
-    object: I,
-  ): SamplingOptions_LogitBiasEntry {
+  fromPartial(object: DeepPartial<SamplingOptions_LogitBiasEntry>): SamplingOptions_LogitBiasEntry {
     const message = createBaseSamplingOptions_LogitBiasEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? 0;
@@ -1808,10 +1798,10 @@ export const ReasoningOptions: MessageFns<ReasoningOptions> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ReasoningOptions>, I>>(base?: I): ReasoningOptions {
-    return ReasoningOptions.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ReasoningOptions>): ReasoningOptions {
+    return ReasoningOptions.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ReasoningOptions>, I>>(object: I): ReasoningOptions {
+  fromPartial(object: DeepPartial<ReasoningOptions>): ReasoningOptions {
     const message = createBaseReasoningOptions();
     message.effort = object.effort ?? 0;
     message.budgetTokens = object.budgetTokens ?? undefined;
@@ -1914,10 +1904,10 @@ export const ToolOptions: MessageFns<ToolOptions> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ToolOptions>, I>>(base?: I): ToolOptions {
-    return ToolOptions.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ToolOptions>): ToolOptions {
+    return ToolOptions.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ToolOptions>, I>>(object: I): ToolOptions {
+  fromPartial(object: DeepPartial<ToolOptions>): ToolOptions {
     const message = createBaseToolOptions();
     message.tools = object.tools?.map((e) => Tool.fromPartial(e)) || [];
     message.choice = (object.choice !== undefined && object.choice !== null)
@@ -2122,10 +2112,10 @@ export const Tool: MessageFns<Tool> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Tool>, I>>(base?: I): Tool {
-    return Tool.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Tool>): Tool {
+    return Tool.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Tool>, I>>(object: I): Tool {
+  fromPartial(object: DeepPartial<Tool>): Tool {
     const message = createBaseTool();
     message.name = object.name ?? "";
     message.description = object.description ?? "";
@@ -2225,10 +2215,10 @@ export const InlineSource: MessageFns<InlineSource> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<InlineSource>, I>>(base?: I): InlineSource {
-    return InlineSource.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<InlineSource>): InlineSource {
+    return InlineSource.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<InlineSource>, I>>(_: I): InlineSource {
+  fromPartial(_: DeepPartial<InlineSource>): InlineSource {
     const message = createBaseInlineSource();
     return message;
   },
@@ -2376,10 +2366,10 @@ export const WebhookSource: MessageFns<WebhookSource> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<WebhookSource>, I>>(base?: I): WebhookSource {
-    return WebhookSource.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<WebhookSource>): WebhookSource {
+    return WebhookSource.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<WebhookSource>, I>>(object: I): WebhookSource {
+  fromPartial(object: DeepPartial<WebhookSource>): WebhookSource {
     const message = createBaseWebhookSource();
     message.url = object.url ?? "";
     message.secretRef = object.secretRef ?? "";
@@ -2480,10 +2470,10 @@ export const WebhookSource_HeadersEntry: MessageFns<WebhookSource_HeadersEntry> 
     }
   },
 
-  create<I extends Exact<DeepPartial<WebhookSource_HeadersEntry>, I>>(base?: I): WebhookSource_HeadersEntry {
-    return WebhookSource_HeadersEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<WebhookSource_HeadersEntry>): WebhookSource_HeadersEntry {
+    return WebhookSource_HeadersEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<WebhookSource_HeadersEntry>, I>>(object: I): WebhookSource_HeadersEntry {
+  fromPartial(object: DeepPartial<WebhookSource_HeadersEntry>): WebhookSource_HeadersEntry {
     const message = createBaseWebhookSource_HeadersEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
@@ -2563,14 +2553,10 @@ export const WebhookSource_AuthHeaderSecretRefsEntry: MessageFns<WebhookSource_A
     }
   },
 
-  create<I extends Exact<DeepPartial<WebhookSource_AuthHeaderSecretRefsEntry>, I>>(
-    base?: I,
-  ): WebhookSource_AuthHeaderSecretRefsEntry {
-    return WebhookSource_AuthHeaderSecretRefsEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<WebhookSource_AuthHeaderSecretRefsEntry>): WebhookSource_AuthHeaderSecretRefsEntry {
+    return WebhookSource_AuthHeaderSecretRefsEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<WebhookSource_AuthHeaderSecretRefsEntry>, I>>(
-    object: I,
-  ): WebhookSource_AuthHeaderSecretRefsEntry {
+  fromPartial(object: DeepPartial<WebhookSource_AuthHeaderSecretRefsEntry>): WebhookSource_AuthHeaderSecretRefsEntry {
     const message = createBaseWebhookSource_AuthHeaderSecretRefsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
@@ -2650,10 +2636,10 @@ export const BuiltinSource: MessageFns<BuiltinSource> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<BuiltinSource>, I>>(base?: I): BuiltinSource {
-    return BuiltinSource.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<BuiltinSource>): BuiltinSource {
+    return BuiltinSource.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<BuiltinSource>, I>>(object: I): BuiltinSource {
+  fromPartial(object: DeepPartial<BuiltinSource>): BuiltinSource {
     const message = createBaseBuiltinSource();
     message.name = object.name ?? "";
     message.configJson = object.configJson ?? "";
@@ -2755,10 +2741,10 @@ export const IntegrationSource: MessageFns<IntegrationSource> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<IntegrationSource>, I>>(base?: I): IntegrationSource {
-    return IntegrationSource.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<IntegrationSource>): IntegrationSource {
+    return IntegrationSource.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<IntegrationSource>, I>>(object: I): IntegrationSource {
+  fromPartial(object: DeepPartial<IntegrationSource>): IntegrationSource {
     const message = createBaseIntegrationSource();
     message.installationId = object.installationId ?? "";
     message.appKey = object.appKey ?? "";
@@ -2840,10 +2826,10 @@ export const McpSource: MessageFns<McpSource> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<McpSource>, I>>(base?: I): McpSource {
-    return McpSource.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<McpSource>): McpSource {
+    return McpSource.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<McpSource>, I>>(object: I): McpSource {
+  fromPartial(object: DeepPartial<McpSource>): McpSource {
     const message = createBaseMcpSource();
     message.server = object.server ?? "";
     message.tool = object.tool ?? "";
@@ -2901,10 +2887,10 @@ export const RegisteredSource: MessageFns<RegisteredSource> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<RegisteredSource>, I>>(base?: I): RegisteredSource {
-    return RegisteredSource.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<RegisteredSource>): RegisteredSource {
+    return RegisteredSource.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<RegisteredSource>, I>>(_: I): RegisteredSource {
+  fromPartial(_: DeepPartial<RegisteredSource>): RegisteredSource {
     const message = createBaseRegisteredSource();
     return message;
   },
@@ -2995,10 +2981,10 @@ export const ToolChoice: MessageFns<ToolChoice> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ToolChoice>, I>>(base?: I): ToolChoice {
-    return ToolChoice.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ToolChoice>): ToolChoice {
+    return ToolChoice.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ToolChoice>, I>>(object: I): ToolChoice {
+  fromPartial(object: DeepPartial<ToolChoice>): ToolChoice {
     const message = createBaseToolChoice();
     switch (object.choice?.$case) {
       case "mode": {
@@ -3104,10 +3090,10 @@ export const ResponseFormat: MessageFns<ResponseFormat> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ResponseFormat>, I>>(base?: I): ResponseFormat {
-    return ResponseFormat.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ResponseFormat>): ResponseFormat {
+    return ResponseFormat.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ResponseFormat>, I>>(object: I): ResponseFormat {
+  fromPartial(object: DeepPartial<ResponseFormat>): ResponseFormat {
     const message = createBaseResponseFormat();
     switch (object.format?.$case) {
       case "text": {
@@ -3183,10 +3169,10 @@ export const TextFormat: MessageFns<TextFormat> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<TextFormat>, I>>(base?: I): TextFormat {
-    return TextFormat.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<TextFormat>): TextFormat {
+    return TextFormat.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<TextFormat>, I>>(_: I): TextFormat {
+  fromPartial(_: DeepPartial<TextFormat>): TextFormat {
     const message = createBaseTextFormat();
     return message;
   },
@@ -3242,10 +3228,10 @@ export const JsonObjectFormat: MessageFns<JsonObjectFormat> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<JsonObjectFormat>, I>>(base?: I): JsonObjectFormat {
-    return JsonObjectFormat.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<JsonObjectFormat>): JsonObjectFormat {
+    return JsonObjectFormat.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<JsonObjectFormat>, I>>(_: I): JsonObjectFormat {
+  fromPartial(_: DeepPartial<JsonObjectFormat>): JsonObjectFormat {
     const message = createBaseJsonObjectFormat();
     return message;
   },
@@ -3345,10 +3331,10 @@ export const JsonSchemaFormat: MessageFns<JsonSchemaFormat> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<JsonSchemaFormat>, I>>(base?: I): JsonSchemaFormat {
-    return JsonSchemaFormat.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<JsonSchemaFormat>): JsonSchemaFormat {
+    return JsonSchemaFormat.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<JsonSchemaFormat>, I>>(object: I): JsonSchemaFormat {
+  fromPartial(object: DeepPartial<JsonSchemaFormat>): JsonSchemaFormat {
     const message = createBaseJsonSchemaFormat();
     message.name = object.name ?? "";
     message.description = object.description ?? "";
@@ -3430,10 +3416,10 @@ export const CachePolicy: MessageFns<CachePolicy> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CachePolicy>, I>>(base?: I): CachePolicy {
-    return CachePolicy.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CachePolicy>): CachePolicy {
+    return CachePolicy.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CachePolicy>, I>>(object: I): CachePolicy {
+  fromPartial(object: DeepPartial<CachePolicy>): CachePolicy {
     const message = createBaseCachePolicy();
     message.mode = object.mode ?? 0;
     message.maxAge = (object.maxAge !== undefined && object.maxAge !== null)
@@ -3452,13 +3438,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -217,10 +217,10 @@ export const Conversation: MessageFns<Conversation> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Conversation>, I>>(base?: I): Conversation {
-    return Conversation.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Conversation>): Conversation {
+    return Conversation.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Conversation>, I>>(object: I): Conversation {
+  fromPartial(object: DeepPartial<Conversation>): Conversation {
     const message = createBaseConversation();
     message.id = object.id ?? "";
     message.title = object.title ?? "";
@@ -333,10 +333,10 @@ export const StoredMessage: MessageFns<StoredMessage> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<StoredMessage>, I>>(base?: I): StoredMessage {
-    return StoredMessage.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<StoredMessage>): StoredMessage {
+    return StoredMessage.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<StoredMessage>, I>>(object: I): StoredMessage {
+  fromPartial(object: DeepPartial<StoredMessage>): StoredMessage {
     const message = createBaseStoredMessage();
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.message = (object.message !== undefined && object.message !== null)
@@ -433,10 +433,10 @@ export const CreateConversationRequest: MessageFns<CreateConversationRequest> = 
     }
   },
 
-  create<I extends Exact<DeepPartial<CreateConversationRequest>, I>>(base?: I): CreateConversationRequest {
-    return CreateConversationRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CreateConversationRequest>): CreateConversationRequest {
+    return CreateConversationRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CreateConversationRequest>, I>>(object: I): CreateConversationRequest {
+  fromPartial(object: DeepPartial<CreateConversationRequest>): CreateConversationRequest {
     const message = createBaseCreateConversationRequest();
     message.title = object.title ?? "";
     message.metadataJson = object.metadataJson ?? "";
@@ -506,10 +506,10 @@ export const CreateConversationResponse: MessageFns<CreateConversationResponse> 
     }
   },
 
-  create<I extends Exact<DeepPartial<CreateConversationResponse>, I>>(base?: I): CreateConversationResponse {
-    return CreateConversationResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CreateConversationResponse>): CreateConversationResponse {
+    return CreateConversationResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CreateConversationResponse>, I>>(object: I): CreateConversationResponse {
+  fromPartial(object: DeepPartial<CreateConversationResponse>): CreateConversationResponse {
     const message = createBaseCreateConversationResponse();
     message.conversation = (object.conversation !== undefined && object.conversation !== null)
       ? Conversation.fromPartial(object.conversation)
@@ -579,10 +579,10 @@ export const GetConversationRequest: MessageFns<GetConversationRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetConversationRequest>, I>>(base?: I): GetConversationRequest {
-    return GetConversationRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetConversationRequest>): GetConversationRequest {
+    return GetConversationRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetConversationRequest>, I>>(object: I): GetConversationRequest {
+  fromPartial(object: DeepPartial<GetConversationRequest>): GetConversationRequest {
     const message = createBaseGetConversationRequest();
     message.conversationId = object.conversationId ?? "";
     return message;
@@ -650,10 +650,10 @@ export const GetConversationResponse: MessageFns<GetConversationResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetConversationResponse>, I>>(base?: I): GetConversationResponse {
-    return GetConversationResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetConversationResponse>): GetConversationResponse {
+    return GetConversationResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetConversationResponse>, I>>(object: I): GetConversationResponse {
+  fromPartial(object: DeepPartial<GetConversationResponse>): GetConversationResponse {
     const message = createBaseGetConversationResponse();
     message.conversation = (object.conversation !== undefined && object.conversation !== null)
       ? Conversation.fromPartial(object.conversation)
@@ -734,10 +734,10 @@ export const ListConversationsRequest: MessageFns<ListConversationsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListConversationsRequest>, I>>(base?: I): ListConversationsRequest {
-    return ListConversationsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListConversationsRequest>): ListConversationsRequest {
+    return ListConversationsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListConversationsRequest>, I>>(object: I): ListConversationsRequest {
+  fromPartial(object: DeepPartial<ListConversationsRequest>): ListConversationsRequest {
     const message = createBaseListConversationsRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -817,10 +817,10 @@ export const ListConversationsResponse: MessageFns<ListConversationsResponse> = 
     }
   },
 
-  create<I extends Exact<DeepPartial<ListConversationsResponse>, I>>(base?: I): ListConversationsResponse {
-    return ListConversationsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListConversationsResponse>): ListConversationsResponse {
+    return ListConversationsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListConversationsResponse>, I>>(object: I): ListConversationsResponse {
+  fromPartial(object: DeepPartial<ListConversationsResponse>): ListConversationsResponse {
     const message = createBaseListConversationsResponse();
     message.conversations = object.conversations?.map((e) => Conversation.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -911,10 +911,10 @@ export const ListMessagesRequest: MessageFns<ListMessagesRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListMessagesRequest>, I>>(base?: I): ListMessagesRequest {
-    return ListMessagesRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListMessagesRequest>): ListMessagesRequest {
+    return ListMessagesRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListMessagesRequest>, I>>(object: I): ListMessagesRequest {
+  fromPartial(object: DeepPartial<ListMessagesRequest>): ListMessagesRequest {
     const message = createBaseListMessagesRequest();
     message.conversationId = object.conversationId ?? "";
     message.pageSize = object.pageSize ?? 0;
@@ -995,10 +995,10 @@ export const ListMessagesResponse: MessageFns<ListMessagesResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListMessagesResponse>, I>>(base?: I): ListMessagesResponse {
-    return ListMessagesResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListMessagesResponse>): ListMessagesResponse {
+    return ListMessagesResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListMessagesResponse>, I>>(object: I): ListMessagesResponse {
+  fromPartial(object: DeepPartial<ListMessagesResponse>): ListMessagesResponse {
     const message = createBaseListMessagesResponse();
     message.messages = object.messages?.map((e) => StoredMessage.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -1067,10 +1067,10 @@ export const DeleteConversationRequest: MessageFns<DeleteConversationRequest> = 
     }
   },
 
-  create<I extends Exact<DeepPartial<DeleteConversationRequest>, I>>(base?: I): DeleteConversationRequest {
-    return DeleteConversationRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<DeleteConversationRequest>): DeleteConversationRequest {
+    return DeleteConversationRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<DeleteConversationRequest>, I>>(object: I): DeleteConversationRequest {
+  fromPartial(object: DeepPartial<DeleteConversationRequest>): DeleteConversationRequest {
     const message = createBaseDeleteConversationRequest();
     message.conversationId = object.conversationId ?? "";
     return message;
@@ -1127,10 +1127,10 @@ export const DeleteConversationResponse: MessageFns<DeleteConversationResponse> 
     }
   },
 
-  create<I extends Exact<DeepPartial<DeleteConversationResponse>, I>>(base?: I): DeleteConversationResponse {
-    return DeleteConversationResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<DeleteConversationResponse>): DeleteConversationResponse {
+    return DeleteConversationResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<DeleteConversationResponse>, I>>(_: I): DeleteConversationResponse {
+  fromPartial(_: DeepPartial<DeleteConversationResponse>): DeleteConversationResponse {
     const message = createBaseDeleteConversationResponse();
     return message;
   },
@@ -1299,13 +1299,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -362,10 +362,10 @@ export const Job: MessageFns<Job> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Job>, I>>(base?: I): Job {
-    return Job.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Job>): Job {
+    return Job.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Job>, I>>(object: I): Job {
+  fromPartial(object: DeepPartial<Job>): Job {
     const message = createBaseJob();
     message.id = object.id ?? "";
     message.kind = object.kind ?? "";
@@ -497,10 +497,10 @@ export const ResearchResult: MessageFns<ResearchResult> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ResearchResult>, I>>(base?: I): ResearchResult {
-    return ResearchResult.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ResearchResult>): ResearchResult {
+    return ResearchResult.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ResearchResult>, I>>(object: I): ResearchResult {
+  fromPartial(object: DeepPartial<ResearchResult>): ResearchResult {
     const message = createBaseResearchResult();
     message.report = object.report ?? "";
     message.sources = object.sources?.map((e) => Citation.fromPartial(e)) || [];
@@ -581,10 +581,10 @@ export const MediaResult: MessageFns<MediaResult> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<MediaResult>, I>>(base?: I): MediaResult {
-    return MediaResult.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<MediaResult>): MediaResult {
+    return MediaResult.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<MediaResult>, I>>(object: I): MediaResult {
+  fromPartial(object: DeepPartial<MediaResult>): MediaResult {
     const message = createBaseMediaResult();
     message.artifacts = object.artifacts?.map((e) => Artifact.fromPartial(e)) || [];
     message.usage = (object.usage !== undefined && object.usage !== null) ? Usage.fromPartial(object.usage) : undefined;
@@ -686,10 +686,10 @@ export const CreateJobRequest: MessageFns<CreateJobRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CreateJobRequest>, I>>(base?: I): CreateJobRequest {
-    return CreateJobRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CreateJobRequest>): CreateJobRequest {
+    return CreateJobRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CreateJobRequest>, I>>(object: I): CreateJobRequest {
+  fromPartial(object: DeepPartial<CreateJobRequest>): CreateJobRequest {
     const message = createBaseCreateJobRequest();
     message.kind = object.kind ?? "";
     message.spec = (object.spec !== undefined && object.spec !== null)
@@ -762,10 +762,10 @@ export const CreateJobResponse: MessageFns<CreateJobResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CreateJobResponse>, I>>(base?: I): CreateJobResponse {
-    return CreateJobResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CreateJobResponse>): CreateJobResponse {
+    return CreateJobResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CreateJobResponse>, I>>(object: I): CreateJobResponse {
+  fromPartial(object: DeepPartial<CreateJobResponse>): CreateJobResponse {
     const message = createBaseCreateJobResponse();
     message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
     return message;
@@ -833,10 +833,10 @@ export const GetJobRequest: MessageFns<GetJobRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetJobRequest>, I>>(base?: I): GetJobRequest {
-    return GetJobRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetJobRequest>): GetJobRequest {
+    return GetJobRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetJobRequest>, I>>(object: I): GetJobRequest {
+  fromPartial(object: DeepPartial<GetJobRequest>): GetJobRequest {
     const message = createBaseGetJobRequest();
     message.jobId = object.jobId ?? "";
     return message;
@@ -904,10 +904,10 @@ export const GetJobResponse: MessageFns<GetJobResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<GetJobResponse>, I>>(base?: I): GetJobResponse {
-    return GetJobResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<GetJobResponse>): GetJobResponse {
+    return GetJobResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<GetJobResponse>, I>>(object: I): GetJobResponse {
+  fromPartial(object: DeepPartial<GetJobResponse>): GetJobResponse {
     const message = createBaseGetJobResponse();
     message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
     return message;
@@ -986,10 +986,10 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListJobsRequest>, I>>(base?: I): ListJobsRequest {
-    return ListJobsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListJobsRequest>): ListJobsRequest {
+    return ListJobsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListJobsRequest>, I>>(object: I): ListJobsRequest {
+  fromPartial(object: DeepPartial<ListJobsRequest>): ListJobsRequest {
     const message = createBaseListJobsRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -1069,10 +1069,10 @@ export const ListJobsResponse: MessageFns<ListJobsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ListJobsResponse>, I>>(base?: I): ListJobsResponse {
-    return ListJobsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ListJobsResponse>): ListJobsResponse {
+    return ListJobsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ListJobsResponse>, I>>(object: I): ListJobsResponse {
+  fromPartial(object: DeepPartial<ListJobsResponse>): ListJobsResponse {
     const message = createBaseListJobsResponse();
     message.jobs = object.jobs?.map((e) => Job.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
@@ -1141,10 +1141,10 @@ export const CancelJobRequest: MessageFns<CancelJobRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CancelJobRequest>, I>>(base?: I): CancelJobRequest {
-    return CancelJobRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CancelJobRequest>): CancelJobRequest {
+    return CancelJobRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CancelJobRequest>, I>>(object: I): CancelJobRequest {
+  fromPartial(object: DeepPartial<CancelJobRequest>): CancelJobRequest {
     const message = createBaseCancelJobRequest();
     message.jobId = object.jobId ?? "";
     return message;
@@ -1212,10 +1212,10 @@ export const CancelJobResponse: MessageFns<CancelJobResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<CancelJobResponse>, I>>(base?: I): CancelJobResponse {
-    return CancelJobResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<CancelJobResponse>): CancelJobResponse {
+    return CancelJobResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<CancelJobResponse>, I>>(object: I): CancelJobResponse {
+  fromPartial(object: DeepPartial<CancelJobResponse>): CancelJobResponse {
     const message = createBaseCancelJobResponse();
     message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
     return message;
@@ -1297,10 +1297,10 @@ export const WatchJobRequest: MessageFns<WatchJobRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<WatchJobRequest>, I>>(base?: I): WatchJobRequest {
-    return WatchJobRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<WatchJobRequest>): WatchJobRequest {
+    return WatchJobRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<WatchJobRequest>, I>>(object: I): WatchJobRequest {
+  fromPartial(object: DeepPartial<WatchJobRequest>): WatchJobRequest {
     const message = createBaseWatchJobRequest();
     message.jobId = object.jobId ?? "";
     message.afterSequence = (object.afterSequence !== undefined && object.afterSequence !== null)
@@ -1398,10 +1398,10 @@ export const WatchJobResponse: MessageFns<WatchJobResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<WatchJobResponse>, I>>(base?: I): WatchJobResponse {
-    return WatchJobResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<WatchJobResponse>): WatchJobResponse {
+    return WatchJobResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<WatchJobResponse>, I>>(object: I): WatchJobResponse {
+  fromPartial(object: DeepPartial<WatchJobResponse>): WatchJobResponse {
     const message = createBaseWatchJobResponse();
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     switch (object.event?.$case) {
@@ -1570,13 +1570,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

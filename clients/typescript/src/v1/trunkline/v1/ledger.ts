@@ -172,10 +172,10 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<LedgerEntry>, I>>(base?: I): LedgerEntry {
-    return LedgerEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<LedgerEntry>): LedgerEntry {
+    return LedgerEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<LedgerEntry>, I>>(object: I): LedgerEntry {
+  fromPartial(object: DeepPartial<LedgerEntry>): LedgerEntry {
     const message = createBaseLedgerEntry();
     message.id = object.id ?? "";
     message.kind = object.kind ?? 0;
@@ -203,13 +203,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -216,10 +216,10 @@ export const Message: MessageFns<Message> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Message>, I>>(base?: I): Message {
-    return Message.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Message>): Message {
+    return Message.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Message>, I>>(object: I): Message {
+  fromPartial(object: DeepPartial<Message>): Message {
     const message = createBaseMessage();
     message.role = object.role ?? 0;
     message.parts = object.parts?.map((e) => Part.fromPartial(e)) || [];
@@ -401,10 +401,10 @@ export const Part: MessageFns<Part> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Part>, I>>(base?: I): Part {
-    return Part.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Part>): Part {
+    return Part.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Part>, I>>(object: I): Part {
+  fromPartial(object: DeepPartial<Part>): Part {
     const message = createBasePart();
     switch (object.content?.$case) {
       case "text": {
@@ -588,10 +588,10 @@ export const Media: MessageFns<Media> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Media>, I>>(base?: I): Media {
-    return Media.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Media>): Media {
+    return Media.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Media>, I>>(object: I): Media {
+  fromPartial(object: DeepPartial<Media>): Media {
     const message = createBaseMedia();
     switch (object.source?.$case) {
       case "url": {
@@ -703,10 +703,10 @@ export const ToolCall: MessageFns<ToolCall> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ToolCall>, I>>(base?: I): ToolCall {
-    return ToolCall.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ToolCall>): ToolCall {
+    return ToolCall.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ToolCall>, I>>(object: I): ToolCall {
+  fromPartial(object: DeepPartial<ToolCall>): ToolCall {
     const message = createBaseToolCall();
     message.id = object.id ?? "";
     message.name = object.name ?? "";
@@ -809,10 +809,10 @@ export const ToolResult: MessageFns<ToolResult> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ToolResult>, I>>(base?: I): ToolResult {
-    return ToolResult.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ToolResult>): ToolResult {
+    return ToolResult.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ToolResult>, I>>(object: I): ToolResult {
+  fromPartial(object: DeepPartial<ToolResult>): ToolResult {
     const message = createBaseToolResult();
     message.toolCallId = object.toolCallId ?? "";
     message.toolName = object.toolName ?? "";
@@ -905,10 +905,10 @@ export const Reasoning: MessageFns<Reasoning> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Reasoning>, I>>(base?: I): Reasoning {
-    return Reasoning.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Reasoning>): Reasoning {
+    return Reasoning.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Reasoning>, I>>(object: I): Reasoning {
+  fromPartial(object: DeepPartial<Reasoning>): Reasoning {
     const message = createBaseReasoning();
     message.text = object.text ?? "";
     message.summary = object.summary ?? false;
@@ -1000,10 +1000,10 @@ export const ProviderState: MessageFns<ProviderState> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<ProviderState>, I>>(base?: I): ProviderState {
-    return ProviderState.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<ProviderState>): ProviderState {
+    return ProviderState.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<ProviderState>, I>>(object: I): ProviderState {
+  fromPartial(object: DeepPartial<ProviderState>): ProviderState {
     const message = createBaseProviderState();
     message.provider = object.provider ?? "";
     message.model = object.model ?? "";
@@ -1117,10 +1117,10 @@ export const Citation: MessageFns<Citation> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Citation>, I>>(base?: I): Citation {
-    return Citation.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Citation>): Citation {
+    return Citation.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Citation>, I>>(object: I): Citation {
+  fromPartial(object: DeepPartial<Citation>): Citation {
     const message = createBaseCitation();
     message.url = object.url ?? "";
     message.title = object.title ?? "";
@@ -1330,10 +1330,10 @@ export const Artifact: MessageFns<Artifact> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Artifact>, I>>(base?: I): Artifact {
-    return Artifact.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Artifact>): Artifact {
+    return Artifact.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Artifact>, I>>(object: I): Artifact {
+  fromPartial(object: DeepPartial<Artifact>): Artifact {
     const message = createBaseArtifact();
     message.id = object.id ?? "";
     message.type = object.type ?? "";
@@ -1377,13 +1377,9 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }
