@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-run setup-clients setup-sdks setup-proto setup-test proto proto-check format lint lint-code \
 	lint-contract types layers test test-clients test-sdks test-faults test-crashes test-jobs test-live check bench bench-panels \
-	bench-clients bench-compare mode-weights lock release-contract clean
+	bench-clients bench-compare mode-weights lock version release-contract clean
 
 BIN := .venv/bin
 SETUP := scripts/setup
@@ -51,6 +51,7 @@ lint: lint-code lint-contract  ## Check format, style, and the contract against 
 lint-code: setup
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
+	@$(BIN)/python scripts/version.py
 
 lint-contract: setup proto-check
 	@$(BIN)/buf lint
@@ -107,6 +108,9 @@ mode-weights: setup  ## Learn the classifier of modes anew, and measure it (ARGS
 
 lock: setup  ## Write locks/ anew from pyproject.toml (ARGS='--upgrade')
 	@scripts/lock $(ARGS)
+
+version: setup  ## Say the version of what is published everywhere (VERSION=1.2.3)
+	@$(BIN)/python scripts/version.py $(or $(VERSION),$(error name a version: make version VERSION=1.2.3))
 
 release-contract: setup  ## Make the contract as it is the one that later changes must not break
 	@$(BUF_BUILD) --output $(RELEASED)
