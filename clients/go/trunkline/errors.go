@@ -1,6 +1,7 @@
 package trunkline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,71 +144,89 @@ func (e *Error) Unwrap() error { return e.cause }
 
 const errorDomain = "trunkline"
 
-var families = map[codes.Code]error{
-	codes.InvalidArgument:    ErrInvalidRequest,
-	codes.Unauthenticated:    ErrUnauthenticated,
-	codes.PermissionDenied:   ErrPermissionDenied,
-	codes.NotFound:           ErrNotFound,
-	codes.FailedPrecondition: ErrFailedPrecondition,
-	codes.AlreadyExists:      ErrConflict,
-	codes.ResourceExhausted:  ErrResourceExhausted,
-	codes.Aborted:            ErrAborted,
-	codes.Unavailable:        ErrUnavailable,
-	codes.DeadlineExceeded:   ErrDeadlineExceeded,
-	codes.Canceled:           ErrCancelled,
-	codes.Unimplemented:      ErrUnimplemented,
+// kind is what a code or a reason says of an error.
+type kind struct {
+	family      error
+	isRetryable bool
 }
 
-// A reason of ours decides the family, whatever a proxy made of the code. Those that are not here say no more than their
-// code does.
-var familyOfReason = map[string]error{
-	ReasonEmptyPrompt:           ErrInvalidRequest,
-	ReasonCapabilityUnsupported: ErrInvalidRequest,
-	ReasonModeRequiresJob:       ErrInvalidRequest,
-	ReasonContextLengthExceeded: ErrInvalidRequest,
-	ReasonContentBlocked:        ErrInvalidRequest,
-	ReasonPayloadTooLarge:       ErrInvalidRequest,
-	ReasonUpstreamRejected:      ErrInvalidRequest,
-	ReasonInvalidAPIKey:         ErrUnauthenticated,
-	ReasonRouteNotAllowed:       ErrPermissionDenied,
-	ReasonModelNotFound:         ErrNotFound,
-	ReasonConversationNotFound:  ErrNotFound,
-	ReasonJobNotFound:           ErrNotFound,
-	ReasonInsufficientCredits:   ErrFailedPrecondition,
-	ReasonBudgetExhausted:       ErrFailedPrecondition,
-	ReasonNoEligibleProvider:    ErrFailedPrecondition,
-	ReasonIdempotencyConflict:   ErrConflict,
-	ReasonRequestAlreadyStarted: ErrConflict,
-	ReasonRateLimited:           ErrResourceExhausted,
-	ReasonModeRateLimited:       ErrResourceExhausted,
-	ReasonTokenRateLimited:      ErrResourceExhausted,
-	ReasonConcurrencyExhausted:  ErrResourceExhausted,
-	ReasonRequestInProgress:     ErrAborted,
-	ReasonStreamInterrupted:     ErrAborted,
-	ReasonAllProvidersFailed:    ErrUnavailable,
-	ReasonOverloaded:            ErrUnavailable,
-	ReasonDraining:              ErrUnavailable,
-	ReasonUpstreamTimeout:       ErrDeadlineExceeded,
-	ReasonUpstreamProtocolError: ErrInternal,
+var kindOfCode = map[codes.Code]kind{
+	codes.InvalidArgument:    {ErrInvalidRequest, false},
+	codes.Unauthenticated:    {ErrUnauthenticated, false},
+	codes.PermissionDenied:   {ErrPermissionDenied, false},
+	codes.NotFound:           {ErrNotFound, false},
+	codes.FailedPrecondition: {ErrFailedPrecondition, false},
+	codes.AlreadyExists:      {ErrConflict, false},
+	codes.ResourceExhausted:  {ErrResourceExhausted, false},
+	codes.Aborted:            {ErrAborted, false},
+	codes.Unavailable:        {ErrUnavailable, true},
+	codes.DeadlineExceeded:   {ErrDeadlineExceeded, false},
+	codes.Canceled:           {ErrCancelled, false},
+	codes.Unimplemented:      {ErrUnimplemented, false},
 }
 
-// translated is the Error that an ended RPC stands for; nil stays nil. Without details that can be read it is of its
-// code's family.
+// A reason of ours decides, whatever a proxy made of the code. Those that are not here say no more than their code does.
+var kindOfReason = map[string]kind{
+	ReasonEmptyPrompt:           {ErrInvalidRequest, false},
+	ReasonCapabilityUnsupported: {ErrInvalidRequest, false},
+	ReasonModeRequiresJob:       {ErrInvalidRequest, false},
+	ReasonContextLengthExceeded: {ErrInvalidRequest, false},
+	ReasonContentBlocked:        {ErrInvalidRequest, false},
+	ReasonPayloadTooLarge:       {ErrInvalidRequest, false},
+	ReasonUpstreamRejected:      {ErrInvalidRequest, false},
+	ReasonInvalidAPIKey:         {ErrUnauthenticated, false},
+	ReasonRouteNotAllowed:       {ErrPermissionDenied, false},
+	ReasonModelNotFound:         {ErrNotFound, false},
+	ReasonConversationNotFound:  {ErrNotFound, false},
+	ReasonJobNotFound:           {ErrNotFound, false},
+	ReasonInsufficientCredits:   {ErrFailedPrecondition, false},
+	ReasonBudgetExhausted:       {ErrFailedPrecondition, false},
+	ReasonNoEligibleProvider:    {ErrFailedPrecondition, false},
+	ReasonIdempotencyConflict:   {ErrConflict, false},
+	ReasonRequestAlreadyStarted: {ErrConflict, false},
+	ReasonRateLimited:           {ErrResourceExhausted, true},
+	ReasonModeRateLimited:       {ErrResourceExhausted, true},
+	ReasonTokenRateLimited:      {ErrResourceExhausted, true},
+	ReasonConcurrencyExhausted:  {ErrResourceExhausted, true},
+	ReasonRequestInProgress:     {ErrAborted, true},
+	ReasonStreamInterrupted:     {ErrAborted, false},
+	ReasonAllProvidersFailed:    {ErrUnavailable, false},
+	ReasonOverloaded:            {ErrUnavailable, true},
+	ReasonDraining:              {ErrUnavailable, true},
+	ReasonUpstreamTimeout:       {ErrDeadlineExceeded, false},
+	ReasonUpstreamProtocolError: {ErrInternal, false},
+}
+
+// translated is the Error that an ended RPC stands for; nil stays nil.
 func translated(err error, header, trailer metadata.MD) error {
 	if err == nil {
 		return nil
 	}
-	rpc := rpcStatus(err)
-	details := statusDetails(trailer)
+	rpc, details := rpcStatus(err), statusDetails(trailer)
 	failed := &Error{
-		Code:    rpc.Code(),
-		Message: rpc.Message(),
-		cause:   err,
+		Code:      rpc.Code(),
+		Message:   cmp.Or(details.GetMessage(), rpc.Message()),
+		RequestID: requestID(trailer, header),
+		cause:     err,
 	}
-	if details.GetMessage() != "" {
-		failed.Message = details.GetMessage()
+	info := failed.take(details)
+	kind := kindOf(failed.Code, info)
+	failed.Family = kind.family
+	failed.Reason = cmp.Or(info.GetReason(), code.Code(failed.Code).String())
+	failed.Metadata = info.GetMetadata()
+	failed.Provider = failed.Metadata["provider"]
+	switch failed.Metadata["retryable"] {
+	case "true":
+		failed.Retryable = true
+	case "false":
+	default:
+		failed.Retryable = kind.isRetryable
 	}
-	var domain string
+	return failed
+}
+
+// take fills in what the details say, and gives the ErrorInfo; nil where there is none.
+func (e *Error) take(details *spb.Status) (info *errdetails.ErrorInfo) {
 	for _, packed := range details.GetDetails() {
 		detail, err := packed.UnmarshalNew()
 		if err != nil {
@@ -215,66 +234,44 @@ func translated(err error, header, trailer metadata.MD) error {
 		}
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			domain, failed.Reason, failed.Metadata = detail.GetDomain(), detail.GetReason(), detail.GetMetadata()
+			info = detail
 		case *errdetails.RequestInfo:
-			failed.RequestID = detail.GetRequestId()
+			e.RequestID = cmp.Or(detail.GetRequestId(), e.RequestID)
 		case *errdetails.RetryInfo:
 			if delay := detail.GetRetryDelay(); delay != nil {
-				failed.RetryAfter = new(delay.AsDuration())
+				e.RetryAfter = new(delay.AsDuration())
 			}
 		case *errdetails.BadRequest:
 			for _, violation := range detail.GetFieldViolations() {
-				failed.FieldViolations = append(failed.FieldViolations, FieldViolation{
+				e.FieldViolations = append(e.FieldViolations, FieldViolation{
 					violation.GetField(), violation.GetDescription(), violation.GetReason(),
 				})
 			}
 		}
 	}
-	if domain == errorDomain {
-		failed.Family = familyOfReason[failed.Reason]
-	}
-	failed.complete(header, trailer)
-	return failed
+	return info
 }
 
-// complete fills in what the details did not say.
-func (e *Error) complete(header, trailer metadata.MD) {
-	isOurReason := e.Family != nil
-	if e.Family == nil {
-		e.Family = families[e.Code]
-	}
-	if e.Family == nil {
-		e.Family = ErrInternal
-	}
-	switch e.Metadata["retryable"] {
-	case "true":
-		e.Retryable = true
-	case "false":
-	default:
-		e.Retryable = isRetryable(e.Family, e.Reason, isOurReason)
-	}
-	if e.Reason == "" {
-		e.Reason = code.Code(e.Code).String()
-	}
-	e.Provider = e.Metadata["provider"]
-	for _, md := range []metadata.MD{trailer, header} {
-		if found := md.Get("x-request-id"); e.RequestID == "" && len(found) > 0 {
-			e.RequestID = found[len(found)-1]
+func kindOf(code codes.Code, info *errdetails.ErrorInfo) kind {
+	if info.GetDomain() == errorDomain {
+		if known, ok := kindOfReason[info.GetReason()]; ok {
+			return known
 		}
 	}
+	if known, ok := kindOfCode[code]; ok {
+		return known
+	}
+	return kind{ErrInternal, false}
 }
 
-func isRetryable(family error, reason string, isOurReason bool) bool {
-	if isOurReason {
-		switch reason {
-		case ReasonRateLimited, ReasonModeRateLimited, ReasonTokenRateLimited, ReasonConcurrencyExhausted,
-			ReasonRequestInProgress:
-			return true
-		case ReasonAllProvidersFailed:
-			return false
+// requestID is the one that is told first.
+func requestID(told ...metadata.MD) string {
+	for _, headers := range told {
+		if found := headers.Get("x-request-id"); len(found) > 0 {
+			return found[0]
 		}
 	}
-	return family == ErrUnavailable
+	return ""
 }
 
 // rpcStatus is the status that ended the RPC. An error that gRPC wraps in words of its own, as it does with the last of

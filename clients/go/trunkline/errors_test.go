@@ -75,10 +75,10 @@ func TestWithoutAReasonTheCodeIsOne(t *testing.T) {
 }
 
 func TestAReasonOfOursDecidesTheFamilyWhateverTheCode(t *testing.T) {
-	for reason, family := range familyOfReason {
+	for reason, kind := range kindOfReason {
 		err := failed(t, codes.Unknown, &errdetails.ErrorInfo{Reason: reason, Domain: "trunkline"})
 
-		if !errors.Is(err, family) || err.Code != codes.Unknown {
+		if !errors.Is(err, kind.family) || err.Code != codes.Unknown {
 			t.Error(err)
 		}
 	}

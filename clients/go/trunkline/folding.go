@@ -159,7 +159,7 @@ func (f *CompletionFolder) part(choice, index int32, kind protoreflect.Name) *pa
 
 func (f *CompletionFolder) completePart(completed *v1.PartCompleted) {
 	index := completed.GetPartIndex()
-	kind := kindOf(completed.GetPart())
+	kind := contentOf(completed.GetPart())
 	if kind == "" {
 		// Opaque state alone belongs to what the deltas began; if to nothing, to an empty text.
 		kind = "text"
@@ -286,7 +286,7 @@ func (p *partFold) value() *v1.Part {
 	return part
 }
 
-func kindOf(part *v1.Part) protoreflect.Name {
+func contentOf(part *v1.Part) protoreflect.Name {
 	message := part.ProtoReflect()
 	field := message.WhichOneof(message.Descriptor().Oneofs().ByName("content"))
 	if field == nil {
