@@ -8,6 +8,7 @@
  * @module
  */
 
+export { Any } from "./v1/google/protobuf/any.js";
 export { Duration } from "./v1/google/protobuf/duration.js";
 export { Timestamp } from "./v1/google/protobuf/timestamp.js";
 export { Status } from "./v1/google/rpc/status.js";
