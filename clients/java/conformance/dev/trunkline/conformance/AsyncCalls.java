@@ -10,6 +10,7 @@ import dev.trunkline.v1.CompleteResponse;
 import dev.trunkline.v1.Completion;
 import dev.trunkline.v1.CompletionServiceGrpc;
 import dev.trunkline.v1.Message;
+import io.grpc.ManagedChannel;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -114,8 +115,9 @@ final class AsyncCalls implements Calls {
     long endsAt = System.nanoTime() + order.duration("seconds").toNanos();
     double cpuSeconds = Seen.cpuSeconds();
     var messages = new Count();
-    var stub = CompletionServiceGrpc.newStub(client.channel());
-    var request = CompleteRequest.newBuilder().setSpec(order.options().spec(PROMPT)).build();
+    ManagedChannel channel = Calls.rawChannel(order);
+    var stub = CompletionServiceGrpc.newStub(channel);
+    CompleteRequest request = Calls.rawRequest(order);
     while (System.nanoTime() < endsAt) {
       if (order.text("api").equals("stub")) {
         var observer = new RawReader(messages);
@@ -128,6 +130,7 @@ final class AsyncCalls implements Calls {
       }
     }
     seen.measured(messages.value, Seen.cpuSeconds() - cpuSeconds);
+    channel.shutdownNow();
   }
 
   private static void items(Order order, AsyncTrunklineClient client, Seen seen) {

@@ -10,6 +10,7 @@ import dev.trunkline.v1.Completion;
 import dev.trunkline.v1.CompletionServiceGrpc;
 import dev.trunkline.v1.DeleteConversationResponse;
 import dev.trunkline.v1.Message;
+import io.grpc.ManagedChannel;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -134,9 +135,9 @@ final class BlockingCalls implements Calls {
     long endsAt = System.nanoTime() + order.duration("seconds").toNanos();
     double cpuSeconds = Seen.cpuSeconds();
     long messages = 0;
-    // Over the same channel, so that nothing but the layer differs; see the README on headers.
-    var stub = CompletionServiceGrpc.newBlockingStub(client.channel());
-    var request = CompleteRequest.newBuilder().setSpec(order.options().spec(PROMPT)).build();
+    ManagedChannel channel = Calls.rawChannel(order);
+    var stub = CompletionServiceGrpc.newBlockingStub(channel);
+    CompleteRequest request = Calls.rawRequest(order);
     boolean isRaw = order.text("api").equals("stub");
     while (System.nanoTime() < endsAt) {
       Iterator<CompleteResponse> events =
@@ -147,6 +148,7 @@ final class BlockingCalls implements Calls {
       }
     }
     seen.measured(messages, Seen.cpuSeconds() - cpuSeconds);
+    channel.shutdownNow();
   }
 
   private static Stream<? extends MessageLite> items(Order order, TrunklineClient client) {

@@ -1,5 +1,11 @@
 package dev.trunkline.conformance;
 
+import dev.trunkline.v1.CompleteRequest;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.stub.MetadataUtils;
+
 /** A client of one flavour, and all that a case may do with it. */
 interface Calls extends AutoCloseable {
   int MOST_TURNS = 8;
@@ -11,4 +17,15 @@ interface Calls extends AutoCloseable {
 
   @Override
   void close();
+
+  /** What gRPC offers without this client, to measure against. */
+  static ManagedChannel rawChannel(Order order) {
+    return Grpc.newChannelBuilder(order.target(), InsecureChannelCredentials.create())
+        .intercept(MetadataUtils.newAttachHeadersInterceptor(order.headers()))
+        .build();
+  }
+
+  static CompleteRequest rawRequest(Order order) {
+    return CompleteRequest.newBuilder().setSpec(order.options().spec(PROMPT)).build();
+  }
 }

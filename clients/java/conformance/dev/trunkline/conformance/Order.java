@@ -19,6 +19,7 @@ import dev.trunkline.v1.ReasoningEffort;
 import dev.trunkline.v1.StreamOptions;
 import dev.trunkline.v1.Tool;
 import dev.trunkline.v1.ToolChoiceMode;
+import io.grpc.Metadata;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -62,8 +63,19 @@ record Order(JsonObject client, JsonObject call) {
     return builder;
   }
 
+  /** Of a case that needs no gateway: nobody's. */
   String target() {
-    return client.get("target").getAsString();
+    return client.has("target") ? client.get("target").getAsString() : "127.0.0.1:1";
+  }
+
+  /** The client's headers, for calls that are made without it. */
+  Metadata headers() {
+    var headers = new Metadata();
+    texts(client.get("metadata"))
+        .forEach(
+            (name, value) ->
+                headers.put(Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER), value));
+    return headers;
   }
 
   String method() {

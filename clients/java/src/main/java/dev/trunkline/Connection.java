@@ -11,6 +11,7 @@ import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
 import java.time.Duration;
 
 /** The channel to one gateway, and what is sent with every call over it. */
@@ -56,17 +57,17 @@ final class Connection implements AutoCloseable {
           all.merge(headers);
           all.merge(settings.headers());
           all.merge(own);
-          super.start(new RequestIdListener<>(listener), all);
+          super.start(new EndListener<>(listener), all);
         }
       };
     }
   }
 
-  /** Adds the request id to the trailers of a failure: of a call's headers an error knows nothing. */
-  private static final class RequestIdListener<R> extends SimpleForwardingClientCallListener<R> {
+  /** Makes the end of a call say all that is known of it. */
+  private static final class EndListener<R> extends SimpleForwardingClientCallListener<R> {
     private String requestId;
 
-    RequestIdListener(ClientCall.Listener<R> listener) {
+    EndListener(ClientCall.Listener<R> listener) {
       super(listener);
     }
 
@@ -78,10 +79,19 @@ final class Connection implements AutoCloseable {
 
     @Override
     public void onClose(Status status, Metadata trailers) {
+      // An error is made of the trailers alone.
       if (requestId != null && !trailers.containsKey(Headers.REQUEST_ID)) {
         trailers.put(Headers.REQUEST_ID, requestId);
       }
-      super.onClose(status, trailers);
+      super.onClose(reasonOf(status), trailers);
+    }
+
+    /** gRPC cancels a call whose message it cannot read, and then says nothing but that. */
+    private static Status reasonOf(Status status) {
+      boolean isUnreadable =
+          status.getCode() == Status.Code.CANCELLED
+              && status.getCause() instanceof StatusRuntimeException;
+      return isUnreadable ? Status.fromThrowable(status.getCause()) : status;
     }
   }
 }
