@@ -18,8 +18,6 @@ from tests.conformance.server import Gateway
 from trunkline.folding import fold
 from trunkline_server.edges.status import DOMAIN, STATUSES
 
-pytestmark = pytest.mark.once
-
 CASES: Final = read_cases()
 KNOWN: Final = known_failing()
 # A call that ended for the client has ended for the gateway, too, when its reset has arrived.
