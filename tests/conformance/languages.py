@@ -29,6 +29,9 @@ class Language:
     tools: tuple[str, ...]
     build: tuple[Command, ...]
     checks: tuple[Command, ...]
+    stream_answer: Command
+    """The example that streams an answer, and the one that talks about tools."""
+    tool_conversation: Command
 
     @property
     def folder(self) -> Path:
@@ -66,18 +69,29 @@ class Column:
     command: Command
 
 
-PYTHON: Final = Language("python", (), (), ())
+PYTHON: Final = Language(
+    "python",
+    (),
+    (),
+    (),
+    (sys.executable, "-W", "error", "examples/stream_answer.py"),
+    (sys.executable, "-W", "error", "examples/tool_conversation.py"),
+)
 TYPESCRIPT: Final = Language(
     "typescript",
     ("node", "npm"),
     (("npm", "run", "--silent", "build"),),
     (("npm", "test", "--silent"),),
+    ("node", "build/examples/stream-answer.js"),
+    ("node", "build/examples/tool-conversation.js"),
 )
 GO: Final = Language(
     "go",
     ("go",),
     (("go", "build", "-o", "build/conformance", "./conformance"),),
     (("go", "vet", "./..."), ("go", "test", "./...")),
+    ("go", "run", "./examples/stream_answer"),
+    ("go", "run", "./examples/tool_conversation"),
 )
 _MAVEN: Final = ("mvn", "--batch-mode", "--quiet")
 JAVA: Final = Language(
@@ -85,6 +99,8 @@ JAVA: Final = Language(
     ("java", "mvn"),
     ((*_MAVEN, "-DskipTests", "package"),),
     ((*_MAVEN, "test"),),
+    ("java", "@target/conformance.args", "dev.trunkline.examples.StreamAnswer"),
+    ("java", "@target/conformance.args", "dev.trunkline.examples.ToolConversation"),
 )
 LANGUAGES: Final = (PYTHON, TYPESCRIPT, GO, JAVA)
 
