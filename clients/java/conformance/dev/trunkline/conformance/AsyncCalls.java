@@ -152,9 +152,7 @@ final class AsyncCalls implements Calls {
       case "watch_job" -> all(client.watchJob(jobId, order.number("after_sequence")), seen);
       case "create_conversation" ->
           seen.item(
-              client
-                  .createConversation(order.text("title"), order.text("metadata_json"))
-                  .join());
+              client.createConversation(order.text("title"), order.text("metadata_json")).join());
       case "get_conversation" -> seen.item(client.getConversation(conversationId).join());
       case "list_conversations" -> all(client.listConversations(pageSize), seen);
       case "list_messages" -> all(client.listMessages(conversationId, pageSize), seen);

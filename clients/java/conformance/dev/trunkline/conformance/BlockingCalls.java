@@ -160,8 +160,7 @@ final class BlockingCalls implements Calls {
       case "list_models" -> client.listModels(pageSize);
       case "get_model" -> Stream.of(client.getModel(order.text("model_id")));
       case "create_job" ->
-          Stream.of(
-              client.createJob(order.text("kind"), order.spec(), order.text("callback_url")));
+          Stream.of(client.createJob(order.text("kind"), order.spec(), order.text("callback_url")));
       case "get_job" -> Stream.of(client.getJob(jobId));
       case "list_jobs" -> client.listJobs(pageSize);
       case "cancel_job" -> Stream.of(client.cancelJob(jobId));

@@ -12,8 +12,8 @@ import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletionException;
 
 /**
- * Makes the calls of the conformance cases with this client: a line of JSON in, a line of JSON out. It
- * tells what came of a call and judges nothing: the cases, and what they expect, are in
+ * Makes the calls of the conformance cases with this client: a line of JSON in, a line of JSON out.
+ * It tells what came of a call and judges nothing: the cases, and what they expect, are in
  * tests/conformance.
  *
  * <pre>java @target/conformance.args --flavour blocking|async</pre>

@@ -37,7 +37,8 @@ public final class AsyncCompletionStream
   public synchronized void subscribe(Flow.Subscriber<? super CompleteResponse> subscriber) {
     if (isTaken) {
       subscriber.onSubscribe(new Refusal());
-      subscriber.onError(new IllegalStateException("the stream has had its subscriber, or is closed"));
+      subscriber.onError(
+          new IllegalStateException("the stream has had its subscriber, or is closed"));
       return;
     }
     isTaken = true;
@@ -53,8 +54,9 @@ public final class AsyncCompletionStream
    * The text of one choice as it comes; none of the pieces is empty. Its subscriber is the stream's
    * one subscriber.
    *
-   * <p>It ends with an {@link AbortedException} where text that was handed out already is taken back
-   * by a StreamReset, which happens only under RECOVERY_RESTART. Who asks for that reads the events.
+   * <p>It ends with an {@link AbortedException} where text that was handed out already is taken
+   * back by a StreamReset, which happens only under RECOVERY_RESTART. Who asks for that reads the
+   * events.
    */
   public Flow.Publisher<String> textDeltas(int choiceIndex) {
     return subscriber -> subscribe(new TextReader(choiceIndex, subscriber));
@@ -86,8 +88,7 @@ public final class AsyncCompletionStream
   }
 
   private static TrunklineException cancelled(String message) {
-    return TrunklineException.of(
-        Status.CANCELLED.withDescription(message), new Metadata(), null);
+    return TrunklineException.of(Status.CANCELLED.withDescription(message), new Metadata(), null);
   }
 
   /** Folds the events that pass. */

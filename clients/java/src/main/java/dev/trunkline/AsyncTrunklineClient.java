@@ -53,13 +53,13 @@ import java.util.concurrent.Flow;
 import java.util.function.Function;
 
 /**
- * A connection to one gateway, for all threads, to be closed. Its calls do not block: one answer is a
- * future, many are a publisher.
+ * A connection to one gateway, for all threads, to be closed. Its calls do not block: one answer is
+ * a future, many are a publisher.
  *
- * <p>Futures and publishers end with {@link TrunklineException} where a call fails; a call that fails
- * before its answer begins is tried again as the gateway's published service config says. Cancelling
- * a future, or ending it in any other way, cancels its call; so does cancelling a subscription.
- * Stages that depend on a future do not cancel it.
+ * <p>Futures and publishers end with {@link TrunklineException} where a call fails; a call that
+ * fails before its answer begins is tried again as the gateway's published service config says.
+ * Cancelling a future, or ending it in any other way, cancels its call; so does cancelling a
+ * subscription. Stages that depend on a future do not cancel it.
  */
 public final class AsyncTrunklineClient implements AutoCloseable {
   private final Connection connection;
@@ -83,8 +83,8 @@ public final class AsyncTrunklineClient implements AutoCloseable {
   }
 
   /**
-   * The same connection, with settings for the calls that are made through what is returned, in place
-   * of any given before. Closing one closes both.
+   * The same connection, with settings for the calls that are made through what is returned, in
+   * place of any given before. Closing one closes both.
    */
   public AsyncTrunklineClient with(CallSettings settings) {
     return new AsyncTrunklineClient(connection, settings);
@@ -121,7 +121,10 @@ public final class AsyncTrunklineClient implements AutoCloseable {
             .setSpec(spec)
             .setIdempotencyKey(settings.idempotencyKey())
             .build();
-    return call(CompletionServiceGrpc.getCompleteUnaryMethod(), request, CompleteUnaryResponse::getCompletion);
+    return call(
+        CompletionServiceGrpc.getCompleteUnaryMethod(),
+        request,
+        CompleteUnaryResponse::getCompletion);
   }
 
   /** One answer as it is made, once somebody subscribes. */
@@ -169,7 +172,8 @@ public final class AsyncTrunklineClient implements AutoCloseable {
   }
 
   /** Who would answer, best first, then who would not and why. No provider is asked. */
-  public CompletableFuture<PreviewRouteResponse> previewRoute(List<Message> messages, SpecOptions options) {
+  public CompletableFuture<PreviewRouteResponse> previewRoute(
+      List<Message> messages, SpecOptions options) {
     return previewRoute(options.spec(messages));
   }
 
@@ -255,7 +259,9 @@ public final class AsyncTrunklineClient implements AutoCloseable {
     return call(JobServiceGrpc.getGetJobMethod(), request, GetJobResponse::getJob);
   }
 
-  /** The caller's jobs without their results, newest first; pages are fetched as they are needed. */
+  /**
+   * The caller's jobs without their results, newest first; pages are fetched as they are needed.
+   */
   public Flow.Publisher<Job> listJobs() {
     return listJobs(0);
   }
@@ -321,7 +327,10 @@ public final class AsyncTrunklineClient implements AutoCloseable {
             .setMetadataJson(metadataJson)
             .setIdempotencyKey(settings.idempotencyKey())
             .build();
-    return call(ConversationServiceGrpc.getCreateConversationMethod(), request, CreateConversationResponse::getConversation);
+    return call(
+        ConversationServiceGrpc.getCreateConversationMethod(),
+        request,
+        CreateConversationResponse::getConversation);
   }
 
   /**
@@ -331,7 +340,10 @@ public final class AsyncTrunklineClient implements AutoCloseable {
    */
   public CompletableFuture<Conversation> getConversation(String conversationId) {
     var request = GetConversationRequest.newBuilder().setConversationId(conversationId).build();
-    return call(ConversationServiceGrpc.getGetConversationMethod(), request, GetConversationResponse::getConversation);
+    return call(
+        ConversationServiceGrpc.getGetConversationMethod(),
+        request,
+        GetConversationResponse::getConversation);
   }
 
   /** Those of the key's organisation, newest first; pages are fetched as they are needed. */

@@ -134,7 +134,8 @@ public final class ClientBuilder<C> {
   }
 
   /**
-   * The last word on the channel: executors, interceptors, user agent and whatever else gRPC offers.
+   * The last word on the channel: executors, interceptors, user agent and whatever else gRPC
+   * offers.
    *
    * @param channelOptions is given the channel's builder, on which all of this client's options are
    *     set already
@@ -149,8 +150,8 @@ public final class ClientBuilder<C> {
    * Makes the client. It connects when it is first used.
    *
    * @return a client, to be closed
-   * @throws IllegalArgumentException the key would leave this machine in plaintext, or the target is
-   *     none
+   * @throws IllegalArgumentException the key would leave this machine in plaintext, or the target
+   *     is none
    */
   public C build() {
     ManagedChannelBuilder<?> channel = Grpc.newChannelBuilder(target, credentials());

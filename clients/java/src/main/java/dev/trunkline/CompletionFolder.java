@@ -29,9 +29,9 @@ import java.util.TreeMap;
  * Folds the events of one stream into the {@link Completion} that a unary call would have returned.
  *
  * <p>The last event of a stream need not repeat what the events before it said, so the messages are
- * put together here: deltas by choice and part, a completed part in place of its deltas, the content
- * of a hop forgotten when it is reset. What the last event does say wins, field by field. Events of a
- * newer contract are let through.
+ * put together here: deltas by choice and part, a completed part in place of its deltas, the
+ * content of a hop forgotten when it is reset. What the last event does say wins, field by field.
+ * Events of a newer contract are let through.
  */
 public final class CompletionFolder {
   private final Completion.Builder report = Completion.newBuilder();

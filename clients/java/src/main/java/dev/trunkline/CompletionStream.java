@@ -17,8 +17,8 @@ import java.util.stream.StreamSupport;
  * <p>Reading throws {@link TrunklineException}, after the events that came before it. It throws an
  * {@link AbortedException} of the reason {@link Reasons#STREAM_INTERRUPTED} also where the stream
  * ends in good order but without its last event: an answer is never cut off silently. A thread that
- * is interrupted while it reads cancels the call and gets a {@link CancelledException}, its interrupt
- * flag still set.
+ * is interrupted while it reads cancels the call and gets a {@link CancelledException}, its
+ * interrupt flag still set.
  */
 public final class CompletionStream
     implements Iterator<CompleteResponse>, Iterable<CompleteResponse>, AutoCloseable {
@@ -65,8 +65,9 @@ public final class CompletionStream
   /**
    * The text of one choice as it comes; none of the pieces is empty. Closing it closes this stream.
    *
-   * <p>It throws an {@link AbortedException} where text that was handed out already is taken back by
-   * a StreamReset, which happens only under RECOVERY_RESTART. Who asks for that iterates the events.
+   * <p>It throws an {@link AbortedException} where text that was handed out already is taken back
+   * by a StreamReset, which happens only under RECOVERY_RESTART. Who asks for that iterates the
+   * events.
    */
   public Stream<String> textDeltas(int choiceIndex) {
     var text = new HandedOutText(choiceIndex);

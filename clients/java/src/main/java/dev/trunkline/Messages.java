@@ -66,12 +66,18 @@ public final class Messages {
     return message(Role.ROLE_USER, parts);
   }
 
-  /** A model's turn, replayed. For an answer of the gateway use {@link #turns}, which keeps all of it. */
+  /**
+   * A model's turn, replayed. For an answer of the gateway use {@link #turns}, which keeps all of
+   * it.
+   */
   public static Message assistant(String text) {
     return assistant(part(text));
   }
 
-  /** A model's turn, replayed. For an answer of the gateway use {@link #turns}, which keeps all of it. */
+  /**
+   * A model's turn, replayed. For an answer of the gateway use {@link #turns}, which keeps all of
+   * it.
+   */
   public static Message assistant(Part... parts) {
     return message(Role.ROLE_ASSISTANT, parts);
   }
@@ -179,9 +185,7 @@ public final class Messages {
 
   /** The answer is a JSON object, of any shape. */
   public static ResponseFormat jsonObject() {
-    return ResponseFormat.newBuilder()
-        .setJsonObject(JsonObjectFormat.getDefaultInstance())
-        .build();
+    return ResponseFormat.newBuilder().setJsonObject(JsonObjectFormat.getDefaultInstance()).build();
   }
 
   /** The answer is JSON that matches the schema, strictly. */
@@ -235,11 +239,14 @@ public final class Messages {
   public static Map<String, Object> arguments(ToolCall call) {
     String json = call.getArgumentsJson();
     try {
-      return json.isEmpty() ? Map.of() : JSON.fromJson(json, OBJECT);
+      Map<String, Object> decoded = JSON.fromJson(json.isEmpty() ? "{}" : json, OBJECT);
+      if (decoded != null) {
+        return decoded;
+      }
     } catch (JsonParseException error) {
-      // Without the cause, whose message repeats what the model wrote.
-      throw new IllegalArgumentException("the arguments are no JSON object");
+      // Not kept as a cause: its message repeats what the model wrote.
     }
+    throw new IllegalArgumentException("the arguments are no JSON object");
   }
 
   /** What to append to the messages to go on after the first choice. */
@@ -274,7 +281,6 @@ public final class Messages {
   }
 
   private static Stream<Choice> choices(Completion completion, int choiceIndex) {
-    return completion.getChoicesList().stream()
-        .filter(choice -> choice.getIndex() == choiceIndex);
+    return completion.getChoicesList().stream().filter(choice -> choice.getIndex() == choiceIndex);
   }
 }

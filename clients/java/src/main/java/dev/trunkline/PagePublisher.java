@@ -11,8 +11,8 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Function;
 
 /**
- * The items of a listing; each subscriber begins with the first. A page is fetched when an item of it
- * is asked for.
+ * The items of a listing; each subscriber begins with the first. A page is fetched when an item of
+ * it is asked for.
  *
  * @param <P> one page, whose last has no token for the next one
  */
@@ -53,7 +53,8 @@ final class PagePublisher<P, T> implements Flow.Publisher<T> {
     @Override
     public void request(long more) {
       if (more > 0) {
-        wanted.accumulateAndGet(more, (had, asked) -> Math.min(had, Long.MAX_VALUE - asked) + asked);
+        wanted.accumulateAndGet(
+            more, (had, asked) -> Math.min(had, Long.MAX_VALUE - asked) + asked);
       } else {
         refused = new IllegalArgumentException("a subscriber asks for one item at least");
       }

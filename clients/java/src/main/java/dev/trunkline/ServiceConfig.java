@@ -17,15 +17,23 @@ final class ServiceConfig {
                   List.of(
                       Map.of("service", COMPLETIONS, "method", "Complete"),
                       Map.of("service", COMPLETIONS, "method", "CompleteUnary")),
-                  "timeout", "600s",
-                  "retryPolicy", retryPolicy(3, "0.2s", "2s")),
+                  "timeout",
+                  "600s",
+                  "retryPolicy",
+                  retryPolicy(3, "0.2s", "2s")),
               Map.of(
-                  "name", List.of(Map.of("service", "trunkline.v1.CatalogService")),
-                  "timeout", "10s",
-                  "waitForReady", true,
-                  "retryPolicy", retryPolicy(4, "0.1s", "1s"))),
-          "retryThrottling", Map.of("maxTokens", 10.0, "tokenRatio", 0.1),
-          "healthCheckConfig", Map.of("serviceName", COMPLETIONS));
+                  "name",
+                  List.of(Map.of("service", "trunkline.v1.CatalogService")),
+                  "timeout",
+                  "10s",
+                  "waitForReady",
+                  true,
+                  "retryPolicy",
+                  retryPolicy(4, "0.1s", "1s"))),
+          "retryThrottling",
+          Map.of("maxTokens", 10.0, "tokenRatio", 0.1),
+          "healthCheckConfig",
+          Map.of("serviceName", COMPLETIONS));
 
   private ServiceConfig() {}
 

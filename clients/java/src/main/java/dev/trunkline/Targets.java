@@ -10,9 +10,11 @@ import java.util.regex.Pattern;
 
 /** What the text of a gRPC target says about where it leads. */
 final class Targets {
-  // Nothing else may stand there: of "127.0.0.1:1@example.com" a URI's host is what follows the "@".
+  // Nothing else may stand there: of "127.0.0.1:1@example.com" a URI's host is what follows the
+  // "@".
   private static final Pattern ADDRESS =
-      Pattern.compile("\\[(?<bracketed>[^\\]]*)\\](:\\d*)?|(?<name>[^:]*)(:\\d*)?|(?<bare>[^\\[\\]]*)");
+      Pattern.compile(
+          "\\[(?<bracketed>[^\\]]*)\\](:\\d*)?|(?<name>[^:]*)(:\\d*)?|(?<bare>[^\\[\\]]*)");
   private static final Pattern IPV4_LOOPBACK =
       Pattern.compile("127(\\.(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)){3}");
   private static final Pattern IPV6 = Pattern.compile("[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*");

@@ -49,8 +49,8 @@ import java.util.stream.StreamSupport;
  *
  * <p>Every call throws {@link TrunklineException}. One that fails before its answer begins is tried
  * again as the gateway's published service config says; nothing here adds to that. Interrupting a
- * thread that waits for an answer cancels the call; the thread gets a {@link CancelledException}, its
- * interrupt flag still set.
+ * thread that waits for an answer cancels the call; the thread gets a {@link CancelledException},
+ * its interrupt flag still set.
  */
 public final class TrunklineClient implements AutoCloseable {
   private final Connection connection;
@@ -82,8 +82,8 @@ public final class TrunklineClient implements AutoCloseable {
   }
 
   /**
-   * The same connection, with settings for the calls that are made through what is returned, in place
-   * of any given before. Closing one closes both.
+   * The same connection, with settings for the calls that are made through what is returned, in
+   * place of any given before. Closing one closes both.
    */
   public TrunklineClient with(CallSettings settings) {
     return new TrunklineClient(connection, settings);
@@ -91,8 +91,8 @@ public final class TrunklineClient implements AutoCloseable {
 
   /**
    * For stubs of the caller's own, as those of the services that have no methods here. Their calls
-   * have the same credentials, headers and timeout; they throw {@link StatusRuntimeException}, which
-   * {@link TrunklineException#from} reads.
+   * have the same credentials, headers and timeout; they throw {@link StatusRuntimeException},
+   * which {@link TrunklineException#from} reads.
    */
   public Channel channel() {
     return channel;
@@ -250,7 +250,9 @@ public final class TrunklineClient implements AutoCloseable {
     return call(() -> jobs.getJob(request)).getJob();
   }
 
-  /** The caller's jobs without their results, newest first; pages are fetched as they are needed. */
+  /**
+   * The caller's jobs without their results, newest first; pages are fetched as they are needed.
+   */
   public Stream<Job> listJobs() {
     return listJobs(0);
   }

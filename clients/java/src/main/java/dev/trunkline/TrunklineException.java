@@ -10,8 +10,8 @@ import java.util.Objects;
 import java.util.Optional;
 
 /**
- * A call that did not end with OK. Each subclass stands for one status code of gRPC, so that a reason
- * that is newer than this client is still caught by its family:
+ * A call that did not end with OK. Each subclass stands for one status code of gRPC, so that a
+ * reason that is newer than this client is still caught by its family:
  *
  * <pre>
  * TrunklineException
@@ -56,7 +56,8 @@ public abstract sealed class TrunklineException extends RuntimeException
   }
 
   /**
-   * The error that a failed RPC stands for; for calls that are made with a stub of the caller's own.
+   * The error that a failed RPC stands for; for calls that are made with a stub of the caller's
+   * own.
    *
    * @param error what the stub threw
    * @return its family's exception, with the original as its cause
@@ -76,8 +77,7 @@ public abstract sealed class TrunklineException extends RuntimeException
   }
 
   static TrunklineException takenBack() {
-    return of(
-        ErrorDetails.interrupted("text that was handed out was taken back by a reset"), null);
+    return of(ErrorDetails.interrupted("text that was handed out was taken back by a reset"), null);
   }
 
   private static TrunklineException of(ErrorDetails details, Throwable cause) {
@@ -155,8 +155,9 @@ public abstract sealed class TrunklineException extends RuntimeException
   /**
    * May a program send the same request again by itself, after {@link #getRetryAfter()}?
    *
-   * @return false for ALL_PROVIDERS_FAILED and STREAM_INTERRUPTED, where another try may work but is
-   *     the caller's decision: the gateway has retried already, or part of an answer was paid for
+   * @return false for ALL_PROVIDERS_FAILED and STREAM_INTERRUPTED, where another try may work but
+   *     is the caller's decision: the gateway has retried already, or part of an answer was paid
+   *     for
    */
   public boolean isRetryable() {
     return details.isRetryable();

@@ -7,7 +7,7 @@
  * }
  * }</pre>
  *
- * <p>{@link dev.trunkline.TrunklineClient} blocks, {@link dev.trunkline.AsyncTrunklineClient} does not.
- * Requests and answers are the messages of the contract, in {@code dev.trunkline.v1}.
+ * <p>{@link dev.trunkline.TrunklineClient} blocks, {@link dev.trunkline.AsyncTrunklineClient} does
+ * not. Requests and answers are the messages of the contract, in {@code dev.trunkline.v1}.
  */
 package dev.trunkline;
