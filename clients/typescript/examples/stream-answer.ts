@@ -18,7 +18,7 @@ const { values, positionals } = parseArgs({
     tls: { type: "boolean", default: false },
   },
 });
-const [prompt = "What is the capital of France?"] = positionals;
+const [prompt = "What is the capital of France? Answer in one sentence."] = positionals;
 
 try {
   await using client = new Client(values.target, { apiKey: env["TRUNKLINE_API_KEY"], tls: values.tls });

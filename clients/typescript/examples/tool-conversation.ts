@@ -1,5 +1,6 @@
 /**
- * Lets a model ask this program what time it is, as often as it wants to, and prints its answer.
+ * Lets a model ask this program what time it is, as often as it wants to, and prints its answer. Where no model of the
+ * gateway has tools, as with the embedded one alone, it says so and asks without.
  *
  *     node build/examples/tool-conversation.js "What time is it in Oslo and in Tokyo?" --target 127.0.0.1:50051
  *
@@ -12,6 +13,7 @@ import {
   argumentsOf,
   Client,
   functionTool,
+  Reason,
   system,
   text,
   toolCalls,
@@ -53,6 +55,19 @@ async function converse(client: Client, question: string, model: string): Promis
   return "(the model asked for tools to the end)";
 }
 
+/** What the model says, with the tool if it can. */
+async function answer(client: Client, question: string, model: string): Promise<string> {
+  try {
+    return await converse(client, question, model);
+  } catch (error) {
+    if (!(error instanceof TrunklineError && error.reason === Reason.CAPABILITY_UNSUPPORTED)) {
+      throw error;
+    }
+    stderr.write(`Asked without the tool: ${error.message}\n`);
+    return text(await client.complete(question, { model, maxOutputTokens: 100 }));
+  }
+}
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -65,7 +80,7 @@ const [question = "What time is it in Oslo and in Tokyo?"] = positionals;
 
 try {
   await using client = new Client(values.target, { apiKey: env["TRUNKLINE_API_KEY"], tls: values.tls });
-  stdout.write(`${await converse(client, question, values.model)}\n`);
+  stdout.write(`${await answer(client, question, values.model)}\n`);
 } catch (error) {
   if (!(error instanceof TrunklineError)) {
     throw error;

@@ -168,7 +168,10 @@ export function callMetadata(base: Metadata, path: string, options: HeaderOption
   return headers;
 }
 
-/** Does every address of this gRPC target stay on this machine? Of names only localhost does. */
+/**
+ * Does every address of this gRPC target stay on this machine? Of names only localhost does. Not "unix-abstract:", which
+ * grpc-js takes for the name of a host.
+ */
 export function isLocal(target: string): boolean {
   const [, scheme, rest = ""] = /^([^:]*):(.*)$/s.exec(target) ?? [];
   switch (scheme) {

@@ -131,12 +131,10 @@ export class Client implements AsyncDisposable {
   stream(prompt: Prompt, options?: StreamRequestOptions & SpecOptions): CompletionStream;
   stream(spec: CompletionSpec, options?: StreamRequestOptions): CompletionStream;
   stream(asked: Prompt | CompletionSpec, given: StreamRequestOptions & SpecOptions = {}): CompletionStream {
-    const { streamOptions, ...options } = given;
+    const { streamOptions: wanted, ...options } = given;
     const { call, idempotencyKey, spec } = parted(asked, options);
-    const request = {
-      ...{ spec, idempotencyKey },
-      streamOptions: streamOptions && { ...StreamOptions.create(), ...streamOptions },
-    };
+    const streamOptions = wanted && { ...StreamOptions.create(), ...wanted };
+    const request = { spec, idempotencyKey, streamOptions };
     return new CompletionStream(this.#streaming(CompletionServiceService.complete, request, call));
   }
 
@@ -316,7 +314,7 @@ export class Client implements AsyncDisposable {
     });
   }
 
-  /** Closes the connection and cancels the calls that still run. */
+  /** Closes the connection and cancels the calls that still run, but for those of stubs. No call can follow. */
   close(): void {
     for (const cancel of this.#cancels) {
       cancel();

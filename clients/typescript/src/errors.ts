@@ -165,9 +165,19 @@ type Family = typeof TrunklineError;
 
 const FAMILIES: ReadonlyMap<Code, Family> = new Map(
   [
-    ...[InvalidRequestError, UnauthenticatedError, PermissionDeniedError, NotFoundError, FailedPreconditionError],
-    ...[ConflictError, ResourceExhaustedError, AbortedError, UnavailableError, DeadlineExceededError],
-    ...[CancelledError, UnimplementedError, InternalError],
+    InvalidRequestError,
+    UnauthenticatedError,
+    PermissionDeniedError,
+    NotFoundError,
+    FailedPreconditionError,
+    ConflictError,
+    ResourceExhaustedError,
+    AbortedError,
+    UnavailableError,
+    DeadlineExceededError,
+    CancelledError,
+    UnimplementedError,
+    InternalError,
   ].map((family: Family) => [family.code, family]),
 );
 
@@ -239,27 +249,32 @@ export const Reason = Object.fromEntries(Object.keys(MEANINGS).map((name) => [na
   readonly [Name in keyof typeof MEANINGS]: Name;
 };
 
-/** The error that an ended RPC stands for: its code's family, where no details can be read. */
+/**
+ * The error that an ended RPC stands for: its code's family, where no details can be read.
+ *
+ * @param error - As a call of a generated stub ends with.
+ * @param initial - The headers of the response, if any came.
+ * @param signal - What may have cancelled the call.
+ */
 export function errorFromRpc(error: ServiceError, initial?: Metadata, signal?: AbortSignal): TrunklineError {
-  const status = statusOf(error.metadata);
+  const { code, metadata: trailing } = error;
+  const status = statusOf(trailing);
   const info = detail(status, "ErrorInfo", ErrorInfo);
-  const code = error.code;
   const meaning: Meaning | undefined =
     info?.domain === DOMAIN && Object.hasOwn(MEANINGS, info.reason)
       ? MEANINGS[info.reason as keyof typeof MEANINGS]
       : undefined;
   const Family = meaning?.family ?? FAMILIES.get(code) ?? InternalError;
   const retryDelay = detail(status, "RetryInfo", RetryInfo)?.retryDelay;
+  const requestId = detail(status, "RequestInfo", RequestInfo)?.requestId;
+  const violations = detail(status, "BadRequest", BadRequest)?.fieldViolations ?? [];
   return new Family(status?.message || error.details, {
     reason: info?.reason || Code[code],
     code,
-    requestId:
-      detail(status, "RequestInfo", RequestInfo)?.requestId || header(error.metadata) || (initial && header(initial)) || "",
+    requestId: requestId || requestIdHeader(trailing) || requestIdHeader(initial),
     retryAfterMs: retryDelay && milliseconds(retryDelay),
     provider: info?.metadata["provider"] ?? "",
-    fieldViolations: detail(status, "BadRequest", BadRequest)?.fieldViolations.map(
-      ({ field, description, reason }) => ({ field, description, reason }),
-    ) ?? [],
+    fieldViolations: violations.map(({ field, description, reason }) => ({ field, description, reason })),
     retryable: flag(info?.metadata["retryable"]) ?? meaning?.retryable,
     metadata: info?.metadata ?? {},
     cause: code === Code.CANCELLED && signal?.aborted ? signal.reason : error,
@@ -285,8 +300,8 @@ function decoded<T>(type: { decode(bytes: Uint8Array): T }, bytes: Uint8Array): 
   }
 }
 
-function header(metadata: Metadata): string {
-  return String(metadata.get("x-request-id")[0] ?? "");
+function requestIdHeader(metadata: Metadata | undefined): string {
+  return String(metadata?.get("x-request-id")[0] ?? "");
 }
 
 function milliseconds({ seconds, nanos }: Duration): number {

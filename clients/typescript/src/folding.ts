@@ -271,7 +271,10 @@ class ChoiceFold {
     const parts = this.parts.toSorted((one, other) => one.index - other.index || (one.kind < other.kind ? -1 : 1));
     const { finishReason, nativeFinishReason, stopSequence } = this.finished?.how ?? Choice.create();
     return {
-      ...{ index, finishReason, nativeFinishReason, stopSequence },
+      index,
+      finishReason,
+      nativeFinishReason,
+      stopSequence,
       message: { ...Message.create(), role: Role.ASSISTANT, parts: parts.map((part) => part.value()) },
       logprobs: parts.flatMap((part) => part.logprobs),
     };
