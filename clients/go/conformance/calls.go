@@ -18,7 +18,10 @@ import (
 	v1 "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 )
 
-const mostTurns = 8
+const (
+	mostTurns   = 8
+	benchPrompt = "Hi"
+)
 
 func (o *line) run(told *result) error {
 	call := &o.Call
@@ -54,7 +57,7 @@ func (o *line) run(told *result) error {
 	case "abandon":
 		return call.abandon(ctx, client, told)
 	case "bench":
-		return call.bench(told, func() (int, error) { return call.readAll(ctx, client) })
+		return call.bench(told, func() (int, error) { return readAll(ctx, client) })
 	}
 	return call.other(ctx, client, told)
 }
@@ -182,8 +185,8 @@ func (c *call) bench(told *result, read func() (int, error)) error {
 	return nil
 }
 
-func (c *call) readAll(ctx context.Context, client *trunkline.Client) (int, error) {
-	stream, err := client.Stream(ctx, c.input(), c.completionOptions()...)
+func readAll(ctx context.Context, client *trunkline.Client) (int, error) {
+	stream, err := client.Stream(ctx, trunkline.Prompt(benchPrompt))
 	if err != nil {
 		return 0, err
 	}
@@ -206,7 +209,7 @@ func (o *line) benchStub(told *result) error {
 	defer conn.Close()
 	stub := v1.NewCompletionServiceClient(conn)
 	request := &v1.CompleteRequest{Spec: &v1.CompletionSpec{
-		Messages: []*v1.Message{trunkline.User(*o.Call.Prompt)},
+		Messages: []*v1.Message{trunkline.User(benchPrompt)},
 	}}
 	ctx := metadata.NewOutgoingContext(context.Background(), metadata.New(o.Client.Metadata))
 	return o.Call.bench(told, func() (count int, err error) {

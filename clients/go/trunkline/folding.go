@@ -30,7 +30,7 @@ func Fold(events iter.Seq[*v1.CompleteResponse]) *v1.Completion {
 // The zero value is ready. Events belong to the folder once they were fed; it does not change them.
 type CompletionFolder struct {
 	report    v1.Completion // What is told about the answer, in fields that are shared with events.
-	choices   map[int32]*choiceFold
+	choices   []*choiceFold // In the order in which they began. There are few, of few parts: a look finds one soonest.
 	artifacts []hopArtifact
 	final     *v1.Completion
 	hop       int32
@@ -127,8 +127,8 @@ func (f *CompletionFolder) Completion() *v1.Completion {
 		folded.Artifacts = append(folded.Artifacts, proto.CloneOf(made.artifact))
 	}
 	choices := make(map[int32]*v1.Choice, len(f.choices))
-	for index, choice := range f.choices {
-		choices[index] = choice.value(index)
+	for _, choice := range f.choices {
+		choices[choice.index] = choice.value()
 	}
 	for _, final := range f.final.GetChoices() {
 		choices[final.GetIndex()] = finalChoice(choices[final.GetIndex()], final)
@@ -142,14 +142,13 @@ func (f *CompletionFolder) Completion() *v1.Completion {
 }
 
 func (f *CompletionFolder) choice(index int32) *choiceFold {
-	choice := f.choices[index]
-	if choice == nil {
-		if f.choices == nil {
-			f.choices = make(map[int32]*choiceFold)
+	for _, choice := range f.choices {
+		if choice.index == index {
+			return choice
 		}
-		choice = new(choiceFold)
-		f.choices[index] = choice
 	}
+	choice := &choiceFold{index: index}
+	f.choices = append(f.choices, choice)
 	return choice
 }
 
@@ -202,15 +201,16 @@ func (f *CompletionFolder) noteServerToolCall(call *v1.ServerToolCall) {
 
 // choiceFold is one choice so far.
 type choiceFold struct {
-	parts       []*partFold // In the order in which they began; there are few.
+	index       int32
+	parts       []*partFold // In the order in which they began.
 	finished    *v1.ChoiceFinished
 	finishedHop int32
 }
 
 func (c *choiceFold) part(index int32, kind protoreflect.Name, hop int32) *partFold {
 	// What is said now is most often of the part that began last.
-	for _, part := range slices.Backward(c.parts) {
-		if part.index == index && part.kind == kind {
+	for i := len(c.parts) - 1; i >= 0; i-- {
+		if part := c.parts[i]; part.index == index && part.kind == kind {
 			return part
 		}
 	}
@@ -226,9 +226,9 @@ func (c *choiceFold) forget(hop int32) {
 	}
 }
 
-func (c *choiceFold) value(index int32) *v1.Choice {
+func (c *choiceFold) value() *v1.Choice {
 	value := &v1.Choice{
-		Index:              index,
+		Index:              c.index,
 		Message:            &v1.Message{Role: v1.Role_ROLE_ASSISTANT},
 		FinishReason:       c.finished.GetFinishReason(),
 		NativeFinishReason: c.finished.GetNativeFinishReason(),

@@ -20,7 +20,7 @@ func main() {
 	model := flag.String("model", "", "empty: the gateway decides")
 	useTLS := flag.Bool("tls", false, "encrypt")
 	flag.Parse()
-	prompt := "What is the capital of France?"
+	prompt := "What is the capital of France? Answer in one sentence."
 	if flag.NArg() > 0 {
 		prompt = flag.Arg(0)
 		flag.CommandLine.Parse(flag.Args()[1:]) // Options may follow the prompt.

@@ -1,4 +1,5 @@
-// Lets a model ask this program what time it is, as often as it wants to, and prints its answer.
+// Lets a model ask this program what time it is, as often as it wants to, and prints its answer. Where no model of the
+// gateway has tools, as with the embedded one alone, it says so and asks without.
 //
 //	go run ./examples/tool_conversation --target 127.0.0.1:50051 "What time is it in Oslo and in Tokyo?"
 //
@@ -7,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -60,7 +62,19 @@ func run(target, model, question string, options []trunkline.ClientOption) (stri
 		return "", err
 	}
 	defer client.Close()
-	return converse(ctx, client, model, question)
+	return ask(ctx, client, model, question)
+}
+
+// ask is what the model says, with the tool if it can.
+func ask(ctx context.Context, client *trunkline.Client, model, question string) (string, error) {
+	answer, err := converse(ctx, client, model, question)
+	var failed *trunkline.Error
+	if !errors.As(err, &failed) || failed.Reason != trunkline.ReasonCapabilityUnsupported {
+		return answer, err
+	}
+	fmt.Fprintln(os.Stderr, "Asked without the tool:", failed.Message)
+	completion, err := client.Complete(ctx, trunkline.Prompt(question), trunkline.WithModel(model), trunkline.WithMaxOutputTokens(100))
+	return trunkline.Text(completion), err
 }
 
 // converse is the model's last word on the question.
