@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -139,14 +140,14 @@ func (c *channel) Invoke(ctx context.Context, method string, args, reply any, op
 	ctx, cancel := c.begin(ctx)
 	defer cancel()
 	var header, trailer metadata.MD
-	err := c.conn.Invoke(ctx, method, args, reply, append(options, grpc.Header(&header), grpc.Trailer(&trailer))...)
+	err := c.conn.Invoke(ctx, method, args, reply, append(slices.Clip(options), grpc.Header(&header), grpc.Trailer(&trailer))...)
 	return translated(err, header, trailer)
 }
 
 func (c *channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
 	ctx, cancel := c.begin(ctx)
 	call := &streamCall{cancel: cancel}
-	stream, err := c.conn.NewStream(ctx, desc, method, append(options, grpc.Header(&call.header), grpc.Trailer(&call.trailer))...)
+	stream, err := c.conn.NewStream(ctx, desc, method, append(slices.Clip(options), grpc.Header(&call.header), grpc.Trailer(&call.trailer))...)
 	if err != nil {
 		cancel()
 		return nil, translated(err, call.header, call.trailer)
