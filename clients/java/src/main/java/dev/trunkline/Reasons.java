@@ -9,6 +9,9 @@ public final class Reasons {
   /** The request itself is wrong. */
   public static final String INVALID_REQUEST = "INVALID_REQUEST";
 
+  /** The API version that was asked for is none. */
+  public static final String INVALID_API_VERSION = "INVALID_API_VERSION";
+
   /** No message has content. */
   public static final String EMPTY_PROMPT = "EMPTY_PROMPT";
 
@@ -42,6 +45,9 @@ public final class Reasons {
   public static final String ROUTE_NOT_ALLOWED = "ROUTE_NOT_ALLOWED";
 
   // NotFoundException
+  /** What was named does not exist. */
+  public static final String NOT_FOUND = "NOT_FOUND";
+
   /** No model, alias or route has this name; the message names the nearest. */
   public static final String MODEL_NOT_FOUND = "MODEL_NOT_FOUND";
 
@@ -50,6 +56,9 @@ public final class Reasons {
 
   /** No such job. */
   public static final String JOB_NOT_FOUND = "JOB_NOT_FOUND";
+
+  /** Only an answer from the cache was asked for, and there is none. */
+  public static final String NOT_CACHED = "NOT_CACHED";
 
   // FailedPreconditionException
   /** The organisation cannot pay for this request. */
