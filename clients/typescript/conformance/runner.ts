@@ -275,7 +275,11 @@ function tell(seen: Seen, completion: Completion): void {
   Object.assign(seen, {
     completion: toBase64(Completion, completion),
     text: text(completion),
-    tool_calls: toolCalls(completion).map(({ id, name, argumentsJson }) => ({ id, name, arguments_json: argumentsJson })),
+    tool_calls: toolCalls(completion).map((call) => ({
+      id: call.id,
+      name: call.name,
+      arguments_json: call.argumentsJson,
+    })),
   });
 }
 

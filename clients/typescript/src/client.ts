@@ -11,13 +11,23 @@ import {
   InterceptingCall,
   type ServiceError,
 } from "@grpc/grpc-js";
-import { callMetadata, type ConnectionOptions, endpoint, type HeaderOptions, type MetadataEntries } from "./channels.js";
+import {
+  callMetadata,
+  type ConnectionOptions,
+  endpoint,
+  type HeaderOptions,
+  type MetadataEntries,
+} from "./channels.js";
 import { CancelledError, errorFromRpc } from "./errors.js";
 import { type Prompt, specFrom, type SpecOptions } from "./specs.js";
 import { CompletionStream, MessageReader } from "./streams.js";
 import { CatalogServiceService, Model } from "./v1/trunkline/v1/catalog_service.js";
 import { Completion } from "./v1/trunkline/v1/completion.js";
-import { CompletionServiceService, type PreviewRouteResponse, StreamOptions } from "./v1/trunkline/v1/completion_service.js";
+import {
+  CompletionServiceService,
+  type PreviewRouteResponse,
+  StreamOptions,
+} from "./v1/trunkline/v1/completion_service.js";
 import type { CompletionSpec } from "./v1/trunkline/v1/completion_spec.js";
 import {
   Conversation,

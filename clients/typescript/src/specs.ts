@@ -32,7 +32,9 @@ const EFFORTS = {
   max: ReasoningEffort.MAX,
 } as const;
 
-type Options<Fields> = { [Name in keyof Fields as Name extends "_unknownFields" ? never : Name]?: Fields[Name] | undefined };
+type Options<Fields> = {
+  [Name in keyof Fields as Exclude<Name, "_unknownFields">]?: Fields[Name] | undefined;
+};
 
 /**
  * Options of one completion: the fields of `CompletionSpec` and `SamplingOptions`, and those of tools and reasoning
