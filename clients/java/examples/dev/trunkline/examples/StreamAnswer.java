@@ -10,11 +10,13 @@ import dev.trunkline.TrunklineException;
  * <pre>StreamAnswer "Why is the sky blue?" --target 127.0.0.1:50051 [--model MODEL] [--tls]</pre>
  */
 public final class StreamAnswer {
+  private static final String QUESTION = "What is the capital of France? Answer in one sentence.";
+
   private StreamAnswer() {}
 
   /** Exit code 1 where the gateway answered with an error. */
   public static void main(String[] arguments) {
-    var given = Options.of("What is the capital of France?", arguments);
+    var given = Options.of(QUESTION, arguments);
     var options = SpecOptions.builder().model(given.model()).temperature(0).build();
     try (var client = given.build(TrunklineClient.builder(given.target()));
         var stream = client.stream(given.prompt(), options)) {

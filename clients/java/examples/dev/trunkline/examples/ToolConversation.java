@@ -11,6 +11,8 @@ import static dev.trunkline.Messages.turns;
 import static dev.trunkline.Messages.user;
 
 import dev.trunkline.AsyncTrunklineClient;
+import dev.trunkline.Messages;
+import dev.trunkline.Reasons;
 import dev.trunkline.SpecOptions;
 import dev.trunkline.TrunklineException;
 import dev.trunkline.v1.Message;
@@ -44,10 +46,12 @@ public final class ToolConversation {
           """);
 
   private final AsyncTrunklineClient client;
+  private final String model;
   private final SpecOptions options;
 
   private ToolConversation(AsyncTrunklineClient client, String model) {
     this.client = client;
+    this.model = model;
     options = SpecOptions.builder().model(model).tools(LOCAL_TIME).build();
   }
 
@@ -56,8 +60,7 @@ public final class ToolConversation {
     var given = Options.of("What time is it in Oslo and in Tokyo?", arguments);
     try (var client = given.build(AsyncTrunklineClient.builder(given.target()))) {
       var conversation = new ToolConversation(client, given.model());
-      var messages = List.of(system("Use the tool for every time of day."), user(given.prompt()));
-      System.out.println(conversation.goOn(messages, MOST_TURNS).join());
+      System.out.println(conversation.answer(given.prompt()).join());
     } catch (CompletionException failed) {
       if (!(failed.getCause() instanceof TrunklineException error)) {
         throw failed;
@@ -65,6 +68,22 @@ public final class ToolConversation {
       System.err.println(error);
       System.exit(1);
     }
+  }
+
+  /** What the model says, with the tool if it can. */
+  private CompletableFuture<String> answer(String question) {
+    var messages = List.of(system("Use the tool for every time of day."), user(question));
+    return goOn(messages, MOST_TURNS)
+        .exceptionallyCompose(
+            failed -> {
+              if (failed.getCause() instanceof TrunklineException error
+                  && error.getReason().equals(Reasons.CAPABILITY_UNSUPPORTED)) {
+                System.err.println("Asked without the tool: " + error.getMessage());
+                var plain = SpecOptions.builder().model(model).maxOutputTokens(100).build();
+                return client.complete(question, plain).thenApply(Messages::text);
+              }
+              return CompletableFuture.failedFuture(failed);
+            });
   }
 
   /** The model's last word. */
