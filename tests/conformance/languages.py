@@ -93,19 +93,20 @@ GO: Final = Language(
     ("go", "run", "./examples/stream_answer"),
     ("go", "run", "./examples/tool_conversation"),
 )
+_JVM: Final = ("java", "-cp", "target/test-classes:target/classes:target/dependencies/*")
 _MAVEN: Final = ("mvn", "--batch-mode", "--quiet")
 JAVA: Final = Language(
     "java",
     ("java", "mvn"),
     ((*_MAVEN, "-DskipTests", "package"),),
     ((*_MAVEN, "test"),),
-    ("java", "@target/conformance.args", "dev.trunkline.examples.StreamAnswer"),
-    ("java", "@target/conformance.args", "dev.trunkline.examples.ToolConversation"),
+    (*_JVM, "dev.trunkline.examples.StreamAnswer"),
+    (*_JVM, "dev.trunkline.examples.ToolConversation"),
 )
 LANGUAGES: Final = (PYTHON, TYPESCRIPT, GO, JAVA)
 
 _PYTHON_RUNNER: Final = (sys.executable, "conformance/runner.py", "--flavour")
-_JAVA_RUNNER: Final = ("java", "@target/conformance.args", "--flavour")
+_JAVA_RUNNER: Final = (*_JVM, "dev.trunkline.conformance.Runner", "--flavour")
 COLUMNS: Final = (
     Column("python", PYTHON, (*_PYTHON_RUNNER, "blocking")),
     Column("python-asyncio", PYTHON, (*_PYTHON_RUNNER, "asyncio")),

@@ -36,6 +36,13 @@ def secure_gateway(authority: trustme.CA):
         "ipv4:127.0.0.1:1,10.0.0.1:1",
         "localhost.example:50051",
         "127.0.0.1.example:50051",
+        "127.0.0.1:1@gateway.example",
+        "dns:///gateway.example?/localhost:50051",
+        "dns:///gateway.example#/localhost",
+        "dns://names.example/localhost:50051",
+        "localhost%2egateway.example:50051",
+        "\\\\localhost",
+        "",
     ],
 )
 async def test_a_key_does_not_leave_this_machine_in_plaintext(connect, target):

@@ -1,8 +1,10 @@
 package trunkline
 
 import (
+	"cmp"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"google.golang.org/grpc/resolver"
@@ -18,7 +20,8 @@ func isLocal(target string) bool {
 	case "ipv4", "ipv6":
 		addresses = addressesOf(rest)
 	case "dns":
-		addresses[0] = rest[strings.LastIndex(rest, "/")+1:]
+		// With an authority a name server is asked, and who knows what it answers.
+		addresses[0] = strings.TrimPrefix(rest, "///")
 	}
 	for _, address := range addresses {
 		if !isLoopback(hostOf(address)) {
@@ -36,17 +39,17 @@ func addressesOf(rest string) []string {
 	return strings.Split(strings.TrimLeft(rest, "/"), ",")
 }
 
-// hostOf is the host of "host:port", "[v6]:port", or of an address without a port.
+// Nothing that may be read as another part of an address: no path, query, user or escape.
+var plainAddress = regexp.MustCompile(
+	`^(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([^\s:/?#@%\[\]\\]+)(?::\d+)?|([0-9A-Fa-f.]*:[0-9A-Fa-f:.]+))$`)
+
+// hostOf is the host of "host:port", "[v6]:port", or of an address without a port; empty of anything else.
 func hostOf(address string) string {
-	if bracketed, ok := strings.CutPrefix(address, "["); ok {
-		host, _, _ := strings.Cut(bracketed, "]")
-		return host
+	found := plainAddress.FindStringSubmatch(address)
+	if found == nil {
+		return ""
 	}
-	if strings.Count(address, ":") == 1 {
-		host, _, _ := strings.Cut(address, ":")
-		return host
-	}
-	return address
+	return cmp.Or(found[1:]...)
 }
 
 func isLoopback(host string) bool {

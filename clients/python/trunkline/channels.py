@@ -70,6 +70,10 @@ _OPTIONS: Mapping[str, Any] = {
 _RESERVED_HEADERS = re.compile(r"grpc-|authorization$")
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]*")
+# Nothing that a library may read as another part of an address: no path, query, user or escape.
+_ADDRESS = re.compile(
+    r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([^\s:/?#@%\[\]\\]+)(?::\d+)?|([0-9A-Fa-f.]*:[0-9A-Fa-f:.]+)"
+)
 _API_KEY = re.compile(r"[\x21-\x7e]+")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
@@ -180,17 +184,17 @@ def is_local(target: str) -> bool:
         case "ipv4" | "ipv6":
             addresses = unquote(rest).lstrip("/").split(",")
         case "dns":
-            addresses = [rest.rpartition("/")[2]]
+            # With an authority a name server is asked, and who knows what it answers.
+            addresses = [rest.removeprefix("///")]
         case _:
             addresses = [target]
     return all(_is_loopback(_host(address)) for address in addresses)
 
 
 def _host(address: str) -> str:
-    """The host of "host:port", "[v6]:port", or of an address without a port."""
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    return address.partition(":")[0] if address.count(":") == 1 else address
+    """The host of "host:port", "[v6]:port", or of an address without a port; "" of anything else."""
+    found = _ADDRESS.fullmatch(address)
+    return next(filter(None, found.groups()), "") if found else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -101,6 +101,9 @@ const RESERVED_HEADERS = /^(grpc-|authorization$)/;
 const HEADER_NAME = /^[0-9a-z_.-]+$/;
 const HEADER_TEXT = /^[\x20-\x7e]*$/;
 const API_KEY = /^[\x21-\x7e]+$/;
+// Nothing that may be read as another part of an address: no path, query, user or escape.
+const PLAIN_ADDRESS =
+  /^(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([^\s:/?#@%[\]\\]+)(?::\d+)?|([0-9A-Fa-f.]*:[0-9A-Fa-f:.]+))$/;
 const REQUEST_ID = /^[A-Za-z0-9_-]{8,64}$/;
 
 const LOOPBACK = new BlockList();
@@ -181,10 +184,9 @@ export function isLocal(target: string): boolean {
     case "ipv6":
       return unescape(rest).replace(/^\/+/, "").split(",").every(isLoopback);
     case "dns": {
-      const address = rest.slice(rest.lastIndexOf("/") + 1);
-      const asksAnother = /^\/\/[^/]/.test(rest);
+      const [, nameServer = "", address = rest] = /^\/\/([^/?#]*)\/(.*)$/s.exec(rest) ?? [];
       // A name server of the caller's may say anything, of localhost too.
-      return isLoopback(address) && (!asksAnother || isIP(hostOf(address)) !== 0);
+      return isLoopback(address) && (nameServer === "" || isIP(hostOf(address)) !== 0);
     }
     default:
       return isLoopback(target);
@@ -197,9 +199,10 @@ function isLoopback(address: string): boolean {
   return version === 0 ? host.toLowerCase() === "localhost" : LOOPBACK.check(host, version === 4 ? "ipv4" : "ipv6");
 }
 
-/** The host of "host:port", "[v6]:port", or of an address without a port. */
+/** The host of "host:port", "[v6]:port", or of an address without a port; "" of anything else. */
 function hostOf(address: string): string {
-  return /^\[([^\]]*)/.exec(address)?.[1] ?? /^([^:]*):[^:]*$/.exec(address)?.[1] ?? address;
+  const [, bracketed, name, bare] = PLAIN_ADDRESS.exec(address) ?? [];
+  return bracketed ?? name ?? bare ?? "";
 }
 
 function bearer(apiKey: string) {

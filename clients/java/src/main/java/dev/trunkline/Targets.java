@@ -30,7 +30,8 @@ final class Targets {
       case "ipv4", "ipv6" ->
           Arrays.stream(decoded(rest).replaceFirst("^/+", "").split(",", -1))
               .allMatch(Targets::isLoopback);
-      case "dns" -> isLoopback(rest.replaceFirst("^//[^/?#]*/", ""));
+      // With an authority a name server is asked, and who knows what it answers.
+      case "dns" -> isLoopback(rest.replaceFirst("^///", ""));
       default -> isLoopback(target);
     };
   }

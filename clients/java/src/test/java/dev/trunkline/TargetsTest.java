@@ -23,7 +23,6 @@ class TargetsTest {
         "::1",
         "dns:///localhost:50051",
         "dns:localhost",
-        "dns://8.8.8.8/localhost:50051",
         "ipv4:127.0.0.1:1,127.0.0.2:1",
         "ipv6:[::1]:50051",
         "ipv6:%5B::1%5D:50051",
@@ -52,6 +51,7 @@ class TargetsTest {
         "dns:///gateway.example?/localhost:1",
         "dns:///gateway.example#/localhost:1",
         "dns://gateway.example",
+        "dns://8.8.8.8/localhost:50051",
         "localhost:1/path",
         "xds:///localhost:1",
         ""
