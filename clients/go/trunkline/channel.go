@@ -3,7 +3,7 @@ package trunkline
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
+	"errors"
 	"io"
 	"math"
 	"regexp"
@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 )
 
 // What Trunkline publishes for its clients. The timeouts are upper bounds, beside the deadline of a call's context.
@@ -109,7 +110,8 @@ func (s *settings) dial(target string) (*channel, error) {
 	if err != nil {
 		return nil, refused("%w", err)
 	}
-	return &channel{conn, s.headers, s.defaultTimeout}, nil
+	closing, closeCalls := context.WithCancel(context.Background())
+	return &channel{conn, closing, closeCalls, func() metadata.MD { return s.headers }, s.defaultTimeout}, nil
 }
 
 // bearer sends the key with each call. It is used by pointer, which is all of it that gets printed with a connection.
@@ -128,20 +130,25 @@ func (b *bearer) RequireTransportSecurity() bool { return b.needsTLS }
 // channel is a connection whose calls, of any generated stub, have the client's headers and deadline, and fail with this
 // package's errors.
 type channel struct {
-	conn    *grpc.ClientConn
-	headers metadata.MD
-	timeout time.Duration
+	conn       *grpc.ClientConn
+	closing    context.Context
+	closeCalls context.CancelFunc
+	headers    func() metadata.MD // A function, which prints as an address and no more.
+	timeout    time.Duration
 }
 
-// Format keeps headers out of what is printed.
-func (c *channel) Format(state fmt.State, _ rune) { fmt.Fprint(state, "channel to ", c.conn.Target()) }
+// Close ends the calls first: gRPC would let those that wait for another try wait to their end.
+func (c *channel) Close() error {
+	c.closeCalls()
+	return c.conn.Close()
+}
 
 func (c *channel) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
 	ctx, cancel := c.begin(ctx)
 	defer cancel()
 	var header, trailer metadata.MD
 	err := c.conn.Invoke(ctx, method, args, reply, append(slices.Clip(options), grpc.Header(&header), grpc.Trailer(&trailer))...)
-	return translated(err, header, trailer)
+	return sendingFailed(args, translated(err, header, trailer))
 }
 
 func (c *channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -158,14 +165,19 @@ func (c *channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 
 // begin gives a call its headers, and the default deadline where it has none of its own.
 func (c *channel) begin(ctx context.Context) (context.Context, context.CancelFunc) {
-	if len(c.headers) > 0 {
+	if headers := c.headers(); len(headers) > 0 {
 		own, _ := metadata.FromOutgoingContext(ctx)
-		ctx = metadata.NewOutgoingContext(ctx, metadata.Join(c.headers, own))
+		ctx = metadata.NewOutgoingContext(ctx, metadata.Join(headers, own))
 	}
+	var cancel context.CancelFunc
 	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
+		ctx, cancel = context.WithCancel(ctx)
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 	}
-	return context.WithTimeout(ctx, c.timeout)
+	forget := context.AfterFunc(c.closing, cancel)
+	context.AfterFunc(ctx, func() { forget() })
+	return ctx, cancel
 }
 
 // streamCall is one streaming RPC.
@@ -173,6 +185,15 @@ type streamCall struct {
 	grpc.ClientStream
 	cancel          context.CancelFunc
 	header, trailer metadata.MD
+}
+
+func (s *streamCall) SendMsg(message any) error {
+	err := s.ClientStream.SendMsg(message)
+	if err == nil || err == io.EOF {
+		return err
+	}
+	s.cancel()
+	return sendingFailed(message, translated(err, nil, nil))
 }
 
 func (s *streamCall) RecvMsg(message any) error {
@@ -185,6 +206,16 @@ func (s *streamCall) RecvMsg(message any) error {
 		return err
 	}
 	return translated(err, s.header, s.trailer)
+}
+
+// sendingFailed tells a request that cannot be sent from what the gateway fails with: both are INTERNAL to gRPC.
+func sendingFailed(request any, err error) error {
+	if message, ok := request.(proto.Message); ok && errors.Is(err, ErrInternal) {
+		if _, unsendable := proto.Marshal(message); unsendable != nil {
+			return refused("%w", unsendable)
+		}
+	}
+	return err
 }
 
 // setHeader puts a header among those of a client or a call, in place of one of the same name. gRPC would refuse a bad

@@ -69,7 +69,10 @@ func TestAKeyForTLSIsNotSentWithoutIt(t *testing.T) {
 func TestWhatIsPrintedHasNoKey(t *testing.T) {
 	client := closing(t)(NewClient("127.0.0.1:1", WithAPIKey(key), WithHeader("x-secret", key)))
 
-	printed := fmt.Sprintf("%v %+v %#v", client, client.Channel(), client.Channel())
+	var printed string
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+		printed += fmt.Sprintf(verb, client) + fmt.Sprintf(verb, *client) + fmt.Sprintf(verb, client.Channel())
+	}
 	printed += fmt.Sprintf("%+v %#v", WithAPIKey(key), WithHeader("x-secret", key))
 
 	if strings.Contains(printed, key) {

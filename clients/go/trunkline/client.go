@@ -56,7 +56,7 @@ func NewClient(target string, options ...ClientOption) (*Client, error) {
 func (c *Client) Channel() grpc.ClientConnInterface { return c.channel }
 
 // Close closes the connection and cancels the calls that still run.
-func (c *Client) Close() error { return c.channel.conn.Close() }
+func (c *Client) Close() error { return c.channel.Close() }
 
 // Complete asks for one whole answer.
 func (c *Client) Complete(ctx context.Context, prompt Input, options ...CompletionOption) (*v1.Completion, error) {

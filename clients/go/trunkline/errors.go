@@ -204,7 +204,7 @@ func translated(err error, header, trailer metadata.MD) error {
 	}
 	rpc, details := rpcStatus(err), statusDetails(trailer)
 	failed := &Error{
-		Code:      rpc.Code(),
+		Code:      knownCode(rpc.Code()),
 		Message:   cmp.Or(details.GetMessage(), rpc.Message()),
 		RequestID: requestID(trailer, header),
 		cause:     err,
@@ -262,6 +262,14 @@ func kindOf(code codes.Code, info *errdetails.ErrorInfo) kind {
 		return known
 	}
 	return kind{ErrInternal, false}
+}
+
+// knownCode is UNKNOWN for a number that is no code, as in the other languages.
+func knownCode(number codes.Code) codes.Code {
+	if _, ok := code.Code_name[int32(number)]; ok {
+		return number
+	}
+	return codes.Unknown
 }
 
 // requestID is the one that is told first.

@@ -65,6 +65,7 @@ func TestEachCodeHasItsFamily(t *testing.T) {
 func TestWithoutAReasonTheCodeIsOne(t *testing.T) {
 	for code, reason := range map[codes.Code]string{
 		codes.Unavailable: "UNAVAILABLE", codes.Canceled: "CANCELLED", codes.NotFound: "NOT_FOUND",
+		codes.Code(99): "UNKNOWN",
 	} {
 		err := translated(status.Error(code, "no"), nil, nil)
 

@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	v1 "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 )
 
-// gateway says the same events to everybody, then nothing more until the caller has gone.
+// gateway says the same events to everybody, then nothing more until the caller has gone. Whole answers it has later.
 type gateway struct {
 	v1.UnimplementedCompletionServiceServer
 	events []*v1.CompleteResponse
@@ -33,6 +36,11 @@ func (g *gateway) Complete(_ *v1.CompleteRequest, stream grpc.ServerStreamingSer
 		close(g.left)
 	}
 	return nil
+}
+
+func (g *gateway) CompleteUnary(ctx context.Context, _ *v1.CompleteUnaryRequest) (*v1.CompleteUnaryResponse, error) {
+	grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", "20000"))
+	return nil, status.Error(codes.Unavailable, "later")
 }
 
 func (g *gateway) mustBeLeft(t *testing.T) {
@@ -133,6 +141,32 @@ func TestClosingTheClientEndsWhatRuns(t *testing.T) {
 		if err == nil {
 			go client.Close()
 		} else if !errors.Is(err, ErrCancelled) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestClosingTheClientEndsWhatWaitsForAnotherTry(t *testing.T) {
+	_, client := serve(t, true)
+	began := time.Now()
+	time.AfterFunc(100*time.Millisecond, func() { client.Close() })
+
+	_, err := client.Complete(t.Context(), Prompt("Hi"))
+
+	if !errors.Is(err, ErrCancelled) || time.Since(began) > 5*time.Second {
+		t.Error(err, time.Since(began))
+	}
+}
+
+func TestARequestThatCannotBeEncodedIsTheCallersMistake(t *testing.T) {
+	_, client := serve(t, true)
+	prompt := Prompt("no UTF-8: \xff")
+
+	_, ofUnary := client.Complete(t.Context(), prompt)
+	_, ofStream := client.Stream(t.Context(), prompt)
+
+	for _, err := range []error{ofUnary, ofStream} {
+		if !errors.Is(err, ErrArgument) {
 			t.Error(err)
 		}
 	}
