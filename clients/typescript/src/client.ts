@@ -110,13 +110,14 @@ export class Client implements AsyncDisposable {
   readonly #credentials: ChannelCredentials;
   readonly #metadata: Metadata;
   readonly #defaultTimeoutMs: number;
-  readonly #cancels = new Set<() => void>();
+  readonly #running = new Map<AbortSignal | undefined, Running>();
+  #isClosed = false;
 
   /**
    * @param target - "host:port", or any gRPC target.
    *
-   * @throws TypeError - The key cannot be sent as it is, or would leave this machine in plaintext, or a header is
-   * invalid.
+   * @throws TypeError - The target is none, the key cannot be sent as it is, or would leave this machine in plaintext, or
+   * a header is invalid.
    */
   constructor(target: string, { defaultTimeoutMs = 600_000, ...connection }: ClientOptions = {}) {
     const gateway = endpoint(target, connection);
@@ -124,7 +125,11 @@ export class Client implements AsyncDisposable {
     this.#credentials = gateway.credentials;
     this.#metadata = gateway.metadata;
     this.#defaultTimeoutMs = defaultTimeoutMs;
-    this.#rpc = new Rpc(gateway.target, gateway.credentials, gateway.options);
+    try {
+      this.#rpc = new Rpc(gateway.target, gateway.credentials, gateway.options);
+    } catch (error) {
+      throw new TypeError((error as Error).message, { cause: error });
+    }
   }
 
   /** One whole answer, to a prompt with options or to a whole spec. */
@@ -137,7 +142,10 @@ export class Client implements AsyncDisposable {
     return completion ?? Completion.create();
   }
 
-  /** One answer as it is made. The call begins at once; its errors are thrown by the stream, not here. */
+  /**
+   * One answer as it is made. The call begins at once, and what it fails with is thrown by the stream. Here is thrown only
+   * what keeps it from beginning: a TypeError, and a CancelledError where the signal was aborted or the client closed.
+   */
   stream(prompt: Prompt, options?: StreamRequestOptions & SpecOptions): CompletionStream;
   stream(spec: CompletionSpec, options?: StreamRequestOptions): CompletionStream;
   stream(asked: Prompt | CompletionSpec, given: StreamRequestOptions & SpecOptions = {}): CompletionStream {
@@ -326,8 +334,9 @@ export class Client implements AsyncDisposable {
 
   /** Closes the connection and cancels the calls that still run, but for those of stubs. No call can follow. */
   close(): void {
-    for (const cancel of this.#cancels) {
-      cancel();
+    this.#isClosed = true;
+    for (const { cancelAll } of this.#running.values()) {
+      cancelAll();
     }
     this.#rpc.close();
   }
@@ -385,6 +394,9 @@ export class Client implements AsyncDisposable {
     request: Request,
     { signal, timeoutMs = this.#defaultTimeoutMs, ...headers }: CallOptions & HeaderOptions,
   ) {
+    if (this.#isClosed) {
+      throw new CancelledError("the client was closed before the call began");
+    }
     if (signal?.aborted) {
       throw new CancelledError("the signal was aborted before the call began", { cause: signal.reason });
     }
@@ -397,17 +409,33 @@ export class Client implements AsyncDisposable {
   }
 
   #cancellable(
-    call: { cancel(): void; on(event: "status", listener: () => void): unknown },
+    call: Cancellable & { on(event: "status", listener: () => void): unknown },
     signal: AbortSignal | undefined,
   ): void {
-    const cancel = () => call.cancel();
-    this.#cancels.add(cancel);
-    signal?.addEventListener("abort", cancel);
+    const running = this.#running.get(signal) ?? new Running();
+    if (running.calls.size === 0) {
+      this.#running.set(signal, running);
+      signal?.addEventListener("abort", running.cancelAll);
+    }
+    running.calls.add(call);
     call.on("status", () => {
-      this.#cancels.delete(cancel);
-      signal?.removeEventListener("abort", cancel);
+      running.calls.delete(call);
+      if (running.calls.size === 0) {
+        this.#running.delete(signal);
+        signal?.removeEventListener("abort", running.cancelAll);
+      }
     });
   }
+}
+
+interface Cancellable {
+  cancel(): void;
+}
+
+/** The calls that one signal cancels, by one listener: Node.js takes more than ten for a leak, and complains. */
+class Running {
+  readonly calls = new Set<Cancellable>();
+  readonly cancelAll = () => this.calls.forEach((call) => call.cancel());
 }
 
 /** The options of a call, apart from those of the spec, which they make with what is asked. */

@@ -257,7 +257,8 @@ export const Reason = Object.fromEntries(Object.keys(MEANINGS).map((name) => [na
  * @param signal - What may have cancelled the call.
  */
 export function errorFromRpc(error: ServiceError, initial?: Metadata, signal?: AbortSignal): TrunklineError {
-  const { code, metadata: trailing } = error;
+  const { metadata: trailing } = error;
+  const code = error.code in Code ? error.code : Code.UNKNOWN;
   const status = statusOf(trailing);
   const info = detail(status, "ErrorInfo", ErrorInfo);
   const meaning: Meaning | undefined =

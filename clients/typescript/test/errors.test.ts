@@ -76,6 +76,13 @@ test("an error carries what its details say", () => {
   assert.equal(String(error), "InvalidRequestError: INVALID_REQUEST: said so (request req_12345)");
 });
 
+test("a number that is no code is UNKNOWN", () => {
+  const error = errorFromRpc(failure(99 as number, Buffer.of()));
+
+  assert.ok(error instanceof InternalError);
+  assert.deepEqual([error.reason, error.code], ["UNKNOWN", Code.UNKNOWN]);
+});
+
 for (const [reason, code, family, retryable] of [
   [Reason.RATE_LIMITED, Code.RESOURCE_EXHAUSTED, ResourceExhaustedError, true],
   // The reason says more than the code.
