@@ -22,14 +22,14 @@ public final class AsyncCompletionStream
   private final ClientCall<CompleteRequest, CompleteResponse> call;
   private final CompleteRequest request;
   private final CompletionFolder folder = new CompletionFolder();
-  private final CompletableFuture<Completion> answer;
+  private final Answer<Completion> answer;
   private boolean isTaken;
 
   AsyncCompletionStream(
       ClientCall<CompleteRequest, CompleteResponse> call, CompleteRequest request) {
     this.call = call;
     this.request = request;
-    answer = AsyncTrunklineClient.answerOf(call);
+    answer = new Answer<>(call);
   }
 
   /** Makes the call. Any further subscriber gets an {@link IllegalStateException}. */
@@ -42,7 +42,12 @@ public final class AsyncCompletionStream
       return;
     }
     isTaken = true;
-    new StreamingCall<>(call, new Reader(subscriber)).start(request);
+    try {
+      new StreamingCall<>(call, new Reader(subscriber)).start(request);
+    } catch (RuntimeException | Error error) {
+      answer.completeExceptionally(error);
+      throw error;
+    }
   }
 
   /** The text of the first choice as it comes. */
@@ -127,14 +132,14 @@ public final class AsyncCompletionStream
 
     @Override
     public void onError(Throwable error) {
-      answer.completeExceptionally(error);
+      answer.fail(error);
       subscriber.onError(error);
     }
 
     @Override
     public void onComplete() {
       if (folder.isCompleted()) {
-        answer.complete(folder.completion());
+        answer.tell(folder.completion());
         subscriber.onComplete();
       } else {
         onError(TrunklineException.cutOff());

@@ -407,18 +407,6 @@ public final class AsyncTrunklineClient implements AutoCloseable {
     connection.close();
   }
 
-  /** A future that ends its call when it is ended by anybody else, as by cancel or orTimeout. */
-  static <T> CompletableFuture<T> answerOf(ClientCall<?, ?> call) {
-    var answer = new CompletableFuture<T>();
-    answer.whenComplete(
-        (value, error) -> {
-          if (error != null) {
-            call.cancel("nobody waits for the answer", error);
-          }
-        });
-    return answer;
-  }
-
   private <Q, R> ClientCall<Q, R> newCall(MethodDescriptor<Q, R> method) {
     return channel.newCall(method, CallOptions.DEFAULT);
   }
@@ -426,7 +414,7 @@ public final class AsyncTrunklineClient implements AutoCloseable {
   private <Q, R, T> CompletableFuture<T> call(
       MethodDescriptor<Q, R> method, Q request, Function<R, T> result) {
     ClientCall<Q, R> call = newCall(method);
-    CompletableFuture<T> answer = answerOf(call);
+    var answer = new Answer<T>(call);
     ClientCalls.asyncUnaryCall(
         call,
         request,
@@ -440,12 +428,12 @@ public final class AsyncTrunklineClient implements AutoCloseable {
 
           @Override
           public void onError(Throwable error) {
-            answer.completeExceptionally(TrunklineException.from((StatusRuntimeException) error));
+            answer.fail(TrunklineException.from((StatusRuntimeException) error));
           }
 
           @Override
           public void onCompleted() {
-            answer.complete(value);
+            answer.tell(value);
           }
         });
     return answer;

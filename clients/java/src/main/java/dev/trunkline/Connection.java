@@ -57,7 +57,7 @@ final class Connection implements AutoCloseable {
           all.merge(headers);
           all.merge(settings.headers());
           all.merge(own);
-          super.start(new EndListener<>(listener), all);
+          super.start(new EndListener<>(listener, channel), all);
         }
       };
     }
@@ -65,10 +65,12 @@ final class Connection implements AutoCloseable {
 
   /** Makes the end of a call say all that is known of it. */
   private static final class EndListener<R> extends SimpleForwardingClientCallListener<R> {
+    private final ManagedChannel channel;
     private String requestId;
 
-    EndListener(ClientCall.Listener<R> listener) {
+    EndListener(ClientCall.Listener<R> listener, ManagedChannel channel) {
       super(listener);
+      this.channel = channel;
     }
 
     @Override
@@ -86,8 +88,14 @@ final class Connection implements AutoCloseable {
       super.onClose(reasonOf(status), trailers);
     }
 
-    /** gRPC cancels a call whose message it cannot read, and then says nothing but that. */
-    private static Status reasonOf(Status status) {
+    /**
+     * gRPC cancels a call whose message it cannot read, and then says nothing but that; and to it a
+     * channel that was closed here is a gateway that is not there.
+     */
+    private Status reasonOf(Status status) {
+      if (status.getCode() == Status.Code.UNAVAILABLE && channel.isShutdown()) {
+        return Status.CANCELLED.withDescription("the client is closed");
+      }
       boolean isUnreadable =
           status.getCode() == Status.Code.CANCELLED
               && status.getCause() instanceof StatusRuntimeException;

@@ -3,6 +3,7 @@ package dev.trunkline;
 import java.util.Collections;
 import java.util.Iterator;
 import java.util.List;
+import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Flow;
@@ -95,10 +96,19 @@ final class PagePublisher<P, T> implements Flow.Publisher<T> {
           return;
         } else if (known.hasNext()) {
           wanted.decrementAndGet();
-          subscriber.onNext(known.next());
+          hand(known.next());
         } else {
           fetchPage();
         }
+      }
+    }
+
+    /** One that fails to take an item is told so, as it is by a stream. */
+    private void hand(T item) {
+      try {
+        subscriber.onNext(item);
+      } catch (RuntimeException | Error error) {
+        fail(error);
       }
     }
 
@@ -119,6 +129,8 @@ final class PagePublisher<P, T> implements Flow.Publisher<T> {
         isLastKnown = token.isEmpty();
       } catch (CompletionException error) {
         fail(error.getCause());
+      } catch (CancellationException cancelled) {
+        // By the subscriber, in another thread.
       }
     }
 

@@ -14,21 +14,43 @@ final class StreamingCall<Q, R> extends ClientCall.Listener<R> implements Flow.S
   private final Flow.Subscriber<? super R> subscriber;
   private volatile boolean isCancelled;
   private volatile IllegalArgumentException refused;
+  private boolean isSubscribed;
+  private Runnable earlyEnd;
 
   StreamingCall(ClientCall<Q, R> call, Flow.Subscriber<? super R> subscriber) {
     this.call = call;
     this.subscriber = subscriber;
   }
 
-  /** Makes the call. The lock keeps its messages, and its end, behind the subscription. */
+  /**
+   * Makes the call. The lock keeps its messages, and its end, behind the subscription. Where the
+   * subscriber fails at that, nobody is left to cancel the call but this.
+   */
   synchronized void start(Q request) {
     call.start(this, new Metadata());
     call.sendMessage(request);
     call.halfClose();
-    subscriber.onSubscribe(this);
+    isSubscribed = true;
+    try {
+      subscriber.onSubscribe(this);
+    } catch (RuntimeException | Error error) {
+      cancel();
+      throw error;
+    }
+    if (earlyEnd != null) {
+      earlyEnd.run();
+    }
   }
 
   private synchronized void awaitSubscription() {}
+
+  /** Whether this is the thread that starts the call, as where an executor runs what it is given. */
+  private synchronized boolean isTooEarly(Status status, Metadata trailers) {
+    if (!isSubscribed) {
+      earlyEnd = () -> onClose(status, trailers);
+    }
+    return !isSubscribed;
+  }
 
   @Override
   public void request(long messages) {
@@ -56,8 +78,7 @@ final class StreamingCall<Q, R> extends ClientCall.Listener<R> implements Flow.S
 
   @Override
   public void onClose(Status status, Metadata trailers) {
-    awaitSubscription();
-    if (isCancelled) {
+    if (isTooEarly(status, trailers) || isCancelled) {
       return;
     }
     if (status.isOk()) {
