@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("Makefile", "buf.yaml", "pyproject.toml", "locks", "protos", "scripts", "third_party")
+COPIED = (
+    *("Makefile", "buf.yaml", "pyproject.toml", "locks", "protos", "scripts", "third_party"),
+    "clients/python/trunkline/v1",
+    *("clients/go/go.mod", "clients/go/go.sum", "clients/go/trunkline"),
+    *("clients/typescript/proto-options.txt", "clients/typescript/src"),
+)
 
 Make = Callable[[str], subprocess.CompletedProcess[str]]
 
@@ -17,11 +22,14 @@ Make = Callable[[str], subprocess.CompletedProcess[str]]
 def checkout(tmp_path: Path) -> Path:
     """A copy of what make needs, with the environment that runs this test: nothing is installed."""
     checkout = tmp_path / "checkout"
-    for name in (*COPIED, "clients/python/trunkline/v1"):
+    for name in COPIED:
         source, target = ROOT / name, checkout / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
     (checkout / ".venv").symlink_to(sys.prefix)
+    (checkout / "clients/typescript/node_modules").symlink_to(
+        ROOT / "clients/typescript/node_modules"
+    )
     return checkout
 
 

@@ -126,18 +126,30 @@ def test_machine_without_python_is_told_what_to_install(checkout):
     assert "No working Python 3.11 or newer" in done.stderr
 
 
-def test_missing_node_is_said_and_forgiven(checkout):
-    done = checkout.setup("clients")
+MISSING = pytest.mark.parametrize(
+    ("goal", "tools"),
+    [
+        ("sdks", ["Node.js with npm"]),
+        ("clients", ["Java with Maven", "Go", "Node.js with npm"]),
+    ],
+)
+
+
+@MISSING
+def test_missing_toolchains_are_said_and_forgiven(checkout, goal, tools):
+    done = checkout.setup(goal)
 
     assert done.returncode == 0
-    assert "Node.js" in done.stdout
+    for tool in tools:
+        assert f"{tool} was not found" in done.stdout
 
 
-def test_missing_node_is_not_forgiven_on_ci(checkout):
-    done = checkout.setup("clients", CI="true")
+@MISSING
+def test_missing_toolchains_are_not_forgiven_on_ci(checkout, goal, tools):
+    done = checkout.setup(goal, CI="true")
 
     assert done.returncode == 1
-    assert "Node.js" in done.stderr
+    assert f"{tools[0]} is missing" in done.stderr
 
 
 def test_find_python_names_an_interpreter_of_the_wanted_version():
