@@ -18,7 +18,7 @@ from trunkline.accounts import (
     rotate_key_request,
     usage_request,
 )
-from trunkline.channels import Metadata, call_metadata, endpoint
+from trunkline.channels import Metadata, call_metadata, call_timeout_s, endpoint
 from trunkline.errors import translated
 from trunkline.pages import Page, request_for
 from trunkline.specs import Prompt, SpecOptions, spec_from
@@ -895,7 +895,7 @@ class AsyncClient:
         await self.close()
 
     def _timeout_s(self, timeout_s: float | None) -> float:
-        return self._default_timeout_s if timeout_s is None else timeout_s
+        return call_timeout_s(self._default_timeout_s if timeout_s is None else timeout_s)
 
     async def _pages(
         self,

@@ -53,6 +53,7 @@ Its timeouts are upper bounds. The library keeps them on this side only, and up 
 stop.
 """
 
+_KIB = 1024
 _MIB = 1024 * 1024
 _OPTIONS: Mapping[str, Any] = {
     "grpc.service_config": json.dumps(SERVICE_CONFIG),
@@ -61,12 +62,17 @@ _OPTIONS: Mapping[str, Any] = {
     "grpc.max_receive_message_length": 64 * _MIB,
     # A call whose request does not fit in here is never retried; the library's default is 256 KiB.
     "grpc.per_rpc_retry_buffer_size": 33 * _MIB,
+    # Details of an error come as a header. From the first limit on the library refuses some at random.
+    "grpc.max_metadata_size": 64 * _KIB,
+    "grpc.absolute_max_metadata_size": 64 * _KIB,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
     # Without this the library stops after two pings while a stream waits for its first token.
     "grpc.http2.max_pings_without_data": 0,
 }
 
+_NO_TIME_S = -1.0
+_LONGEST_TIMEOUT_S = 1e9
 _RESERVED_HEADERS = re.compile(r"grpc-|authorization$")
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]*")
@@ -129,6 +135,11 @@ def endpoint(
                 )
             headers = (*headers, ("authorization", f"Bearer {api_key}"))
     return Endpoint(target, credentials, tuple({**defaults, **options}.items()), headers)
+
+
+def call_timeout_s(timeout_s: float) -> float:
+    """As the library takes it: 0 is no deadline to grpc.aio, and one that it cannot count to has passed to both."""
+    return min(timeout_s, _LONGEST_TIMEOUT_S) if timeout_s > 0 else _NO_TIME_S
 
 
 def checked_metadata(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:

@@ -13,7 +13,13 @@ from typing import Protocol, Self, TypeVar
 import grpc
 import grpc.aio
 
-from trunkline.errors import Cancelled, InternalError, StreamInterrupted, error_from_rpc
+from trunkline.errors import (
+    Cancelled,
+    InternalError,
+    StreamInterrupted,
+    TrunklineError,
+    error_from_rpc,
+)
 from trunkline.folding import CompletionFolder
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import Completion
@@ -109,6 +115,8 @@ class AsyncCompletionStream:
         self._call = call
         self._events = call.__aiter__()
         self._folder = CompletionFolder()
+        # To the library a stream that has failed is one that has ended.
+        self._failed: TrunklineError | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -117,12 +125,16 @@ class AsyncCompletionStream:
         try:
             event = await anext(self._events)
         except StopAsyncIteration:
+            if self._failed is not None:
+                raise self._failed from None
             if self._folder.is_completed:
                 raise
             raise _cut_off() from None
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            self._failed = error_from_rpc(error)
+            raise self._failed from error
         except asyncio.CancelledError:
+            self._failed = Cancelled("the call was cancelled")
             raise_if_closed()
             raise
         self._folder.feed(readable(event))
