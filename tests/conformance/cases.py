@@ -110,6 +110,8 @@ class Fail(Struct, forbid_unknown_fields=True):
     violations: list[dict[str, str]] = []
     metadata: dict[str, str] = {}
     pushback_ms: str = ""
+    padding_chars: int = 0
+    """Of a further entry of the metadata."""
     details_hex: str | None = None
     """Instead of details: these bytes."""
 

@@ -252,6 +252,8 @@ def status_bytes(fail: Fail) -> bytes:
         info = error_details_pb2.ErrorInfo(
             reason=fail.reason, domain=fail.domain, metadata=fail.metadata
         )
+        if fail.padding_chars:
+            info.metadata["padding"] = "x" * fail.padding_chars
         status.details.add().Pack(info)
     if fail.request_id:
         status.details.add().Pack(error_details_pb2.RequestInfo(request_id=fail.request_id))

@@ -125,7 +125,7 @@ final class Seen {
       told.addProperty("request_id", failure.getRequestId());
       failure
           .getRetryAfter()
-          .ifPresent(after -> told.addProperty("retry_after_s", after.toNanos() / 1e9));
+          .ifPresent(after -> told.addProperty("retry_after_s", after.getSeconds() + after.getNano() / 1e9));
       told.addProperty("provider", failure.getProvider());
       told.addProperty("retryable", failure.isRetryable());
       told.add("field_violations", Order.JSON.toJsonTree(failure.getFieldViolations()));

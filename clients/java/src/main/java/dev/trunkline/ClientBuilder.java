@@ -23,6 +23,7 @@ import java.util.regex.Pattern;
  * @param <C> {@link TrunklineClient} or {@link AsyncTrunklineClient}
  */
 public final class ClientBuilder<C> {
+  private static final int KIB = 1024;
   private static final int MIB = 1024 * 1024;
   private static final Pattern API_KEY = Pattern.compile("[\\x21-\\x7e]+");
 
@@ -210,6 +211,8 @@ public final class ClientBuilder<C> {
         .perRpcBufferLimit(33 * MIB)
         .retryBufferSize(Long.MAX_VALUE)
         .maxInboundMessageSize(64 * MIB)
+        // Details of an error come as a header: one too large ends the connection, and all its calls.
+        .maxInboundMetadataSize(64 * KIB)
         .keepAliveTime(30, TimeUnit.SECONDS)
         .keepAliveTimeout(10, TimeUnit.SECONDS);
     if (isPlaintext() && Targets.isLocal(target)) {

@@ -118,7 +118,11 @@ record ErrorDetails(
   }
 
   private static Duration duration(com.google.protobuf.Duration duration) {
-    return Duration.ofSeconds(duration.getSeconds(), duration.getNanos());
+    try {
+      return Duration.ofSeconds(duration.getSeconds(), duration.getNanos());
+    } catch (ArithmeticException beyondAllTimes) {
+      return Duration.ofSeconds(duration.getSeconds());
+    }
   }
 
   private static String firstOf(String wanted, String otherwise) {
