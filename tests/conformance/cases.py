@@ -203,9 +203,9 @@ class Expect(Struct, forbid_unknown_fields=True):
     error: ExpectedError | None = None
     elapsed_s: Bounds | None = None
     calls: int | None = None
-    """That reached the gateway."""
+    """That reached the gateway; where it is not given, as many as are `sent`."""
     sent: list[Sent] = []
-    """Of the calls in their order; further ones are not looked at."""
+    """Of the calls in their order; of `calls` that are more, the further ones are not looked at."""
     gaps_s: Bounds | None = None
     """Between the end of one call and the begin of the next."""
     told: Bounds | None = None

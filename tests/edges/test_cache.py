@@ -378,7 +378,7 @@ async def test_a_similar_question_is_answered_where_that_has_proved_itself(tmp_p
     sections = {"state": {"database_url": url}, "cache": {"semantic": "on"}}
     async with asking(**sections) as here:
         await here.unary(asked("Why is the sky blue in the morning hours?"))
-        for _ in range(40):  # The model is being loaded, and the questions are being read.
+        for _ in range(300):  # The model is being loaded, and the questions are being read.
             with suppress(grpc.aio.AioRpcError):
                 hit = await here.unary(asked(other, cache=policy("ONLY_IF_CACHED")))
                 break
