@@ -152,11 +152,6 @@ class Runner:
         observed: dict[str, Any] = json.loads(line)
         return observed
 
-    @property
-    def pid(self) -> int:
-        """Of the process, started if it was not."""
-        return (self._process or self._start()).pid
-
     def _start(self) -> subprocess.Popen[str]:
         self._complaints.truncate(0)
         self._lines = Queue()

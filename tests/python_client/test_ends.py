@@ -6,9 +6,19 @@ import math
 import grpc
 import pytest
 
+from tests.conformance.cases import Case, Expect, Step
+from tests.conformance.server import gateway_in_thread
 from tests.python_client.events import completed, text_delta
 from tests.python_client.scripted import Failure, Hold
-from trunkline import AsyncClient, Cancelled, Client, DeadlineExceeded, NotFound, text
+from trunkline import (
+    AsyncClient,
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    InternalError,
+    NotFound,
+    text,
+)
 
 
 async def test_a_stream_that_has_failed_goes_on_saying_how(gateway):
@@ -19,6 +29,25 @@ async def test_a_stream_that_has_failed_goes_on_saying_how(gateway):
                 await stream.completion()
 
         assert text(stream.snapshot()) == "Hé"
+
+
+async def test_nothing_is_read_past_a_message_that_is_none():
+    script = [Step(text="a"), Step(raw_hex="42ff"), Step(text="b"), Step(done={})]
+    with gateway_in_thread() as gateway:
+        gateway.play(Case("hole", {}, Expect(), server=[script]))
+        target, headers = f"127.0.0.1:{gateway.port}", {"x-case": "hole"}
+        async with AsyncClient(target, metadata=headers) as client, client.stream("Hi") as stream:
+            for _ in range(2):
+                with pytest.raises(InternalError):
+                    await stream.completion()
+
+            assert text(stream.snapshot()) == "a"
+        with Client(target, metadata=headers) as other, other.stream("Hi") as blocking:
+            for _ in range(2):
+                with pytest.raises(InternalError):
+                    await asyncio.to_thread(blocking.completion)
+
+            assert text(blocking.snapshot()) == "a"
 
 
 async def test_a_stream_whose_reader_was_cancelled_was_not_cut_off(gateway):

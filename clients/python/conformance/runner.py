@@ -50,6 +50,7 @@ Json = dict[str, Any]
 
 MOST_TURNS: Final = 8
 WARM_UP_STREAMS: Final = 100
+CLEARED_WITHIN_S: Final = 2.0
 PROMPT: Final = "Hi"
 RAW_REQUEST: Final = CompleteRequest(spec=CompletionSpec(messages=[user(PROMPT)]))
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -385,7 +386,8 @@ class Awaited:
         seen.update(told(fold(decoded(event, CompleteResponse()) for event in call["events"])))
 
     async def abandon(self, call: Json, seen: Json) -> None:
-        before = live(len(asyncio.all_tasks()))
+        tasks = asyncio.all_tasks()
+        before = live(len(tasks))
         for number in range(call["count"]):
             if number == WARM_UP_STREAMS:
                 before = live(len(asyncio.all_tasks()))
@@ -396,7 +398,8 @@ class Awaited:
                     if count == call["leave_after"]:
                         break
         # Calls that were cancelled are cleared away by tasks of the library's.
-        await asyncio.sleep(0.1)
+        if others := asyncio.all_tasks() - tasks:
+            await asyncio.wait(others, timeout=CLEARED_WITHIN_S)
         after_all = live(len(asyncio.all_tasks()))
         seen.update(live_bytes=[before[0], after_all[0]], threads=[before[1], after_all[1]])
 

@@ -115,29 +115,33 @@ class AsyncCompletionStream:
         self._call = call
         self._events = call.__aiter__()
         self._folder = CompletionFolder()
-        # To the library a stream that has failed is one that has ended.
+        # To the library a stream that has failed is one that has ended, or goes on.
         self._failed: TrunklineError | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> CompleteResponse:
+        if self._failed is not None:
+            raise self._failed
         try:
-            event = await anext(self._events)
+            event = readable(await anext(self._events))
         except StopAsyncIteration:
-            if self._failed is not None:
-                raise self._failed from None
             if self._folder.is_completed:
                 raise
             raise _cut_off() from None
         except grpc.RpcError as error:
             self._failed = error_from_rpc(error)
             raise self._failed from error
+        except InternalError as error:  # Nothing is read past a hole: the answer would look whole.
+            self._failed = error
+            self._call.cancel()
+            raise
         except asyncio.CancelledError:
             self._failed = Cancelled("the call was cancelled")
             raise_if_closed()
             raise
-        self._folder.feed(readable(event))
+        self._folder.feed(event)
         return event
 
     async def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:

@@ -23,6 +23,7 @@ export class MessageReader<T> {
   #aheadBytes = 0;
   #initial: Metadata | undefined;
   #error: TrunklineError | undefined;
+  #hole: InternalError | undefined;
   #isOver = false;
   #waiting: (() => void)[] = [];
 
@@ -52,6 +53,9 @@ export class MessageReader<T> {
 
   /** The next message if it is here already. */
   take(): T | undefined {
+    if (this.#hole !== undefined) {
+      throw this.#hole;
+    }
     if (this.#taken === this.#batch.length) {
       if (this.#ahead.length === 0) {
         return undefined;
@@ -92,8 +96,9 @@ export class MessageReader<T> {
       return this.#decode(bytes);
     } catch (error) {
       this.cancel();
-      this.#error = new InternalError("a message of the gateway's could not be decoded", { cause: error });
-      throw this.#error;
+      // What lies ahead is not read past a hole: the answer would look whole.
+      this.#hole = new InternalError("a message of the gateway's could not be decoded", { cause: error });
+      throw this.#hole;
     }
   }
 
