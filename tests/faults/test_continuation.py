@@ -23,7 +23,7 @@ from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
 if TYPE_CHECKING:
     from trunkline.v1.completion_service_pb2_grpc import CompletionServiceAsyncStub
-from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
+from trunkline.v1.completion_spec_pb2 import CacheMode, CompletionSpec, Recovery
 from trunkline.v1.message_pb2 import Message, Part, Role
 from trunkline_server.local_model.process import LocalModel, default_model_path, has_engine
 
@@ -107,6 +107,7 @@ class Model:
         spec.sampling.temperature = 0.0
         spec.sampling.seed = 1
         spec.sampling.max_output_tokens = MAX_TOKENS
+        spec.cache.mode = CacheMode.CACHE_MODE_BYPASS  # It is the model that is asked, each time.
         spec.constraints.recovery = Recovery.RECOVERY_CONTINUE
         request = CompleteRequest(spec=spec, stream_options=StreamOptions(include_attempts=True))
         pieces: list[list[str]] = [[]]
