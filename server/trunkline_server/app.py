@@ -60,7 +60,7 @@ from trunkline_server.conversations.turns import StoredConversations
 from trunkline_server.core.candidate import Candidate, Price
 from trunkline_server.core.errors import Overloaded, StorageUnavailable, UpstreamError
 from trunkline_server.core.failure import Failure
-from trunkline_server.core.ids import ulid
+from trunkline_server.core.ids import ENTROPY_BYTES, ulid
 from trunkline_server.core.modes import Modes
 from trunkline_server.core.panels import DEFAULT_SIZE, PanelRules
 from trunkline_server.core.pressure import Pressure
@@ -975,7 +975,7 @@ def _add_port(server: grpc.aio.Server, settings: ServerSettings) -> int | None:
 
 def mint_id() -> str:
     """A new ULID."""
-    return ulid(time.time_ns() // 1_000_000, os.urandom(10))
+    return ulid(time.time_ns() // 1_000_000, os.urandom(ENTROPY_BYTES))
 
 
 def mint_span_id() -> str:

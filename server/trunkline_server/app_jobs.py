@@ -15,7 +15,7 @@ from trunkline_server.app_state import State
 from trunkline_server.completion.service import Call, Completions
 from trunkline_server.config import ConfigError, JobsSettings, Settings, secret
 from trunkline_server.core.errors import InvalidRequest
-from trunkline_server.core.ids import ulid
+from trunkline_server.core.ids import ENTROPY_BYTES, ulid
 from trunkline_server.core.modes import Modes
 from trunkline_server.edges.status import status_message
 from trunkline_server.jobs.messages import RESEARCH, VIDEO
@@ -123,7 +123,7 @@ def new_jobs(
         check_url=check_url,
         deliver=None if parts.sender is None else parts.sender.send,
         now_us=now_us,
-        mint_id=lambda: ulid(now_us() // 1_000, os.urandom(10)),
+        mint_id=lambda: ulid(now_us() // 1_000, os.urandom(ENTROPY_BYTES)),
     )
 
 

@@ -36,7 +36,7 @@ from trunkline_server.core.errors import (
     InvalidRequest,
     StorageUnavailable,
 )
-from trunkline_server.core.ids import ulid
+from trunkline_server.core.ids import ENTROPY_BYTES, ulid
 from trunkline_server.core.transactions import MakeTransaction, Statement, Storage, T, Transaction
 from trunkline_server.core.validation import MAX_METADATA_BYTES
 from trunkline_server.storage.upgrade import sqlite_path, upgrade
@@ -76,7 +76,7 @@ def kept_in(
     return StoredConversations(
         storage,
         **{
-            "mint_id": lambda: ulid(START_US // 1_000, os.urandom(10)),
+            "mint_id": lambda: ulid(START_US // 1_000, os.urandom(ENTROPY_BYTES)),
             "now_us": clock or Clock(),
             "max_messages": 10_000,
             **more,

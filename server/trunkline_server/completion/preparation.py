@@ -234,7 +234,7 @@ class Preparation:
             or self._has_usual_persona
             or self._skills.knows(caller.owner)
             or self.cache.is_eligible(spec)
-            or spec.cache.mode == ONLY_IF_CACHED
+            or (spec.HasField("cache") and spec.cache.mode == ONLY_IF_CACHED)
         )
 
     async def prepare(

@@ -191,11 +191,9 @@ class Completions:
     ) -> CompleteUnaryResponse:
         """The finished answer. Raises: TrunklineError."""
         response = CompleteUnaryResponse()
-        async with aclosing(
-            self._events(spec, idempotency_key, _UNARY, call, response.completion)
-        ) as batches:
-            async for _ in batches:
-                pass
+        # Nothing comes, so there is nothing at which it could be left before its end.
+        async for _ in self._events(spec, idempotency_key, _UNARY, call, response.completion):
+            pass
         return response
 
     async def preview(self, request: PreviewRouteRequest, call: Call) -> PreviewRouteResponse:

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from typing import Final, NamedTuple, Protocol
 
@@ -182,7 +183,7 @@ def verdict_of(
     return Verdict(refused is None, refused, longest_us / gcra.US_PER_S, demands, levels)
 
 
-def rate_limit_headers(verdict: Verdict) -> list[tuple[str, str]]:
+def rate_limit_headers(verdict: Verdict) -> Sequence[tuple[str, str]]:
     """Names and values for HTTP headers and gRPC metadata; none where nothing was demanded.
 
     The first six tell of the demand that was refused, or else of the one of which the smallest share is left: its
@@ -191,11 +192,17 @@ def rate_limit_headers(verdict: Verdict) -> list[tuple[str, str]]:
 
     Source: https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-ratelimit-headers-11
     """
-    refused, levels = verdict.refused, verdict.levels
+    refused, demands, levels = verdict.refused, verdict.demands, verdict.levels
+    if len(demands) == 1:
+        its = demands[0].limit
+        left, full_in_s = gcra.standing(its.rate, levels[0])
+        if left > its.quantity:
+            left = its.quantity
+        return _headers_of_one(its.shown_name, its.shown_quantity, its.policy, left, full_in_s)
     limit, remaining, reset_s, fullest = "", 0, 0, -1.0
     policies: list[str] = []
     states: list[str] = []
-    for index, demand in enumerate(verdict.demands):
+    for index, demand in enumerate(demands):
         its = demand.limit
         left, full_in_s = gcra.standing(its.rate, levels[index])
         if left > its.quantity:
@@ -206,15 +213,29 @@ def rate_limit_headers(verdict: Verdict) -> list[tuple[str, str]]:
         policies.append(its.policy)
         states.append(f"{its.shown_name};r={left};t={full_in_s}")
     if not states:
-        return []
+        return ()
+    return _headers(limit, remaining, reset_s, ", ".join(policies), ", ".join(states))
+
+
+@lru_cache(maxsize=1_024)
+def _headers_of_one(
+    name: str, limit: str, policy: str, remaining: int, reset_s: int
+) -> Sequence[tuple[str, str]]:
+    """The same for one demand, which mostly stands where others stood lately."""
+    return _headers(limit, remaining, reset_s, policy, f"{name};r={remaining};t={reset_s}")
+
+
+def _headers(
+    limit: str, remaining: int, reset_s: int, policies: str, states: str
+) -> tuple[tuple[str, str], ...]:
     shown_remaining, shown_reset = str(remaining), str(reset_s)
-    return [
+    return (
         ("ratelimit-limit", limit),
         ("ratelimit-remaining", shown_remaining),
         ("ratelimit-reset", shown_reset),
         ("x-ratelimit-limit", limit),
         ("x-ratelimit-remaining", shown_remaining),
         ("x-ratelimit-reset", shown_reset),
-        ("ratelimit-policy", ", ".join(policies)),
-        ("ratelimit", ", ".join(states)),
-    ]
+        ("ratelimit-policy", policies),
+        ("ratelimit", states),
+    )

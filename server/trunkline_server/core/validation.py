@@ -5,7 +5,7 @@ Every limit has a name here; `docs/limits.md` lists them. Violations carry the f
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
@@ -81,7 +81,7 @@ def check_spec(spec: CompletionSpec) -> None:
     violations = list(islice(_spec(spec), MAX_VIOLATIONS))
     if violations:
         raise InvalidRequest(violations)
-    if not any(_has_content(message) for message in spec.messages):
+    if not _has_content(spec.messages):
         raise EmptyPrompt("spec.messages", "at least one message must have content")
 
 
@@ -466,10 +466,12 @@ def schema_problem(text: str) -> str:
     return _small_schema_problem(text)
 
 
-def _has_content(message: Message) -> bool:
-    return any(
-        part.text or part.WhichOneof("content") not in (None, "text") for part in message.parts
-    )
+def _has_content(messages: Iterable[Message]) -> bool:
+    for message in messages:
+        for part in message.parts:
+            if part.text or part.WhichOneof("content") not in (None, "text"):
+                return True
+    return False
 
 
 _MEDIA = frozenset({"image", "audio", "document", "video"})

@@ -7,7 +7,7 @@ to, what a tool call's arguments add up to, and how a choice ended. Empty pieces
 import binascii
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -518,20 +518,16 @@ def raw_arguments(raw: msgspec.Raw) -> str:
 
 def count_of(value: Any) -> int:
     """A token count as an upstream wrote it: absent and absurd ones are 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value <= MAX_TOKENS
-    ):
-        return 0
-    return int(value)
+    return int(value) if is_count(value) else 0
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int | float]:
     """Is it a number that a token count can be?"""
-    return (
-        not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= MAX_TOKENS
-    )
+    # By its very type: to Python, true is a number.
+    return type(value) in _NUMBERS and 0 <= value <= MAX_TOKENS
+
+
+_NUMBERS: Final = frozenset({int, float})
 
 
 class AnswerDecoder:

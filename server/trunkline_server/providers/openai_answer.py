@@ -364,12 +364,10 @@ class OpenAIDecoder(AnswerDecoder):
     def _usage(self, usage: Any) -> None:
         if not isinstance(usage, dict):
             return
-        if not is_count(usage.get("prompt_tokens")) or not is_count(
-            usage.get("completion_tokens", 0)
-        ):
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+        if not (is_count(read) and is_count(written)):
             return
-        input_tokens = count_of(usage["prompt_tokens"])
-        output_tokens = count_of(usage.get("completion_tokens", 0))
+        input_tokens, output_tokens = int(read), int(written)
         counts = Usage()
         if completion := _counts(usage.get("completion_tokens_details")):
             reasoning_tokens = completion.get("reasoning_tokens", 0)
@@ -379,20 +377,25 @@ class OpenAIDecoder(AnswerDecoder):
                 output_tokens = min(output_tokens + reasoning_tokens, MAX_TOKENS)
             counts.reasoning_tokens = min(reasoning_tokens, output_tokens)
             counts.output_audio_tokens = min(completion.get("audio_tokens", 0), output_tokens)
-        # DeepSeek has its own name for what was found in the cache; others keep it outside of the details.
-        cached = count_of(usage.get("prompt_cache_hit_tokens")) or count_of(
-            usage.get("cached_tokens")
-        )
+        cached = 0
+        for name in _CACHED:
+            if name in usage and not cached:
+                cached = count_of(usage[name])
         if prompt := _counts(usage.get("prompt_tokens_details")):
             cached = prompt.get("cached_tokens", 0) or cached
             counts.cache_write_input_tokens = min(prompt.get("cache_write_tokens", 0), input_tokens)
             counts.input_audio_tokens = min(prompt.get("audio_tokens", 0), input_tokens)
             counts.input_image_tokens = min(prompt.get("image_tokens", 0), input_tokens)
-        counts.cached_input_tokens = min(cached, input_tokens)
+        if cached:
+            counts.cached_input_tokens = min(cached, input_tokens)
         counts.input_tokens = input_tokens
         counts.output_tokens = output_tokens
         counts.total_tokens = input_tokens + output_tokens
         self._events.usage(counts)
+
+
+# DeepSeek has its own name for what was found in the cache; others keep it outside of the details.
+_CACHED: Final = ("prompt_cache_hit_tokens", "cached_tokens")
 
 
 def _counts(details: Any) -> dict[str, int]:

@@ -9,6 +9,7 @@ Nothing is retried here, redirects are not followed and proxies of the environme
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ IDLE_CONNECTION_S: Final = 30.0
 LINGER_S: Final = (
     1.0  # For the end of a message whose answer is complete, so that the connection can be kept.
 )
+EARLY_S: Final = 0.002  # By which a timer may fire before its instant.
 MAX_IDLE_PER_ENDPOINT: Final = 1024
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -220,6 +222,9 @@ class _Connection(asyncio.Protocol):
         self._response: HttpResponse | None = None
         self._is_writing = False
         self._is_lost = False
+        # One timer serves all reads of all responses: as long as the instant only moves away, renewing it is nothing.
+        self._timer: asyncio.TimerHandle | None = None
+        self.timer_at_s = math.inf
 
     @property
     def is_usable(self) -> bool:
@@ -262,6 +267,21 @@ class _Connection(asyncio.Protocol):
         """Close now, whatever is buffered."""
         if self._transport is not None:
             self._transport.abort()
+
+    def arm(self, at_s: float) -> None:
+        """Tell the response that is read then that its time may be up."""
+        if self._is_lost:
+            return  # It has been told more than that.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._expire)
+        self.timer_at_s = at_s
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.timer_at_s = math.inf
+        if self._response is not None:
+            self._response.expire()
 
     def pause(self) -> None:
         """Stop reading from the socket."""
@@ -311,6 +331,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._pool.forget(self)
         response = self._response
         if response is not None:
@@ -352,8 +374,6 @@ class HttpResponse:
         "_is_paused",
         "_loop",
         "_pending_headers",
-        "_timer",
-        "_timer_at_s",
         "_total_bytes",
         "_until_s",
         "buffered_bytes",
@@ -387,8 +407,6 @@ class HttpResponse:
         self.is_lingering = False
         self._error: TransportError | None = None
         self.waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
         self._until_s = 0.0
 
     async def head(self, until_s: float) -> None:
@@ -417,14 +435,14 @@ class HttpResponse:
         """
         while not self.chunks:
             if self.is_complete:
-                self._finish()
+                self._connection.release(self)
                 return b""
             if self._error is not None:
                 raise self._error
             # What `_wait` does, without a coroutine of its own: this runs once for each chunk of each stream.
             self._until_s = until_s
-            if self._timer is None or until_s < self._timer_at_s:
-                self._arm(until_s)
+            if until_s < self._connection.timer_at_s:
+                self._connection.arm(until_s)
             waiter = self.waiter = self._loop.create_future()
             try:
                 await waiter
@@ -454,7 +472,6 @@ class HttpResponse:
 
     def close(self) -> None:
         """Done with it. A message that is not complete costs the connection, at once."""
-        self._cancel_timer()
         if self.is_complete:
             self._connection.release(self)
         else:
@@ -462,7 +479,6 @@ class HttpResponse:
 
     def finish_in_background(self) -> None:
         """The answer is complete though the message may not be: give its end a moment, to keep the connection."""
-        self._cancel_timer()
         if self.is_complete:
             self._connection.release(self)
             return
@@ -470,7 +486,9 @@ class HttpResponse:
         self.chunks.clear()
         if self._is_paused:
             self._connection.resume()
-        self._timer = self._loop.call_later(LINGER_S, self._connection.abort)
+        self._until_s = self._loop.time() + LINGER_S
+        if self._until_s < self._connection.timer_at_s:
+            self._connection.arm(self._until_s)
 
     # Called by the connection
 
@@ -525,17 +543,15 @@ class HttpResponse:
                 self._connection.abort()
                 return
         elif self.is_lingering and self.is_complete:
-            self._finish()
+            self._connection.release(self)
             return
         self._wake()
 
     def connection_lost(self, was_writing: bool) -> None:
         """The socket is gone. Without a length its end is the message's end."""
-        if self.is_lingering:
-            self._cancel_timer()
-        elif self._has_head and not self._has_length:
+        if self._has_head and not self._has_length:
             self.is_complete = True
-        elif not self.is_complete:
+        elif not (self.is_complete or self.is_lingering):
             self.fail(
                 NotSent("closed while sending")
                 if was_writing and not self.received
@@ -549,9 +565,17 @@ class HttpResponse:
             self._error = error
         self._wake()
 
-    def _finish(self) -> None:
-        self._cancel_timer()
-        self._connection.release(self)
+    def expire(self) -> None:
+        """An instant has come at which time was up, unless it has been put off since."""
+        waiter = self.waiter
+        if not self.is_lingering and (waiter is None or waiter.done()):
+            return
+        if self._until_s > self._loop.time() + EARLY_S:
+            self._connection.arm(self._until_s)
+        elif self.is_lingering:
+            self._connection.abort()
+        elif waiter is not None:
+            waiter.set_exception(TimeoutError())
 
     def _wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -559,36 +583,13 @@ class HttpResponse:
 
     async def _wait(self, until_s: float) -> None:
         self._until_s = until_s
-        if self._timer is None or until_s < self._timer_at_s:
-            self._arm(until_s)
+        if until_s < self._connection.timer_at_s:
+            self._connection.arm(until_s)
         waiter = self.waiter = self._loop.create_future()
         try:
             await waiter
         finally:
             self.waiter = None
-
-    def _arm(self, until_s: float) -> None:
-        # One timer serves all reads: renewing it is an assignment, as long as the instant only moves away.
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(until_s, self._expire)
-        self._timer_at_s = until_s
-
-    def _expire(self) -> None:
-        self._timer = None
-        waiter = self.waiter
-        if waiter is None or waiter.done():
-            return
-        if self._until_s > self._loop.time() + 0.002:
-            self._timer = self._loop.call_at(self._until_s, self._expire)
-            self._timer_at_s = self._until_s
-        else:
-            waiter.set_exception(TimeoutError())
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def header_lines(headers: Sequence[tuple[str, str]]) -> bytes:

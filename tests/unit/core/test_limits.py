@@ -28,7 +28,7 @@ def allowed(requests_used: int, tokens_used: int) -> Verdict:
 
 
 def test_headers_of_two_limits():
-    assert rate_limit_headers(allowed(58, 500)) == [
+    assert list(rate_limit_headers(allowed(58, 500))) == [
         ("ratelimit-limit", "100"),
         ("ratelimit-remaining", "42"),
         ("ratelimit-reset", "35"),
@@ -89,7 +89,7 @@ def test_a_debt_is_shown_as_nothing_left():
 
 
 def test_without_a_limit_there_are_no_headers():
-    assert rate_limit_headers(verdict_of([], [], [])) == []
+    assert not rate_limit_headers(verdict_of([], [], []))
 
 
 def test_a_share_is_shown_as_the_whole_limit():
@@ -117,3 +117,19 @@ def test_a_share_is_shown_as_the_whole_limit():
 def test_a_limit_that_makes_no_sense_is_refused(name, quantity, window_s, burst, processes):
     with pytest.raises(ValueError, match="limit"):
         Limit(name, quantity, window_s, burst, processes)
+
+
+@pytest.mark.parametrize(("used", "remaining", "reset"), [(0, 100, 0), (58, 42, 35), (100, 0, 60)])
+def test_headers_of_one_limit(used, remaining, reset):
+    verdict = verdict_of([Demand("key:a:requests", REQUESTS)], [level(REQUESTS, used)], [0])
+
+    assert list(rate_limit_headers(verdict)) == [
+        ("ratelimit-limit", "100"),
+        ("ratelimit-remaining", str(remaining)),
+        ("ratelimit-reset", str(reset)),
+        ("x-ratelimit-limit", "100"),
+        ("x-ratelimit-remaining", str(remaining)),
+        ("x-ratelimit-reset", str(reset)),
+        ("ratelimit-policy", '"requests";q=100;w=60'),
+        ("ratelimit", f'"requests";r={remaining};t={reset}'),
+    ]

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import grpc
 import structlog
 
-from trunkline_server.core.ids import ulid
+from trunkline_server.core.ids import ENTROPY_BYTES, ulid
 from trunkline_server.edges.rest.http import (
     Limits,
     Refused,
@@ -46,7 +46,7 @@ class Dialect(Protocol):
 
 def mint_request_id() -> str:
     """A new id, as the service makes them."""
-    return f"req_{ulid(time.time_ns() // 1_000_000, os.urandom(10))}"
+    return f"req_{ulid(time.time_ns() // 1_000_000, os.urandom(ENTROPY_BYTES))}"
 
 
 class RestApp:

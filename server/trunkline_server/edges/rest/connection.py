@@ -42,7 +42,7 @@ Refuse = Callable[[Request, Refusal], None]
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 _STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
 }
 
 
@@ -325,18 +325,17 @@ class Connection(asyncio.Protocol):
             return
         self._has_head = True
         self._is_chunked = length is None and self._knows_chunks
-        lines = [_STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d \r\n" % status]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
+        line = _STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d " % status
+        lines = [line, *map(b": ".join, headers)]
         if length is not None:
-            lines.append(b"content-length: %d\r\n" % length)
+            lines.append(b"content-length: %d" % length)
         elif self._knows_chunks:  # Otherwise the end of the connection is that of the body.
-            lines.append(b"transfer-encoding: chunked\r\n")
+            lines.append(b"transfer-encoding: chunked")
         if not self._keeps_alive or self._connections.is_draining:
             self._keeps_alive = False
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         lines.append(b"\r\n")
-        self._head = b"".join(lines)  # Goes out with what follows it, in one write.
+        self._head = b"\r\n".join(lines)  # Goes out with what follows it, in one write.
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from trunkline.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest, Model
 from trunkline.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -206,23 +207,24 @@ def _extension(completion: Completion, artifacts: Iterable[Artifact]) -> dict[st
                 "provider": attempt.provider,
                 "model": attempt.model,
                 "http_status": attempt.http_status or None,
-                "error": attempt.error.message or None,
-                "duration_s": round(attempt.duration.seconds + attempt.duration.nanos / 1e9, 3),
+                "error": attempt.error.message if attempt.HasField("error") else None,
+                "duration_s": _seconds(attempt.duration),
             }
             for attempt in completion.attempts
         ],
     }
     if route.route:
         extension["route"] = route.route
-    if completion.usage.HasField("cost"):
-        extension["cost_usd"] = completion.usage.cost.amount_nanos / 1e9
-    if completion.usage.estimated:
+    usage = completion.usage
+    if usage.HasField("cost"):
+        extension["cost_usd"] = usage.cost.amount_nanos / 1e9
+    if usage.estimated:
         extension["usage_estimated"] = True
     if route.resolved_mode:
         extension["mode"] = route.resolved_mode
     if completion.conversation_id:
         extension["conversation_id"] = completion.conversation_id
-    if completion.cache.hit:
+    if completion.HasField("cache") and completion.cache.hit:
         extension["cache"] = _cache(completion.cache)
     if files := [_artifact(artifact) for artifact in artifacts]:
         extension["artifacts"] = files
@@ -265,9 +267,13 @@ def _artifact(artifact: Artifact) -> dict[str, Any]:
 def _cache(report: CacheReport) -> dict[str, Any]:
     return {
         "kind": report.kind,
-        "age_s": round(report.age.seconds + report.age.nanos / 1e9, 3),
+        "age_s": _seconds(report.age),
         "similarity": report.similarity if report.HasField("similarity") else None,
     }
+
+
+def _seconds(duration: Duration) -> float:
+    return round(duration.seconds + duration.nanos / 1e9, 3)
 
 
 # Finish reasons that this API has no word for.

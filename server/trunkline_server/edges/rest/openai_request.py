@@ -274,8 +274,21 @@ _decode_chat = msgspec.json.Decoder(ChatRequest).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
+class _PlainRequest(ChatRequest, forbid_unknown_fields=True):
+    """The body of nearly every request: all of it is known."""
+
+
+_decode_plain = msgspec.json.Decoder(_PlainRequest).decode
+
+
 def _decode(body: bytes) -> ChatRequest:
-    chat = _decode_chat(body)
+    chat: ChatRequest
+    try:
+        chat = _decode_plain(body)
+        if chat.extras is UNSET:
+            return chat
+    except msgspec.ValidationError:
+        chat = _decode_chat(body)
     extras = {name: value for name, value in _decode_fields(body).items() if name not in KNOWN}
     chat.extras = Raw(msgspec.json.encode(extras)) if extras else UNSET
     return chat
