@@ -188,17 +188,18 @@ class AnswerEvents:
         if self.output_chars > MAX_CONTENT_CHARS:
             raise UpstreamError(Failure.PROTOCOL, TOO_LONG)
         choice = self._choices.get(choice_index)
-        is_open = choice is not None and choice.kind == "text"
-        if (
-            self._merged is not None
-            and is_open
-            and not logprobs
-            and choice_index == self._merged_choice
-            and len(self._events) == self._merged_at
+        if choice is None or choice.kind != "text":
+            part_index = self._part(choice_index, "text")
+        elif (
+            self._merged is None
+            or logprobs
+            or choice_index != self._merged_choice
+            or len(self._events) != self._merged_at
         ):
+            part_index = choice.part_index
+        else:
             self._pieces.append(text)
             return
-        part_index = choice.part_index if choice and is_open else self._part(choice_index, "text")
         delta = TextDelta(choice_index=choice_index, part_index=part_index, text=text)
         if logprobs:
             delta.logprobs.extend(logprobs)

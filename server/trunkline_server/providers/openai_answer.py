@@ -275,13 +275,14 @@ class OpenAIDecoder(AnswerDecoder):
             if delta.tool_calls:
                 for position, call in enumerate(delta.tool_calls):
                     self._tool_call(index, call, position)
-        if choice.error or choice.finish_reason in FAILED_FINISHES:
+        finish = choice.finish_reason
+        if choice.error or (finish and finish in FAILED_FINISHES):
             raise _error(choice.error, 200)
-        if choice.finish_reason:
+        if finish:
             if self._keeps_details:
                 self._hand_over(index)
-            reason = FINISH_REASONS.get(choice.finish_reason, OTHER)
-            events.finish(index, reason, choice.finish_reason)
+            reason = FINISH_REASONS.get(finish, OTHER)
+            events.finish(index, reason, finish)
 
     def _reasoning(self, index: int, delta: _Delta) -> None:
         # vLLM and others say `reasoning` where DeepSeek says `reasoning_content`.
