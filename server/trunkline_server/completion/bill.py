@@ -50,6 +50,8 @@ def prompt_tokens(size_bytes: int) -> int:
 
 def output_tokens(spec: CompletionSpec) -> int:
     """What an answer may have at most, or the first block of one that has no limit."""
+    if not spec.HasField("sampling"):
+        return BLOCK_TOKENS
     sampling = spec.sampling
     limit = sampling.max_output_tokens if sampling.HasField("max_output_tokens") else BLOCK_TOKENS
     return int(limit) * max(1, int(sampling.candidate_count))

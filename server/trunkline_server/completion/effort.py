@@ -26,6 +26,8 @@ TUNED: Final[Mapping[OptimizeFor.ValueType, ReasoningEffort.ValueType]] = {
 
 def tuned(spec: CompletionSpec) -> tuple[CompletionSpec, frozenset[str]]:
     """The same spec, or a copy with the effort that its intent suggests; and the fields that were filled in."""
+    if not spec.HasField("intent"):
+        return spec, NOTHING
     effort = TUNED.get(spec.intent.optimize_for)
     if effort is None or spec.unsupported_policy == REJECT:
         return spec, NOTHING

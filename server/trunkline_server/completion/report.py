@@ -160,7 +160,8 @@ class Report:
         end(completion.choices, finishes)
         if fold is not None:
             fold.fill(completion.choices)
-            completion.artifacts.extend(fold.artifacts)
+            if fold.artifacts:
+                completion.artifacts.extend(fold.artifacts)
         if self._prepared is not None:
             self._prepared.fill(completion)
             skills = self._prepared.skills if turns is None else turns.skills
@@ -173,8 +174,10 @@ class Report:
             completion.attempts.extend(each.attempts)
             if each.shown:
                 warnings = each.served.facts.warnings
-                completion.warnings.extend(_news(warnings, completion, each.number))
-            completion.warnings.extend(each.continued)
+                if warnings:
+                    completion.warnings.extend(_news(warnings, completion, each.number))
+            if each.continued:
+                completion.warnings.extend(each.continued)
         if turns is not None:
             completion.warnings.extend(turns.warnings)
             completion.server_tool_calls.extend(turns.calls)

@@ -282,7 +282,7 @@ class Completions:
             with await self.admission.admit(caller.criticality, size_bytes) as ticket:
                 try:
                     key = self._idempotency_key(idempotency_key, call)
-                    check_spec(spec)
+                    check_spec(spec, size_bytes)
                     _check_plan(spec, caller)
                     deadline = _deadline(call, started_s, unary is not None, caller)
                     # remember, choose

@@ -107,6 +107,8 @@ def toolbox(spec: CompletionSpec, tools: Tools, own: ServerTool | None = None) -
     Raises:
         InvalidRequest, NotSupported: a tool can't be run, or not with these options.
     """
+    if own is None and not spec.HasField("tool_options"):
+        return None
     found: dict[str, ServerTool] = {}
     for number, tool in enumerate(spec.tool_options.tools):
         if tool.WhichOneof("source") not in (None, "inline"):

@@ -71,9 +71,16 @@ Violations = Iterator[FieldViolation]
 Check = Callable[[CompletionSpec, Any], Violations]
 
 
-def check_spec(spec: CompletionSpec) -> None:
-    """Raises: InvalidRequest with every violation found (at most the first few), EmptyPrompt, PayloadTooLarge."""
-    if spec.ByteSize() > MAX_REQUEST_BYTES:
+def check_spec(spec: CompletionSpec, size_bytes: int | None = None) -> None:
+    """Is it well formed?
+
+    Args:
+        size_bytes: its own, where that is known.
+
+    Raises:
+        InvalidRequest with every violation found (at most the first few), EmptyPrompt, PayloadTooLarge.
+    """
+    if (spec.ByteSize() if size_bytes is None else size_bytes) > MAX_REQUEST_BYTES:
         raise PayloadTooLarge("spec", f"larger than {MAX_REQUEST_BYTES} bytes")
     if not spec.messages and not spec.system_prompt:
         raise EmptyPrompt("spec.messages", "at least one message is needed")
@@ -218,25 +225,29 @@ MAX_AGE_NANOS: Final = 30 * 86_400 * 1_000_000_000
 
 
 def _messages(spec: CompletionSpec, _: object) -> Violations:
-    if len(spec.messages) > MAX_MESSAGES:
+    messages = spec.messages
+    if len(messages) > MAX_MESSAGES:
         yield FieldViolation("spec.messages", f"at most {MAX_MESSAGES}")
         return
-    if sum(len(message.parts) for message in spec.messages) > MAX_TOTAL_PARTS:
-        yield FieldViolation("spec.messages", f"at most {MAX_TOTAL_PARTS} parts in all")
-        return
+    part_count = 0
     calls: set[str] = set()
     answered: set[str] = set()
-    for i, message in enumerate(spec.messages):
+    for i, message in enumerate(messages):
         if message.role not in _ROLES:
             yield FieldViolation(
                 f"spec.messages[{i}].role", "must be SYSTEM, DEVELOPER, USER, ASSISTANT or TOOL"
             )
-        if len(message.parts) > MAX_PARTS:
+        parts = message.parts
+        part_count += len(parts)
+        if part_count > MAX_TOTAL_PARTS:
+            yield FieldViolation("spec.messages", f"at most {MAX_TOTAL_PARTS} parts in all")
+            return
+        if len(parts) > MAX_PARTS:
             yield FieldViolation(f"spec.messages[{i}].parts", f"at most {MAX_PARTS}")
             continue
         if len(message.name) > MAX_NAME_CHARS:
             yield FieldViolation(f"spec.messages[{i}].name", f"at most {MAX_NAME_CHARS} characters")
-        for j, part in enumerate(message.parts):
+        for j, part in enumerate(parts):
             kind = part.WhichOneof("content")
             if kind == "text":
                 continue

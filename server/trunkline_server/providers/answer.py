@@ -140,16 +140,17 @@ class AnswerEvents:
         choices: int = 1,
     ) -> "AnswerEvents":
         """Those of one attempt."""
+        spec = prompt.spec
         return cls(
             family=candidate.family,
             model=candidate.model,
-            shows_reasoning=prompt.spec.reasoning.include,
+            shows_reasoning=spec.HasField("reasoning") and spec.reasoning.include,
             choices=choices,
             mint_id=mint_id,
             facts=facts,
             merges=prompt.merges,
             provider=candidate.provider,
-            draws=IMAGE in prompt.spec.output_modalities,
+            draws=IMAGE in spec.output_modalities,
         )
 
     def sse_decoder(self) -> SSEDecoder:

@@ -169,15 +169,11 @@ class OpenAITranslator:
     ) -> "OpenAIDecoder":
         """For one response, streamed or whole."""
         spec = prompt.spec
+        choices = 1
         # Where more than one can't be asked for, one is all that comes.
-        is_single = "candidate_count" in self.deviations.unsupported
-        events = AnswerEvents.of(
-            candidate,
-            prompt,
-            facts,
-            mint_id,
-            choices=1 if is_single else spec.sampling.candidate_count or 1,
-        )
+        if spec.HasField("sampling") and "candidate_count" not in self.deviations.unsupported:
+            choices = spec.sampling.candidate_count or 1
+        events = AnswerEvents.of(candidate, prompt, facts, mint_id, choices)
         return OpenAIDecoder(events, self.deviations.keeps)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

@@ -110,8 +110,9 @@ class Router:
             route: instead of the model that the request names.
         """
         needs = required(spec)
-        name, intent = route or spec.model, spec.intent
-        has_bounds = bool(intent.region) or spec.HasField("constraints")
+        name = route or spec.model
+        has_region = spec.HasField("intent") and bool(spec.intent.region)
+        has_bounds = has_region or spec.HasField("constraints")
         is_plain = not (route or needs or has_bounds or spec.mode or self._experience.knows_failing)
         if is_plain and (plan := self._plans.get(name)) is not None:
             return plan
