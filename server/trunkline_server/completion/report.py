@@ -9,10 +9,8 @@ from google.rpc import code_pb2
 from trunkline.v1.completion_event_pb2 import (
     AttemptFailed,
     CompleteResponse,
-    RouteSelected,
     SkillsActivated,
     StreamInterrupted,
-    StreamStarted,
 )
 from trunkline.v1.completion_pb2 import (
     Completion,
@@ -75,11 +73,14 @@ class Report:
     def started(self) -> CompleteResponse:
         """The event that comes before all others."""
         self._is_started = True
-        started = StreamStarted(completion_id=self._completion_id, request_id=self._request_id)
+        event = CompleteResponse()
+        started = event.started
+        started.completion_id = self._completion_id
+        started.request_id = self._request_id
         set_time(started.create_time, self._created_s)
         if self._prepared is not None:
             started.conversation_id = self._prepared.conversation_id
-        return CompleteResponse(started=started)
+        return event
 
     def begins_hop(self, hops: Sequence[Hop]) -> bool:
         """Does the last hop give its first content now, after others?"""
@@ -111,7 +112,8 @@ class Report:
                 if attempt.HasField("error") and attempt.error.code != OUTRUN
             ]
             self._told = len(hop.attempts)
-        selected = CompleteResponse(route_selected=RouteSelected(route=self._route))
+        selected = CompleteResponse()
+        selected.route_selected.route.CopyFrom(self._route or Route())
         if self._is_new_hop:
             if self._prepared is not None:
                 return [*before, selected, *self._furnished(self._prepared), *batch]
@@ -246,14 +248,13 @@ def _route(plan: Plan, hops: Sequence[Hop]) -> Route:
         reason = SCORED
     else:
         reason = REQUESTED
-    # Only what is not the default: each field that is set costs as much as a dozen lines.
-    route = Route(
-        provider=candidate.provider,
-        model=candidate.id,
-        requested_model=plan.requested_model,
-        attempt=failures + 1,
-        reason=reason,
-    )
+    # Field by field, and only what is not the default: that is what messages are written fastest by.
+    route = Route()
+    route.provider = candidate.provider
+    route.model = candidate.id
+    route.requested_model = plan.requested_model
+    route.attempt = failures + 1
+    route.reason = reason
     if plan.route:
         route.route = plan.route
     if plan.resolved_mode:

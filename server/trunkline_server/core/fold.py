@@ -52,9 +52,9 @@ def end(choices: Any, finishes: Sequence[ChoiceFinished]) -> None:
     if len(finishes) > 1:
         finishes = sorted(finishes, key=lambda finished: finished.choice_index)
     for finished in finishes:
-        choice = choices.add(
-            finish_reason=finished.finish_reason, native_finish_reason=finished.native_finish_reason
-        )
+        choice = choices.add()
+        choice.finish_reason = finished.finish_reason
+        choice.native_finish_reason = finished.native_finish_reason
         if finished.choice_index:
             choice.index = finished.choice_index
         if finished.stop_sequence:
@@ -106,7 +106,7 @@ class Fold:
         for index in sorted(parts):
             building = parts[index]
             if building.kind == "text" and building.final is None and building.state is None:
-                message.parts.add(text="".join(building.pieces))
+                message.parts.add().text = "".join(building.pieces)
             else:
                 message.parts.append(building.part())
 

@@ -106,7 +106,7 @@ class OpenAIShim:
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
             stream.set_known(call)
-            chunks = Chunks(chat.includes_usage)
+            chunks = Chunks(chat.includes_usage, has_logprobs=bool(chat.logprobs))
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
                     if not chunks.have_begun:
@@ -382,6 +382,7 @@ class Chunks:
     Args:
         named: the model that a route stands for; None: what it has in `model`, or its own name where it is a panel.
         extras: keys that the last chunk has beside the usual ones; files are then told in them, if at all.
+        has_logprobs: were they asked for? To look for them costs each chunk a while.
     """
 
     def __init__(
@@ -390,7 +391,9 @@ class Chunks:
         *,
         named: Callable[[Route], str] | None = None,
         extras: Callable[[Completion], Mapping[str, Any]] | None = None,
+        has_logprobs: bool = True,
     ) -> None:
+        self._has_logprobs = has_logprobs
         self._includes_usage = includes_usage
         self._named = named
         self._extras = extras
@@ -417,20 +420,19 @@ class Chunks:
             kind = response.WhichOneof("event")
             if kind == "text_delta":
                 delta = response.text_delta
-                if delta.choice_index not in self._begun:
-                    chunks.append(self._begin(delta.choice_index))
+                index = delta.choice_index
+                if index not in self._begun:
+                    chunks.append(self._begin(index))
                 text = encode_plain(delta.text)
                 if not text.isascii():
                     text = encode(delta.text)
-                if delta.logprobs:
+                if self._has_logprobs and delta.logprobs:
                     logprobs = encode(_logprobs(delta.logprobs))
-                    chunks.append(
-                        self._chunk(delta.choice_index, b'{"content":%b}' % text, logprobs)
-                    )
+                    chunks.append(self._chunk(index, b'{"content":%b}' % text, logprobs))
                 else:
                     chunks.append(
                         b'%b{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]%b'
-                        % (self._prefix, delta.choice_index, text, self._suffix)
+                        % (self._prefix, index, text, self._suffix)
                     )
             elif kind == "tool_call_delta":
                 chunks.append(self._tool_call(response.tool_call_delta))
