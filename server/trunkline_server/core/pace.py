@@ -44,8 +44,8 @@ MEMORY: Final = 0.9  # What one look counts at the next.
 
 YIELD_S: Final = 0.5  # So long after others were kept out, batch work is.
 # So few are no overload, however late the loop runs: those that so much CPU serves, in flight and waiting for a turn.
-FEW_IN_FLIGHT_S: Final = 0.08
-FEW_WAITING_S: Final = 0.05
+FEW_IN_FLIGHT_S: Final = 0.045
+FEW_WAITING_S: Final = 0.02
 MIN_FEW: Final = 8
 CROWD: Final = 2.0  # Times as many in flight as usual,
 MIN_CROWD: Final = 16  # and at least so many, are too many.

@@ -235,7 +235,7 @@ def test_a_crowd_is_more_than_is_usual():
 
 
 @pytest.mark.parametrize(
-    ("work_s", "few"), [(0.0005, (160, 100)), (0.005, (16, 10)), (0.05, (8, 8))]
+    ("work_s", "few"), [(0.0005, (90, 40)), (0.002, (22, 10)), (0.05, (8, 8))]
 )
 def test_how_many_are_few_depends_on_what_they_cost(work_s, few):
     pace = Pace()
