@@ -234,9 +234,7 @@ def test_a_crowd_is_more_than_is_usual():
     assert not pace.has_turn(STANDARD, 0.2, 200)
 
 
-@pytest.mark.parametrize(
-    ("work_s", "few"), [(0.0005, (90, 40)), (0.002, (22, 10)), (0.05, (8, 8))]
-)
+@pytest.mark.parametrize(("work_s", "few"), [(0.0005, (90, 40)), (0.002, (22, 10)), (0.05, (8, 8))])
 def test_how_many_are_few_depends_on_what_they_cost(work_s, few):
     pace = Pace()
     for _ in range(300):
