@@ -106,7 +106,7 @@ class OpenAIShim:
         try:
             call = self._completions.Complete(complete, metadata=request.metadata)
             stream.set_known(call)
-            chunks = Chunks(chat.includes_usage, has_logprobs=bool(chat.logprobs))
+            chunks = Chunks(chat.includes_usage)
             async with aclosing(batches_of(call)) as batches:
                 async for batch in batches:
                     if not chunks.have_begun:
@@ -382,7 +382,6 @@ class Chunks:
     Args:
         named: the model that a route stands for; None: what it has in `model`, or its own name where it is a panel.
         extras: keys that the last chunk has beside the usual ones; files are then told in them, if at all.
-        has_logprobs: were they asked for? To look for them costs each chunk a while.
     """
 
     def __init__(
@@ -391,9 +390,7 @@ class Chunks:
         *,
         named: Callable[[Route], str] | None = None,
         extras: Callable[[Completion], Mapping[str, Any]] | None = None,
-        has_logprobs: bool = True,
     ) -> None:
-        self._has_logprobs = has_logprobs
         self._includes_usage = includes_usage
         self._named = named
         self._extras = extras
@@ -426,7 +423,7 @@ class Chunks:
                 text = encode_plain(delta.text)
                 if not text.isascii():
                     text = encode(delta.text)
-                if self._has_logprobs and delta.logprobs:
+                if delta.logprobs:
                     logprobs = encode(_logprobs(delta.logprobs))
                     chunks.append(self._chunk(index, b'{"content":%b}' % text, logprobs))
                 else:
