@@ -1,6 +1,7 @@
 """The composition root: settings in, a running service out. The only module that sees adapters and edges together."""
 
 import asyncio
+import gc
 import os
 import random
 import secrets
@@ -1031,6 +1032,7 @@ async def serve(
             loop.add_signal_handler(number, stop)
         if watches_parent:
             loop.add_reader(0, parent_ended)
+        _freeze()
         announce(service)
         log.info("started", grpc=service.grpc_address, http=service.http_address)
         await asked.wait()
@@ -1038,6 +1040,15 @@ async def serve(
         await service.drain()
     log.info("stopped")
     flush()
+
+
+def _freeze() -> None:
+    """What has been loaded stays until the end, so the collector of cycles need not look at it again.
+
+    It would now and then, for 50 to 80 ms in which nobody is served.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _read_file(path: str) -> bytes:
@@ -1096,6 +1107,7 @@ async def serve_shim(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         try:
+            _freeze()
             announce(address)
             await asked.wait()
             log.info("draining")
