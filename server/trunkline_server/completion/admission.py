@@ -42,6 +42,7 @@ class Admission:
         }
         self._timer: asyncio.TimerHandle | None = None
         self._turn_timer: asyncio.TimerHandle | None = None
+        self._round_from_s: float | None = None
         self._served = 0  # Since the last look at the process.
         self._tickets: set[Ticket] = set()
         self._expected: Counter[Criticality] = Counter()
@@ -82,6 +83,7 @@ class Admission:
         """Is there room, and a turn that nobody else waits for? Then it is taken."""
         now_s = asyncio.get_running_loop().time()
         if self.pace.is_strained(now_s) and self._waits_above(criticality):
+            self.pace.keep_out(criticality, now_s)
             return False
         # Those who are expected come before this one.
         taken = len(self._tickets) + self._expected[criticality]
@@ -92,7 +94,19 @@ class Admission:
 
     def _may_come_in(self, criticality: Criticality, now_s: float, in_flight: int) -> bool:
         has_room = in_flight < self.pressure.room(criticality)
-        return has_room and self.pace.has_turn(criticality, now_s, in_flight)
+        return has_room and self.pace.has_turn(criticality, now_s, in_flight, self._round_s(now_s))
+
+    def _round_s(self, now_s: float) -> float:
+        """For how long the loop has been in its present round, since the first who asked in it."""
+        if not self.pace.is_strained(now_s):
+            return 0.0
+        if self._round_from_s is None:
+            self._round_from_s = now_s
+            asyncio.get_running_loop().call_soon(self._end_round)
+        return now_s - self._round_from_s
+
+    def _end_round(self) -> None:
+        self._round_from_s = None
 
     def _turn_away(self, criticality: Criticality) -> None:
         """Refuse one who would wait in vain."""

@@ -44,12 +44,17 @@ MEMORY: Final = 0.9  # What one look counts at the next.
 
 YIELD_S: Final = 0.5  # So long after others were kept out, batch work is.
 # So few are no overload, however late the loop runs: those that so much CPU serves, in flight and waiting for a turn.
-FEW_IN_FLIGHT_S: Final = 0.045
-FEW_WAITING_S: Final = 0.02
-MIN_FEW: Final = 8
+FEW_IN_FLIGHT_S: Final = 0.035
+FEW_WAITING_S: Final = 0.015
+MIN_FEW_IN_FLIGHT: Final = 8
+MIN_FEW_WAITING: Final = 4
 CROWD: Final = 2.0  # Times as many in flight as usual,
 MIN_CROWD: Final = 16  # and at least so many, are too many.
 USUAL_MEMORY: Final = 0.95
+
+# A round of the loop that has taken so long takes nobody on. Turns gather while it lasts: it would last for as long as
+# there is somebody whom it found ready, and all who came in would wait for its end.
+ROUND_S: Final = 0.015
 
 BURST_S: Final = 0.01  # Of turns may gather that nobody took, but always one.
 DEBT_S: Final = 0.25  # Of turns may be taken ahead by those who matter most.
@@ -86,12 +91,12 @@ class Pace:
     @property
     def few_in_flight(self) -> int:
         """So many need no turn."""
-        return max(MIN_FEW, int(FEW_IN_FLIGHT_S / self._work_s))
+        return max(MIN_FEW_IN_FLIGHT, int(FEW_IN_FLIGHT_S / self._work_s))
 
     @property
     def few_waiting(self) -> int:
         """So many wait for a turn with a good chance to get it in time."""
-        return max(MIN_FEW, int(FEW_WAITING_S / self._work_s))
+        return max(MIN_FEW_WAITING, int(FEW_WAITING_S / self._work_s))
 
     def is_lasting(self, now_s: float) -> bool:
         """Has the rate been held to for so long that no burst is the reason?"""
@@ -129,8 +134,14 @@ class Pace:
         self._rate_per_s = max(MIN_RATE_PER_S, self._pace / work_s)
         self._lag_s = 0.0
 
-    def has_turn(self, criticality: Criticality, now_s: float, in_flight: int) -> bool:
-        """May one of this criticality come in now, beside so many? Batch work gives way to all other."""
+    def has_turn(
+        self, criticality: Criticality, now_s: float, in_flight: int, round_s: float = 0.0
+    ) -> bool:
+        """May one of this criticality come in now, beside so many? Batch work gives way to all other.
+
+        Args:
+            round_s: for how long the loop has been serving those that it found ready together.
+        """
         if not self.is_strained(now_s) or in_flight < self.few_in_flight:
             return True
         self._gather(now_s)
@@ -138,14 +149,18 @@ class Pace:
         is_crowded = self._brake < 1 and in_flight >= crowd
         is_batch = criticality is Criticality.BATCH
         ahead = self._rate_per_s * DEBT_S if criticality is Criticality.INTERACTIVE else 0.0
-        has_turn = self._turns >= 1 - ahead and not is_crowded
+        has_turn = self._turns >= 1 - ahead and not is_crowded and round_s < ROUND_S
         if is_batch and now_s < self._kept_out_s + YIELD_S:
             has_turn = False
         if not has_turn:
-            self._strained_until_s = max(self._strained_until_s, now_s + STRAIN_S)
-            if not is_batch:
-                self._kept_out_s = now_s
+            self.keep_out(criticality, now_s)
         return has_turn
+
+    def keep_out(self, criticality: Criticality, now_s: float) -> None:
+        """One has no turn, or comes after others who have none: it is strained for longer."""
+        self._strained_until_s = max(self._strained_until_s, now_s + STRAIN_S)
+        if criticality is not Criticality.BATCH:
+            self._kept_out_s = now_s
 
     def take_turn(self) -> None:
         """One has come in, with a turn or without."""

@@ -1,6 +1,7 @@
 """The door: who comes in, who waits, who is sent away, and who is put out."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -13,6 +14,7 @@ from trunkline_server.core.pace import (
     FEW_WAITING_S,
     HICCUP_S,
     LASTING_S,
+    STRAIN_S,
     USUAL_WORK_S,
 )
 from trunkline_server.core.pressure import (
@@ -272,6 +274,45 @@ async def test_nobody_takes_the_turn_of_one_who_waits():
 
     assert waiting in finished
     await asyncio.gather(late, *done)
+
+
+async def test_whoever_comes_after_one_who_waits_is_kept_out_and_shows_that_it_is_not_over(
+    monkeypatch,
+):
+    admission = door(max_in_flight=1000, max_waiting=128)
+    await strain(admission)
+    monkeypatch.setattr(admission.pace, "has_turn", lambda *_: False)  # Nor does it tell.
+    waiting = asyncio.create_task(admission.admit(STANDARD, 0))
+    await asyncio.sleep(0.01)
+    assert admission.waiting == 1
+
+    with admission.expect(STANDARD):
+        now_s = asyncio.get_running_loop().time()
+
+    assert admission.pace.is_strained(now_s + STRAIN_S - 0.005)
+    assert not admission.pace.is_strained(now_s + STRAIN_S)
+    with pytest.raises(Overloaded):
+        await waiting
+
+
+async def test_the_time_of_a_round_counts_from_the_first_who_asks_in_it(monkeypatch):
+    admission = door(max_in_flight=1000, max_waiting=128)
+    await strain(admission)
+    rounds_s = []
+
+    def has_turn(criticality, now_s, in_flight, round_s):
+        rounds_s.append(round_s)
+        return True
+
+    monkeypatch.setattr(admission.pace, "has_turn", has_turn)
+
+    for _ in range(2):
+        await admission.admit(STANDARD, 0)
+        time.sleep(0.02)  # noqa: ASYNC251 - somebody works
+        await admission.admit(STANDARD, 0)
+        await asyncio.sleep(0.001)
+
+    assert rounds_s == pytest.approx([0.0, 0.02, 0.0, 0.02], abs=0.01)
 
 
 async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full():

@@ -9,6 +9,7 @@ from trunkline_server.core.pace import (
     MAX_STRAIN_LAG_S,
     MIN_PACE,
     MIN_RATE_PER_S,
+    ROUND_S,
     STRAIN_LAG_S,
     STRAIN_S,
     YIELD_S,
@@ -234,13 +235,36 @@ def test_a_crowd_is_more_than_is_usual():
     assert not pace.has_turn(STANDARD, 0.2, 200)
 
 
-@pytest.mark.parametrize(("work_s", "few"), [(0.0005, (90, 40)), (0.002, (22, 10)), (0.05, (8, 8))])
+@pytest.mark.parametrize(("work_s", "few"), [(0.0005, (70, 30)), (0.002, (17, 7)), (0.05, (8, 4))])
 def test_how_many_are_few_depends_on_what_they_cost(work_s, few):
     pace = Pace()
     for _ in range(300):
         pace.observe(100 * work_s, 100, 0, 0.0)
 
     assert (pace.few_in_flight, pace.few_waiting) == pytest.approx(few, rel=0.05)
+
+
+def test_a_round_of_the_loop_that_has_taken_long_takes_on_a_few_only():
+    pace = working(lag_s=0.2)
+    pace.feel(0.0, 0.0)
+    pace.has_turn(STANDARD, 0.0, MANY)
+    few = pace.few_in_flight
+
+    found = [
+        pace.has_turn(STANDARD, 0.1, MANY, seconds) for seconds in (0.0, ROUND_S - 0.001, ROUND_S)
+    ]
+
+    assert found == [True, True, False]
+    assert pace.has_turn(STANDARD, 0.1, few - 1, 1.0)
+
+
+def test_it_is_strained_for_as_long_as_somebody_is_kept_out():
+    pace = working(lag_s=0.2)
+
+    pace.keep_out(STANDARD, STRAIN_S - 0.1)
+
+    assert pace.is_strained(2 * STRAIN_S - 0.2)
+    assert not pace.is_strained(2 * STRAIN_S - 0.1)
 
 
 def test_a_few_need_no_turn():
