@@ -216,9 +216,11 @@ async def control(limit: Limit, folder: Path, body: bytes, pid: int) -> AsyncIte
             asked = Score()
             spent_s = cpu_s(running.process.pid)
             asking = asyncio.create_task(ask_now_and_then(asked))
-            score = await load
-            asking.cancel()
-            await asyncio.wait([asking])
+            try:
+                score = await load
+            finally:
+                asking.cancel()
+                await asyncio.wait([asking])
             assert set(asked.statuses) == {200}
             score.control_cpu_s = cpu_s(running.process.pid) - spent_s
             score.control_requests = len(asked.served_s)

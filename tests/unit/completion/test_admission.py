@@ -1,7 +1,6 @@
 """The door: who comes in, who waits, who is sent away, and who is put out."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -282,9 +281,7 @@ async def test_whoever_comes_after_one_who_waits_is_kept_out_and_shows_that_it_i
     admission = door(max_in_flight=1000, max_waiting=128)
     await strain(admission)
     monkeypatch.setattr(admission.pace, "has_turn", lambda *_: False)  # Nor does it tell.
-    waiting = asyncio.create_task(admission.admit(STANDARD, 0))
-    await asyncio.sleep(0.01)
-    assert admission.waiting == 1
+    waiting = await in_line(admission, STANDARD)
 
     with admission.expect(STANDARD):
         now_s = asyncio.get_running_loop().time()
@@ -304,15 +301,18 @@ async def test_the_time_of_a_round_counts_from_the_first_who_asks_in_it(monkeypa
         rounds_s.append(round_s)
         return True
 
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
     monkeypatch.setattr(admission.pace, "has_turn", has_turn)
+    monkeypatch.setattr(loop, "time", lambda: now_s)
 
     for _ in range(2):
         await admission.admit(STANDARD, 0)
-        time.sleep(0.02)  # noqa: ASYNC251 - somebody works
+        now_s += 0.02
         await admission.admit(STANDARD, 0)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
-    assert rounds_s == pytest.approx([0.0, 0.02, 0.0, 0.02], abs=0.01)
+    assert rounds_s == pytest.approx([0.0, 0.02, 0.0, 0.02])
 
 
 async def test_in_a_line_that_stands_there_wait_as_many_as_keep_the_house_full():

@@ -162,7 +162,7 @@ def test_three_times_the_load_leaves_goodput_and_latency_as_they_were(work_s, pr
     assert refused_at_peak <= 0.02 * peak * MEASURE_S
     assert refused > peak * MEASURE_S
     refusing = REFUSAL_S * (TIMES - 1) * peak  # Seconds of CPU in each.
-    assert goodput >= 0.92 * (1 - refusing) * peak
+    assert goodput >= 0.94 * (1 - refusing) * peak
     assert then_s <= 2 * before_s
 
 
