@@ -1,6 +1,7 @@
 """Names of this machine, looked up in threads of their own."""
 
 import asyncio
+import socket
 import threading
 from ipaddress import ip_address
 
@@ -39,16 +40,30 @@ async def test_a_lookup_that_nobody_waits_for_gives_its_place_back():
     assert found
 
 
-async def test_no_more_names_than_allowed_are_looked_up_at_once():
+async def test_no_more_names_than_allowed_are_looked_up_at_once(monkeypatch):
     resolve = SystemResolver(max_lookups=2)
-    most = 0
+    counting = threading.Lock()
+    full, opened = threading.Event(), threading.Event()
+    inside = most = 0
 
-    async def look_up() -> None:
-        nonlocal most
-        await resolve("localhost", 443)
-        most = max(most, sum(thread.name == "egress-lookup" for thread in threading.enumerate()))
+    def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
+        nonlocal inside, most
+        with counting:
+            inside += 1
+            most = max(most, inside)
+            if inside == 2:
+                full.set()
+        assert opened.wait(LIMIT_S)
+        with counting:
+            inside -= 1
+        return [(0, 0, 0, "", ("127.0.0.1", 443))]
 
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     async with asyncio.timeout(LIMIT_S):
-        await asyncio.gather(*(look_up() for _ in range(20)))
+        lookups = [asyncio.create_task(resolve("localhost", 443)) for _ in range(20)]
+        await asyncio.to_thread(full.wait, LIMIT_S)
+        opened.set()
+        found = await asyncio.gather(*lookups)
 
-    assert most <= 2
+    assert found == [["127.0.0.1"]] * 20
+    assert most == 2
