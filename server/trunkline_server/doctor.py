@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from trunkline_server.app import Parts, build, provider_addresses
+from trunkline_server.app import Parts, build
+from trunkline_server.app_providers import provider_addresses
 from trunkline_server.config import ConfigError, Settings, is_loopback, split_address
 
 TIMEOUT_S: Final = 5.0
@@ -98,7 +99,7 @@ def _credentials(parts: Parts) -> Iterator[tuple[str, str]]:
 
 def _reach(parts: Parts) -> Iterator[tuple[str, str]]:
     """Open a connection to each provider. Nothing is asked of it: a request could cost money."""
-    for provider, url in provider_addresses(parts):
+    for provider, url in provider_addresses(parts.providers):
         host = urlsplit(url).hostname
         try:
             with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:

@@ -144,7 +144,8 @@ async def _own_gateway(
             ["no model is enabled: set a provider's key, or install the extra `local`"]
         )
     key = secrets.token_urlsafe(32)
-    parts.accounts = replace(parts.accounts, keys=(StaticKey("score", key),))
+    accounts = replace(parts.accounts, keys=(StaticKey("score", key),))
+    parts = replace(parts, accounts=accounts)
     async with running(own, parts, structlog.get_logger()) as service:
         try:
             async with AsyncClient(service.grpc_address, api_key=key, options=ASK_ONCE) as client:
