@@ -277,6 +277,7 @@ async def problems(database: str) -> list[str]:
 async def balancer(*addresses: str) -> AsyncIterator[str]:
     """Passes each connection on to the next of them. Its address."""
     turn = 0
+    serving: set[asyncio.Task[None] | None] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -289,6 +290,7 @@ async def balancer(*addresses: str) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal turn
         turn += 1
+        serving.add(asyncio.current_task())
         host, _, port = addresses[turn % len(addresses)].rpartition(":")
         other_reader, other_writer = await asyncio.open_connection(host, int(port))
         try:
@@ -296,13 +298,15 @@ async def balancer(*addresses: str) -> AsyncIterator[str]:
         finally:
             other_writer.close()
             writer.close()
+            serving.discard(asyncio.current_task())
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        await server.wait_closed()  # All connections, too: their callers have left.
+        # Their callers have left. (`wait_closed` waits for connections on some loops only.)
+        await asyncio.gather(*filter(None, serving))
 
 
 # Keys
