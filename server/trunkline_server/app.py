@@ -40,9 +40,10 @@ from trunkline_server.completion.admission import Admission
 from trunkline_server.completion.attempts import Upstream
 from trunkline_server.completion.bill import Billing
 from trunkline_server.completion.circuits import Circuits
+from trunkline_server.completion.order import Call
 from trunkline_server.completion.preparation import Preparation
 from trunkline_server.completion.pump import Pump
-from trunkline_server.completion.service import Call, Completions
+from trunkline_server.completion.service import Completions
 from trunkline_server.config import (
     ConfigError,
     ServerSettings,

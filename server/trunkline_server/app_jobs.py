@@ -12,7 +12,8 @@ from trunkline.v1.completion_service_pb2 import CompleteRequest, StreamOptions
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.app_accounts import now_us
 from trunkline_server.app_state import State
-from trunkline_server.completion.service import Call, Completions
+from trunkline_server.completion.order import Call
+from trunkline_server.completion.service import Completions
 from trunkline_server.config import ConfigError, JobsSettings, Settings, secret
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.ids import ENTROPY_BYTES, ulid

@@ -139,22 +139,22 @@ class Report:
         self,
         completion: Completion,
         hops: Sequence[Hop],
+        billed: Sequence[Hop],
         turns: Turns | None,
         fold: Fold | None,
         total_s: float,
         first_token_s: float | None,
-        beside: Sequence[Hop] = (),
     ) -> None:
         """The whole answer, into an empty message; its content only where it was folded.
 
         Args:
+            hops: model turns of the answer; `billed` also has those that are paid for beside it.
             total_s, first_token_s: since the request came.
-            beside: model turns that are paid for and are not the answer's.
         """
         hop = hops[-1]
         facts = hop.served.facts
         spec = self._spec
-        usage = self.usage = usage_of_hops([*beside, *hops] if beside else hops)
+        usage = self.usage = usage_of_hops(billed)
         completion.id = self._completion_id
         completion.request_id = self._request_id
         set_time(completion.create_time, self._created_s)

@@ -6,13 +6,13 @@ lines; the edges see only batches of events.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
-from trunkline.v1.completion_event_pb2 import ChoiceFinished, CompleteResponse, UsageUpdate
-from trunkline.v1.completion_pb2 import Completion, FinishReason, Usage
+from trunkline.v1.completion_event_pb2 import CompleteResponse, UsageUpdate
+from trunkline.v1.completion_pb2 import Completion, Usage
 from trunkline.v1.completion_service_pb2 import (
     CompleteRequest,
     CompleteUnaryResponse,
@@ -23,8 +23,9 @@ from trunkline.v1.completion_service_pb2 import (
 )
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, UnsupportedPolicy
 from trunkline.v1.message_pb2 import Message, Part, Role
-from trunkline_server.accounts.access import Access, Headers, Pass
+from trunkline_server.accounts.access import Access, Pass
 from trunkline_server.completion.admission import Admission
+from trunkline_server.completion.answering import Answering
 from trunkline_server.completion.attempts import (
     DEFAULT_MAX_ATTEMPTS,
     Batch,
@@ -33,7 +34,6 @@ from trunkline_server.completion.attempts import (
     Upstream,
 )
 from trunkline_server.completion.bill import (
-    Bill,
     Billing,
     fingerprint,
     output_tokens,
@@ -45,6 +45,7 @@ from trunkline_server.completion.decisions import Decisions
 from trunkline_server.completion.effort import tuned
 from trunkline_server.completion.follow_ups import FOLLOW_UPS_S, FollowUps, follow_up_spec
 from trunkline_server.completion.kept import KeptTurns
+from trunkline_server.completion.order import NOTHING, Call, Order
 from trunkline_server.completion.panel import NewHop, NewTurns, Panel
 from trunkline_server.completion.preparation import (
     Preparation,
@@ -53,10 +54,9 @@ from trunkline_server.completion.preparation import (
     text_of,
 )
 from trunkline_server.completion.replay import forget_messages, replayed
-from trunkline_server.completion.report import Report
 from trunkline_server.completion.turns import Toolbox, Turns, toolbox
 from trunkline_server.core.breaker import State
-from trunkline_server.core.cache import Hit, Miss
+from trunkline_server.core.cache import Hit
 from trunkline_server.core.candidate import Candidate, Plan, Score
 from trunkline_server.core.deadline import Deadline
 from trunkline_server.core.errors import (
@@ -70,7 +70,6 @@ from trunkline_server.core.errors import (
     ServiceError,
     TrunklineError,
 )
-from trunkline_server.core.fold import Fold
 from trunkline_server.core.loop_budget import LoopBudget
 from trunkline_server.core.plans import Caller, Scope
 from trunkline_server.core.ports import Prompt, RequestRecord, Router, Similarity, Unencodable
@@ -85,58 +84,7 @@ AUTO: Final = "auto"
 REPLAYED: Final = ("idempotent-replayed", "true")
 CACHE_HEADER: Final = "trunkline-cache"  # exact or semantic; not there where somebody was asked.
 PANEL_HEADER: Final = "trunkline-panel"  # The panel route that serves, after any escalation.
-NOTHING: Final[frozenset[str]] = frozenset()
-NOBODY: Final = Plan(requested_model="", route="", resolved_mode="", candidates=())
 REJECT: Final = UnsupportedPolicy.UNSUPPORTED_POLICY_REJECT
-
-
-# Not frozen, as all that is made for each request: freezing makes that three times as dear.
-@dataclass(slots=True)
-class Call:
-    """What came with a request beside its message.
-
-    Attributes:
-        authorization: the header's value, empty where none came.
-        peer: names the address that it comes from.
-        key_id: of a job: the key that it was asked for with, which is looked up anew; empty for every other call.
-        timeout_s: what the caller gave it, None for no limit.
-        traceparent: for the upstream: the caller's trace, our span.
-        headers: what every response to it says, filled on the way in.
-    """
-
-    method: str
-    request_id: str
-    authorization: str = ""
-    peer: Callable[[], str] = str
-    key_id: str = ""
-    timeout_s: float | None = None
-    idempotency_key: str = ""
-    traceparent: str = ""
-    tracestate: str = ""
-    trace_id: str = ""
-    headers: Headers = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Order:
-    """A request on its way to its answer, filled in step by step. What it holds is given back at the end.
-
-    Attributes:
-        asked: as the caller sent it; `spec` is the same as models get it.
-        size_bytes: of what models get.
-        unasked: fields that were filled in here.
-    """
-
-    asked: CompletionSpec
-    spec: CompletionSpec
-    whole: bool
-    size_bytes: int
-    plan: Plan = NOBODY
-    unasked: frozenset[str] = NOTHING
-    prepared: Prepared | None = None
-    box: Toolbox | None = None
-    miss: Miss | None = None
-    bill: Bill | None = None
 
 
 class Completions:
@@ -256,19 +204,13 @@ class Completions:
         record = RequestRecord(call.request_id, call.method, started_s, trace_id=call.trace_id)
         record.requested_model = spec.model
         record.reason = "CANCELLED"  # Until another end is known.
-        hops: list[Hop] = []
-        turns: Turns | None = None
-        panel: Panel | None = None
-        report: Report | None = None
-        entered: Pass | None = None
+        completion_id = f"cmpl_{self._mint_id()}"
         size_bytes = spec.ByteSize()
-        order = _Order(spec, spec, unary is not None, size_bytes)
-        follow_ups: FollowUps | None = None
-        # Model turns that are not part of the answer, and paid for all the same.
-        beside: list[Hop] = []
+        order = Order(spec, spec, options, call, unary, started_s, size_bytes, completion_id)
+        entered: Pass | None = None
+        answering: Answering | None = None
         try:
             # admit
-            completion_id = f"cmpl_{self._mint_id()}"
             entered = await self._access.enter_completion(
                 call.authorization,
                 call.peer,
@@ -286,9 +228,7 @@ class Completions:
                     _check_plan(spec, caller)
                     deadline = _deadline(call, started_s, unary is not None, caller)
                     # remember, choose
-                    given = await self._choose(
-                        order, call, caller, deadline, completion_id, key, started_s
-                    )
+                    given = await self._choose(order, caller, deadline, key)
                     if given is not None:
                         record.reason = "OK"
                         if unary is None:
@@ -296,124 +236,31 @@ class Completions:
                         else:
                             unary.CopyFrom(given)
                         return
-                    spec, plan, box = order.spec, order.plan, order.box
-                    bill, prepared, miss = order.bill, order.prepared, order.miss
                     # answer
-                    new_hop = self._hops(deadline, call, completion_id, order)
-                    new_turns = None
-                    if box is not None:
-                        new_turns = self._turns(box, deadline, call, completion_id, bill, prepared)
-                    if plan.panel is not None:
-                        panel = self._panel(
-                            plan=plan,
-                            spec=spec if box is None else box.spec,
-                            deadline=deadline,
-                            new_hop=new_hop,
-                            new_turns=new_turns,
-                            call=call,
-                            caller=caller,
-                            bill=bill,
-                            size_bytes=order.size_bytes,
-                            settled_at_s=None
-                            if unary is not None
-                            else started_s + _settle_s(options, self._settle_s),
-                            seed=completion_id,
-                        )
-                        hops = panel.hops
-                        answer = panel.batches()
-                    report = Report(spec, options, call.request_id, completion_id, panel, prepared)
-                    if options.HasField("heartbeat_interval") and panel is None:
+                    bill = order.bill
+                    answering = self._begin(order, caller, deadline)
+                    if options.HasField("heartbeat_interval") and order.plan.panel is None:
                         # A panel's head tells the route that serves: it waits for the first heartbeat.
-                        yield [report.started()]
-                    if panel is None:
-                        if new_turns is None:
-                            hops = [new_hop(spec, plan, 0)]
-                            answer = hops[0].batches()
-                        else:
-                            turns = new_turns(spec if box is None else box.spec, plan, new_hop)
-                            hops = turns.hops
-                            answer = turns.batches()
-                    if prepared is not None and panel is None:
-                        follow_ups = self._follow_ups(prepared, order, new_hop, call.request_id)
-                        if follow_ups is not None:
-                            beside = follow_ups.hops
-                            follow_ups.start()
-                    buffers_calls = options.buffer_tool_arguments
-                    keeps = miss is not None or (bill is not None and bill.has_key)
-                    shape = None
-                    if prepared is not None:
-                        keeps = keeps or prepared.turn is not None
-                        shape = prepared.shape(self._mint_id)
-                    folds = unary is not None or options.include_final_messages or keeps
-                    fold = Fold() if folds else None
-                    async with aclosing(answer) as batches:
+                        yield [answering.report.started()]
+                    async with aclosing(answering.batches) as batches:
                         async for batch in batches:
-                            is_opening = report.served is not hops[-1].served
-                            if is_opening and report.begins_hop(hops):
-                                rest = [] if shape is None else shape.end_line()
-                                if fold is not None:
-                                    fold.add(rest)
-                                    fold.clear()
-                                if unary is None and rest:
-                                    yield rest
-                            if shape is not None:
-                                batch = shape.shaped(batch)
-                            if fold is not None:
-                                fold.add(batch)
-                            if is_opening:
-                                report.begin(plan, hops)
-                                if bill is not None:
-                                    bill.begins([*beside, *hops])
-                                if record.time_to_first_token_s is None:
-                                    record.time_to_first_token_s = clock() - started_s
-                                if unary is None:
-                                    batch = report.opening(hops[-1], batch)
-                            if buffers_calls:
-                                batch = [e for e in batch if not e.HasField("tool_call_delta")]
+                            batch = answering.pass_on(batch, clock)
                             # Before it is passed on: what a caller has seen is charged, whatever happens next.
-                            is_outgrown = bill is not None and bill.is_outgrown(hops[-1])
+                            is_outgrown = bill is not None and bill.is_outgrown(answering.hops[-1])
                             if unary is None and batch:
                                 yield batch
                             if bill is None or not is_outgrown:
                                 continue
                             if not await bill.extend():
-                                turns = turns if panel is None else panel.turns
-                                ended = _end_for_lack_of_credits(hops[-1], turns)
+                                ended = answering.end_for_lack_of_credits()
                                 if unary is None and ended:
                                     yield ended
                                 break
                     # settle
-                    last = CompleteResponse()
-                    completion = last.completed.completion if unary is None else unary
-                    if follow_ups is not None:
-                        wait_s = FOLLOW_UPS_S if unary is None else 0.0
-                        completion.follow_ups.extend(await follow_ups.found(wait_s))
-                    turns = turns if panel is None else panel.turns
-                    total_s = clock() - started_s
-                    report.fill(
-                        completion, hops, turns, fold, total_s, record.time_to_first_token_s, beside
-                    )
-                    if shape is not None:
-                        completion.warnings.extend(shape.warnings)
-                    if prepared is not None:
-                        await prepared.remember(completion)
-                    if turns is not None:
-                        self._kept.keep(
-                            caller.key_id, order.asked, turns.open_calls, turns.transcript
-                        )
-                    if bill is not None:
-                        billed = [*beside, *hops]
-                        await bill.settle(report.used(billed), billed, completion)
-                    if miss is not None:
-                        await miss.store(completion)
-                    if keeps and not options.include_final_messages and unary is None:
-                        forget_messages(completion)
+                    last = await self._settle(order, answering, caller)
                     record.reason = "OK"
-                    if options.include_usage_updates:
-                        update = UsageUpdate(usage=report.usage)
-                        yield [CompleteResponse(usage_update=update), last]
-                    elif unary is None:
-                        yield [last]
+                    if unary is None:
+                        yield last
                 except asyncio.CancelledError:
                     if (expulsion := ticket.expulsion()) is not None:
                         raise expulsion from None
@@ -423,49 +270,78 @@ class Completions:
                     raise
         except Exception as error:
             record.reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
-            turns = turns if panel is None else panel.turns
-            if isinstance(error, ServiceError) and turns is not None and turns.has_effects:
-                error.is_repeatable = False
-            if follow_ups is not None:
-                follow_ups.end()
-            if report is not None and report.served is not None and unary is None:
-                yield [report.interrupted([*beside, *hops])]
+            if answering is not None:
+                turns = answering.turns
+                if isinstance(error, ServiceError) and turns is not None and turns.has_effects:
+                    error.is_repeatable = False
+                if (last := answering.interrupted()) and unary is None:
+                    yield last
             raise
         finally:
             try:
-                if follow_ups is not None:
-                    follow_ups.end()
-                record.route = (order.plan if panel is None else panel.plan).route
-                billed = [*beside, *hops]
-                if report is not None:
-                    _note(record, billed, report)
+                if answering is not None:
+                    answering.leave(record)
+                else:
+                    record.route = order.plan.route
                 if order.bill is not None:
-                    used = report.used(billed) if report is not None else Usage()
+                    billed = [] if answering is None else answering.billed
+                    used = Usage() if answering is None else answering.report.used(billed)
                     order.bill.settle_later(used, billed, record.reason)
             finally:  # Whatever becomes of the bill: a place that is not given back is renewed for ever.
-                if order.miss is not None:
-                    order.miss.close()
-                if order.prepared is not None:
-                    order.prepared.release()
+                order.give_back()
                 if entered is not None:
-                    entered.leave(record.input_tokens + record.output_tokens if hops else 0)
+                    entered.leave(record.input_tokens + record.output_tokens)
                 self._upstream.telemetry.record(record, clock())
+
+    async def _settle(self, order: Order, answering: Answering, caller: Caller) -> Batch:
+        """The answer is whole: write it down, remember it, charge it.
+
+        Returns the last batch. Raises: StorageUnavailable.
+        """
+        unary, options, prepared = order.unary, order.options, order.prepared
+        last = CompleteResponse()
+        completion = last.completed.completion if unary is None else unary
+        if answering.follow_ups is not None:
+            wait_s = FOLLOW_UPS_S if unary is None else 0.0
+            completion.follow_ups.extend(await answering.follow_ups.found(wait_s))
+        turns, report, billed = answering.turns, answering.report, answering.billed
+        report.fill(
+            completion,
+            answering.hops,
+            billed,
+            turns,
+            answering.fold,
+            asyncio.get_running_loop().time() - order.started_s,
+            answering.first_token_s,
+        )
+        if answering.shape is not None:
+            completion.warnings.extend(answering.shape.warnings)
+        if prepared is not None:
+            await prepared.remember(completion)
+        if turns is not None:
+            self._kept.keep(caller.key_id, order.asked, turns.open_calls, turns.transcript)
+        if order.bill is not None:
+            await order.bill.settle(report.used(billed), billed, completion)
+        if order.miss is not None:
+            await order.miss.store(completion)
+        if answering.keeps and not options.include_final_messages and unary is None:
+            forget_messages(completion)
+        if options.include_usage_updates:
+            return [CompleteResponse(usage_update=UsageUpdate(usage=report.usage)), last]
+        return [last]
 
     async def _choose(
         self,
-        order: "_Order",
-        call: Call,
+        order: Order,
         caller: Caller,
         deadline: Deadline,
-        completion_id: str,
         key: str,
-        started_s: float,
     ) -> Completion | None:
         """Fill in an order: how the request is understood, who is asked, and what is held for it.
 
         Returns an answer that is there already: of its idempotency key, or from the cache.
         """
-        asked = order.asked
+        asked, call = order.asked, order.call
         prepared: Prepared | None = None
         chooser: ServerTool | None = None
         unasked: frozenset[str] = NOTHING
@@ -490,7 +366,7 @@ class Completions:
         if order.box is not None or spec is not asked:
             # What was said before, instructions and tools are read, and paid for, as what the caller sent.
             order.size_bytes = (spec if order.box is None else order.box.spec).ByteSize()
-        plan = self._router.plan(spec, call.request_id, whole=order.whole)
+        plan = self._router.plan(spec, call.request_id, whole=order.unary is not None)
         order.spec, order.plan = spec, plan
         _check_route(plan, caller, spec)
         self._decisions.keep(caller.key_id, call.request_id, plan)
@@ -508,7 +384,7 @@ class Completions:
                 caller=caller,
                 spec=spec,
                 plan=plan,
-                completion_id=completion_id,
+                completion_id=order.completion_id,
                 request_id=call.request_id,
                 size_bytes=order.size_bytes,
                 idempotency_key=key,
@@ -520,8 +396,8 @@ class Completions:
             order.bill = opened
         if hit is None:
             return None
-        total_s = asyncio.get_running_loop().time() - started_s
-        again = given_again(hit, completion_id, call.request_id, asked, total_s)
+        total_s = asyncio.get_running_loop().time() - order.started_s
+        again = given_again(hit, order.completion_id, call.request_id, asked, total_s)
         if order.bill is not None:
             await order.bill.settle(again.usage, (), again, is_cached=True)
         call.headers.append((CACHE_HEADER, hit.kind))
@@ -546,15 +422,34 @@ class Completions:
             raise NotSupported("idempotency keys need [accounts]", field="idempotency_key")
         return key
 
-    def _hops(
-        self,
-        deadline: Deadline,
-        call: Call,
-        completion_id: str,
-        order: "_Order",
-    ) -> NewHop:
+    def _begin(self, order: Order, caller: Caller, deadline: Deadline) -> Answering:
+        """All that gives the answer. Nobody is asked before it is read, but for follow-ups."""
+        spec = order.spec if order.box is None else order.box.spec
+        new_hop = self._hops(order, deadline)
+        new_turns = None if order.box is None else self._turns(order, order.box, deadline)
+        turns: Turns | None = None
+        panel: Panel | None = None
+        follow_ups: FollowUps | None = None
+        if order.plan.panel is not None:
+            panel = self._panel(order, spec, caller, deadline, new_hop, new_turns)
+            hops, batches = panel.hops, panel.batches()
+        else:
+            if new_turns is None:
+                hop = new_hop(spec, order.plan, 0)
+                hops, batches = [hop], hop.batches()
+            else:
+                turns = new_turns(spec, order.plan, new_hop)
+                hops, batches = turns.hops, turns.batches()
+            if order.prepared is not None:
+                follow_ups = self._follow_ups(order, order.prepared, new_hop)
+        answering = Answering(order, batches, hops, turns, panel, follow_ups, self._mint_id)
+        if follow_ups is not None:
+            follow_ups.start()
+        return answering
+
+    def _hops(self, order: Order, deadline: Deadline) -> NewHop:
         """Makes the model turns of one answer."""
-        whole, unasked = order.whole, order.unasked
+        call, whole, unasked = order.call, order.unary is not None, order.unasked
 
         def new_hop(spec: CompletionSpec, plan: Plan, number: int, is_member: bool = False) -> Hop:
             # A member's answer is read as a stream, so that it can be left half-way and silence is noticed; but nobody
@@ -565,23 +460,17 @@ class Completions:
                 spec, streams, call.traceparent, call.tracestate, unasked, merges=is_unseen
             )
             limits = _limits(spec, plan, is_unseen)
-            hop_id = f"{completion_id}.{number}"
+            hop_id = f"{order.completion_id}.{number}"
             return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number)
 
         return new_hop
 
-    def _turns(
-        self,
-        box: Toolbox,
-        deadline: Deadline,
-        call: Call,
-        completion_id: str,
-        bill: Bill | None,
-        prepared: Prepared | None,
-    ) -> NewTurns:
+    def _turns(self, order: Order, box: Toolbox, deadline: Deadline) -> NewTurns:
         """Makes the loop over the turns of an answer."""
+        bill, prepared = order.bill, order.prepared
         budget = NO_BUDGET if prepared is None else prepared.budget
         skills = () if prepared is None else prepared.skills
+        context = ToolContext(order.completion_id, order.call.request_id, box.spec.session_id)
 
         async def is_paid_for(hop: Hop, spec: CompletionSpec) -> bool:
             return bill is None or await bill.next_hop(hop, spec.ByteSize())
@@ -595,7 +484,7 @@ class Completions:
                 plan=plan,
                 deadline=deadline,
                 new_hop=new_hop,
-                context=ToolContext(completion_id, call.request_id, box.spec.session_id),
+                context=context,
                 is_paid_for=is_paid_for,
                 budget=budget,
                 skills=skills,
@@ -603,13 +492,7 @@ class Completions:
 
         return new_turns
 
-    def _follow_ups(
-        self,
-        prepared: Prepared,
-        order: "_Order",
-        new_hop: NewHop,
-        request_id: str,
-    ) -> FollowUps | None:
+    def _follow_ups(self, order: Order, prepared: Prepared, new_hop: NewHop) -> FollowUps | None:
         """What asks for them; None where nobody wants them, or nobody could be asked."""
         mode, asked, bill = prepared.mode, order.asked, order.bill
         question = text_of(last_user_message(asked))
@@ -620,7 +503,7 @@ class Completions:
         spec.constraints.CopyFrom(asked.constraints)
         spec.intent.region = asked.intent.region
         try:
-            usual = self._router.plan(spec, request_id)
+            usual = self._router.plan(spec, order.call.request_id)
         except RequestError:
             usual = order.plan
         hosted = tuple(c for c in usual.candidates if not c.embedded)
@@ -634,19 +517,18 @@ class Completions:
 
     def _panel(
         self,
-        *,
-        plan: Plan,
+        order: Order,
         spec: CompletionSpec,
+        caller: Caller,
         deadline: Deadline,
         new_hop: NewHop,
         new_turns: NewTurns | None,
-        call: Call,
-        caller: Caller,
-        bill: Bill | None,
-        size_bytes: int,
-        settled_at_s: float | None,
-        seed: str,
     ) -> Panel:
+        call, plan, bill = order.call, order.plan, order.bill
+        settled_at_s: float | None = None
+        if order.unary is None:
+            settled_at_s = order.started_s + _settle_s(order.options, self._settle_s)
+
         def tell(route: str) -> None:
             call.headers[:] = [h for h in call.headers if h[0] != PANEL_HEADER]
             call.headers.append((PANEL_HEADER, route))
@@ -664,7 +546,7 @@ class Completions:
             return found
 
         async def is_paid_for(wider: Plan) -> bool:
-            return bill is None or await bill.widen(wider, size_bytes)
+            return bill is None or await bill.widen(wider, order.size_bytes)
 
         tell(plan.route)
         return Panel(
@@ -678,7 +560,7 @@ class Completions:
             similarity=self._similarity,
             tell=tell,
             settled_at_s=settled_at_s,
-            seed=seed,
+            seed=order.completion_id,
         )
 
 
@@ -690,40 +572,9 @@ def _replay(earlier: Completion, call: Call) -> Completion:
     return earlier
 
 
-def _note(record: RequestRecord, hops: Sequence[Hop], report: Report) -> None:
-    """What the log tells of the attempts."""
-    record.attempts = [attempt for hop in hops for attempt in hop.records]
-    if report.served is not None:
-        served = report.served
-        record.provider = served.candidate.provider
-        record.routed_model = served.candidate.id
-        record.response_model = served.facts.response_model
-    # A panel may have asked many models before anybody serves.
-    if report.served is not None or any(hop.billed for hop in hops):
-        usage = report.used(hops)
-        record.input_tokens = usage.input_tokens
-        record.output_tokens = usage.output_tokens
-        record.cached_input_tokens = usage.cached_input_tokens
-
-
 NO_BUDGET: Final = LoopBudget()
 _UNARY: Final = StreamOptions()
 _ANY_MESSAGE: Final = Message(role=Role.ROLE_USER, parts=[Part(text="?")])
-
-
-def _end_for_lack_of_credits(hop: Hop, turns: Turns | None) -> Batch:
-    """Nothing more is read. The caller is told why by how the choices end."""
-    finishes = [f.choice_index for f in hop.served.facts.finishes]
-    ended = ChoiceFinished(
-        choice_index=0, finish_reason=FinishReason.FINISH_REASON_INSUFFICIENT_CREDITS
-    )
-    if turns is not None:
-        turns.finish = ended
-    elif 0 in finishes:
-        return []  # It is whole, and its caller has seen how it ended.
-    else:
-        hop.served.facts.finishes.append(ended)
-    return [CompleteResponse(choice_finished=ended)]
 
 
 def _check_plan(spec: CompletionSpec, caller: Caller) -> None:

@@ -12,7 +12,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from trunkline_server.completion.service import MAX_REQUEST_ID_CHARS, Call
+from trunkline_server.completion.order import Call
+from trunkline_server.completion.service import MAX_REQUEST_ID_CHARS
 from trunkline_server.core.errors import InvalidRequest, PayloadTooLarge, TrunklineError
 from trunkline_server.core.trace import NO_TRACE, child_of
 from trunkline_server.core.validation import MAX_REQUEST_BYTES

@@ -12,7 +12,8 @@ from trunkline.v1.completion_service_pb2 import (
     PreviewRouteRequest,
     PreviewRouteResponse,
 )
-from trunkline_server.completion.service import Call, Completions
+from trunkline_server.completion.order import Call
+from trunkline_server.completion.service import Completions
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.call import (

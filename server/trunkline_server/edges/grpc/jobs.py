@@ -15,7 +15,8 @@ from trunkline.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
 )
-from trunkline_server.completion.service import Call, Completions
+from trunkline_server.completion.order import Call
+from trunkline_server.completion.service import Completions
 from trunkline_server.core.errors import InvalidRequest
 from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.call import Calls, Context, abort_on_error, answer_unary, head
