@@ -75,7 +75,7 @@ from trunkline_server.edges.rest.openai import OpenAIShim
 from trunkline_server.edges.rest.server import HttpServer
 from trunkline_server.edges.rest.speko import SpekoShim
 from trunkline_server.edges.rest.theo import TheoShim
-from trunkline_server.edges.status import Refusal
+from trunkline_server.edges.status import Refusal, jittered_s
 from trunkline_server.genui.library import Libraries
 from trunkline_server.local_model.process import (
     LocalModel,
@@ -232,7 +232,7 @@ class Service:
         self.transport = HttpTransport()
         limits = settings.limits
         pressure = Pressure(limits.max_in_flight)
-        self.admission = Admission(pressure, random.random, limits.max_waiting)
+        self.admission = Admission(pressure, limits.max_waiting)
         # A control group's limit is that of all workers together.
         memory_bytes = limits.memory_bytes or cgroup_limit_bytes() // settings.server.workers
         self._watch = ProcessWatch(self.admission.observe, self.admission.feel, memory_bytes)
@@ -450,7 +450,8 @@ class Service:
             return self.admission.expect(caller.criticality)
         except Overloaded as error:
             TURNED_AWAY.labels(caller.criticality.name.lower()).inc()
-            refusal = Refusal(error.reason, error.message, retry_after_s=error.retry_after_s)
+            wait_s = jittered_s(error.retry_after_s or 0.0)
+            refusal = Refusal(error.reason, error.message, retry_after_s=wait_s)
             raise Refused(refusal) from None
 
     def _pages(self) -> dict[str, Page]:

@@ -410,6 +410,7 @@ def asks(house: House, way: str, http: httpx.AsyncClient, key: Metadata) -> Awai
     return over_http(http, "POST", CHAT, key, json=chat(stream=way == "http stream"))
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_who_waits_as_told_passes_and_who_comes_earlier_does_not(tmp_path):
     async with house(tmp_path, hello) as found, client(found, "shim") as http:
         ways = ("unary", "stream", "http", "http stream")
@@ -458,6 +459,7 @@ async def test_tokens_are_counted_as_used_and_not_as_foreseen(tmp_path):
     assert 60_000 - 20 * 13 <= int(tokens) <= 60_000
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_tokens_that_are_used_up_stop_completions_alone(tmp_path):
     dear = [head(), event(delta("x")), event(finish()), event(usage(9, 40_000)), event("[DONE]")]
     few = {"id": "few", "tokens_per_minute": 5_000}
@@ -510,6 +512,7 @@ async def once_free(found: House, key: Metadata, model: str = "m") -> Told:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_a_place_is_free_again_however_a_request_ended(tmp_path):
     async with house(tmp_path, hanging, models=models("")) as found:
         key = await found.key("one")
@@ -616,6 +619,7 @@ async def test_modes_and_routes_that_a_plan_lacks_are_refused_and_others_are_ser
     assert outcomes == ["OK", "OK", *["ROUTE_NOT_ALLOWED"] * 3]
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_wrong_keys_count_against_their_address_and_good_ones_do_not(tmp_path):
     strict = {"id": "anonymous", "requests_per_second": 0.05, "burst": 3}
     async with (

@@ -281,6 +281,7 @@ async def guests_served(found: Desk) -> int:
 AWAY: Final = [1.5, pytest.param(20.0, marks=pytest.mark.slow)]
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize("away_s", [1.5, pytest.param(60.0, marks=pytest.mark.slow)])
 async def test_a_frozen_database_is_waited_for_and_no_key_is_called_wrong(server, pg_url, away_s):
     async def freeze() -> None:
@@ -294,6 +295,7 @@ async def test_a_frozen_database_is_waited_for_and_no_key_is_called_wrong(server
     found.check()
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize("away_s", AWAY)
 @pytest.mark.parametrize(
     "how", [SIGQUIT, pytest.param(SIGINT, marks=pytest.mark.slow)], ids=["killed", "stopped"]
@@ -309,6 +311,7 @@ async def test_a_database_that_is_started_again_is_found_again(server, pg_url, h
     found.check()
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize("away_s", AWAY)
 async def test_a_database_without_a_free_connection_is_waited_for(pg_url, away_s):
     async with AsyncExitStack() as others:
@@ -333,6 +336,7 @@ async def test_a_database_without_a_free_connection_is_waited_for(pg_url, away_s
     found.check()
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_a_file_that_another_process_writes_to_is_waited_for(tmp_path):
     url = new_sqlite(tmp_path)
     path = sqlite_path(url)

@@ -147,7 +147,7 @@ def caller(request: pytest.FixtureRequest, sdk: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def results(gateway: Gateway, sdk: str, caller: str) -> Mapping[str, Any]:
+async def results(gateway: Gateway, sdk: str, caller: str, no_chance: None) -> Mapping[str, Any]:
     """Of all cases."""
     url = gateway.urls[caller.rpartition("-")[2]]
     if sdk == "python":

@@ -266,7 +266,7 @@ async def drive(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def driven(speko: Speko) -> Mapping[str, Mapping[str, Any]]:
+async def driven(speko: Speko, no_chance: None) -> Mapping[str, Mapping[str, Any]]:
     """What all callers found."""
     return await drive(KEY, f"{speko.webhook.url}/weather", speko.urls, CASES)
 

@@ -1,12 +1,14 @@
 """What comes with a call beside its message: keys, ids, traces; and what is refused by name."""
 
 import asyncio
+import random
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 from google.protobuf import message_factory
+from google.rpc import error_details_pb2
 
 from tests.edges.errors import fields_of, reason_of, request_id_of, status_of
 from tests.edges.observed import LIMIT_S, Observed, observed, spec, stream
@@ -103,6 +105,11 @@ async def test_a_good_key_is_served_and_logged_by_its_id():
     assert found.text == "Hello"
     assert line["key_id"] == "shop"
     assert good.exchanges[0].header("authorization") is None
+
+
+def waits(response: httpx.Response) -> tuple[str, str]:
+    """How long a refused caller is told to wait, in seconds and milliseconds."""
+    return response.headers["retry-after"], response.headers["retry-after-ms"]
 
 
 async def posted(running: Observed, path: str = "/v1/chat/completions", **more: Any) -> Any:
@@ -323,7 +330,8 @@ async def test_the_largest_error_arrives_whole():
     assert fields_of(found.error)
 
 
-async def test_more_requests_than_allowed_are_told_to_come_again():
+async def test_more_requests_than_allowed_are_told_to_come_again(monkeypatch):
+    monkeypatch.setattr(random, "random", lambda: 0.25)
     gate = asyncio.Event()
 
     async def held(_: Any) -> Any:
@@ -346,11 +354,15 @@ async def test_more_requests_than_allowed_are_told_to_come_again():
     assert answered.text == "Hello"
     assert reason_of(second.error) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED")
     assert third.status_code == 503
-    assert third.headers["retry-after"] in ("1", "2")  # A second and up to a fifth, in whole ones.
+    delay = error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(delay) for detail in status_of(second.error).details)
+    assert delay.retry_delay.ToMilliseconds() == 1050  # A second, and a quarter of a fifth.
+    assert waits(third) == ("2", "1050")
     assert "x-should-retry" not in third.headers
 
 
-async def test_a_request_that_can_not_even_wait_is_refused_before_it_is_read():
+async def test_a_request_that_can_not_even_wait_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(random, "random", lambda: 0.25)
     gate = asyncio.Event()
 
     async def held(_: Any) -> Any:
@@ -370,5 +382,5 @@ async def test_a_request_that_can_not_even_wait_is_refused_before_it_is_read():
     assert before.status_code == 400
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "overloaded"
-    assert refused.headers["retry-after"] in ("1", "2")
+    assert waits(refused) == ("2", "1050")
     assert 'trunkline_requests_turned_away_total{criticality="standard"}' in counted

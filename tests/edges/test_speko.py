@@ -988,6 +988,7 @@ async def test_a_failover_is_counted():
     assert response.headers["x-speko-failover-count"] == str(found[-1][1]["failoverCount"])
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_who_is_throttled_hears_for_how_long():
     async with (
         upstream(whole({"error": {"message": "slow"}}, 429, "retry-after: 7")) as slow,

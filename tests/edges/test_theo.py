@@ -366,6 +366,7 @@ REFUSALS: Final[dict[str, tuple[TrunklineError, int, str, str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -24,6 +24,7 @@ async def test_a_filtered_answer_is_not_taken_to_the_next_provider():
     assert second.exchanges == []
 
 
+@pytest.mark.usefixtures("no_chance")
 async def test_a_provider_that_said_when_to_come_back_is_left_alone_until_then():
     throttled = whole({"error": {"message": "slow down"}}, 429, "retry-after: 60")
     async with (

@@ -570,6 +570,7 @@ def everybody(exchange: Exchange) -> list[Step]:
     return whole({"error": {"message": "secret", "code": "invalid_api_key"}}, 401)
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize(("edge", "streams"), [("local", False), ("shim", True)])
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
@@ -665,6 +666,7 @@ async def test_a_route_that_is_for_other_plans_is_refused(edge):
     assert served.json()["waymark"]["route"] == "waymark-max"
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 async def test_who_is_over_a_limit_is_told_so(edge, streams):
     async with (

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Self
@@ -16,7 +15,6 @@ RETRY_AFTER_S: Final = 1.0
 # Under overload there wait as many as keep the house full: one for so many that have room. More would wait in vain.
 CUSHION: Final = 8
 MIN_TURN_S: Final = 0.002  # Between two looks whether somebody who waits has a turn.
-JITTER: Final = 0.2  # So that those who were sent away together do not come back together.
 HIGHEST_FIRST: Final = tuple(sorted(Criticality, reverse=True))
 
 
@@ -27,15 +25,9 @@ class Admission:
     long; the higher criticality is served first, and takes the place of a lower one when there is none left.
     """
 
-    def __init__(
-        self,
-        pressure: Pressure,
-        random: Callable[[], float],
-        max_waiting: int = MAX_WAITING,
-    ) -> None:
+    def __init__(self, pressure: Pressure, max_waiting: int = MAX_WAITING) -> None:
         self.pressure = pressure
         self.pace = Pace()
-        self._random = random
         self._max_waiting = max_waiting
         self._lines: dict[Criticality, Line[asyncio.Future[Ticket]]] = {
             criticality: Line(max_waiting) for criticality in Criticality
@@ -111,13 +103,13 @@ class Admission:
     def _turn_away(self, criticality: Criticality) -> None:
         """Refuse one who would wait in vain."""
         if self.waiting >= self._max_waiting and not self._waits_below(criticality):
-            raise self._overloaded()
+            raise Overloaded(retry_after_s=RETRY_AFTER_S)
         line = self._lines[criticality]
         now_s = asyncio.get_running_loop().time()
         waiting = len(line) + self._expected[criticality]
         is_stressed = line.is_stressed(now_s) or self.pace.is_lasting(now_s)
         if waiting >= self._few(criticality, now_s) and is_stressed:
-            raise self._overloaded()
+            raise Overloaded(retry_after_s=RETRY_AFTER_S)
 
     def _few(self, criticality: Criticality, now_s: float) -> int:
         """So many may wait under overload: who comes after them would wait in vain."""
@@ -136,7 +128,7 @@ class Admission:
         expected = _EXPECTED.get()
         has_turn = expected is not None and expected.come()
         if self.pressure.refuses(size_bytes):
-            raise self._overloaded()
+            raise Overloaded(retry_after_s=RETRY_AFTER_S)
         if has_turn or self._takes_turn(criticality):
             return Ticket(self, size_bytes)
         self._turn_away(criticality)
@@ -175,10 +167,7 @@ class Admission:
         lower = next(lower for lower in Criticality if lower < criticality and self._lines[lower])
         place = self._lines[lower].next(now_s)
         if place is not None and not place.done():  # One who has left already has made a place too.
-            place.set_exception(self._overloaded())
-
-    def _overloaded(self) -> Overloaded:
-        return Overloaded(retry_after_s=RETRY_AFTER_S * (1 + JITTER * self._random()))
+            place.set_exception(Overloaded(retry_after_s=RETRY_AFTER_S))
 
     def _serve(self) -> None:
         """Let in whoever has room now."""
@@ -220,7 +209,7 @@ class Admission:
         for line in self._lines.values():
             for place in line.expired(loop.time()):
                 if not place.done():
-                    place.set_exception(self._overloaded())
+                    place.set_exception(Overloaded(retry_after_s=RETRY_AFTER_S))
         self._set_timer(loop)
 
     def feel(self, lag_s: float) -> None:
@@ -235,7 +224,7 @@ class Admission:
         self.pressure.observe(sample)
         if self.pressure.must_expel and self._tickets:
             largest = max(self._tickets, key=lambda ticket: ticket.size_bytes)
-            largest.expel(self._overloaded())
+            largest.expel(Overloaded(retry_after_s=RETRY_AFTER_S))
         if self.waiting:
             self._serve()
 

@@ -32,12 +32,14 @@ class TrunklineError(Exception):
     """The root. `metadata` goes into ErrorInfo: short, and free of content and secrets.
 
     `reason` is the stable word that callers switch on: the class's name in upper snake case unless a class says
-    otherwise.
+    otherwise. `retry_after_s` is when it may be tried again, as it is; `hint` is kept by the edges: the id of the
+    request that was told of it last, and the seconds that it was told to wait.
     """
 
     reason = "INTERNAL_ERROR"
     message = ""
     retry_after_s: float | None = None
+    hint: tuple[str, float] | None = None
 
     def __init_subclass__(cls) -> None:
         if "reason" not in cls.__dict__:

@@ -5,7 +5,8 @@ that status and find the same row. Nothing else knows a status code.
 """
 
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,7 @@ MAX_METADATA_CHARS: Final = 128
 # clients lose them.
 MAX_STATUS_BYTES: Final = 2_100
 NEVER_RETRY_MS: Final = -1
+JITTER: Final = 0.2
 _FINAL: Final = (AllProvidersFailed, BudgetExhausted, InsufficientCredits)
 LIMIT_HEADERS: Final = (
     "ratelimit",
@@ -147,8 +149,35 @@ class Refusal:
         return STATUSES.get(self.reason, STATUSES["INTERNAL_ERROR"])
 
 
-def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
-    """google.rpc.Status for an error, within the size that trailers can carry. A bug shows as INTERNAL_ERROR."""
+def chance() -> float:
+    """The process's own, from 0 to 1. Looked up when it is asked for, so that one put in its place counts."""
+    return random.random()
+
+
+def jittered_s(wait_s: float, chance: Callable[[], float] = chance) -> float:
+    """What a caller is told to wait: up to a fifth more, never less.
+
+    Those who were refused together, or wait for the end of the same cooldown, would come back together otherwise.
+    """
+    return wait_s * (1 + JITTER * chance())
+
+
+def _hint_s(
+    error: TrunklineError, wait_s: float, request_id: str, chance: Callable[[], float]
+) -> float:
+    """Drawn once for a request: one whose stream breaks off is told twice, in its last event and in its status."""
+    if error.hint is None or error.hint[0] != request_id:  # An error may be that of many requests.
+        error.hint = request_id, jittered_s(wait_s, chance)
+    return error.hint[1]
+
+
+def status_message(
+    error: BaseException, request_id: str, chance: Callable[[], float] = chance
+) -> status_pb2.Status:
+    """google.rpc.Status for an error, within the size that trailers can carry. A bug shows as INTERNAL_ERROR.
+
+    The one place where a wait is jittered: trailers and HTTP headers say what this says.
+    """
     reason = error.reason if isinstance(error, TrunklineError) else "INTERNAL_ERROR"
     row = STATUSES[reason]
     text = error.message if isinstance(error, TrunklineError) else "internal error"
@@ -162,8 +191,9 @@ def status_message(error: BaseException, request_id: str) -> status_pb2.Status:
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, TrunklineError) and error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
+        hint_s = _hint_s(error, error.retry_after_s, request_id, chance)
         # Rounded up: who waits as told is not to be a moment too early.
-        retry.retry_delay.FromMilliseconds(math.ceil(error.retry_after_s * 1000))
+        retry.retry_delay.FromMilliseconds(math.ceil(hint_s * 1000))
         status.details.add().Pack(retry)
     if isinstance(error, InvalidRequest):
         bad = error_details_pb2.BadRequest()
@@ -203,8 +233,14 @@ def trailers(
         # We have retried already; callers doing it too would multiply the load on what is down, or effects of tools.
         found.append(("grpc-retry-pushback-ms", str(NEVER_RETRY_MS)))
     elif isinstance(error, TrunklineError) and error.retry_after_s is not None:
-        found.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_s * 1000))))
+        found.append(("grpc-retry-pushback-ms", str(_retry_delay_ms(status))))
     return tuple(found)
+
+
+def _retry_delay_ms(status: status_pb2.Status) -> int:
+    retry = error_details_pb2.RetryInfo()
+    any(detail.Unpack(retry) for detail in status.details)
+    return retry.retry_delay.ToMilliseconds()
 
 
 def refusal(code: grpc.StatusCode, details: str, metadata: Mapping[str, str | bytes]) -> Refusal:

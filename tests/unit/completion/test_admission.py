@@ -29,8 +29,8 @@ MIB = 1024 * 1024
 
 
 def door(max_in_flight: int = 10, max_waiting: int = 4) -> Admission:
-    """A door without chance."""
-    return Admission(Pressure(max_in_flight), lambda: 0.0, max_waiting)
+    """One that is soon full."""
+    return Admission(Pressure(max_in_flight), max_waiting)
 
 
 async def enter(

@@ -65,7 +65,7 @@ class Server:
         self.loop = loop
         self.work_s = work_s
         self.provider_s = provider_s
-        self.door = Admission(Pressure(2_000), lambda: 0.0)
+        self.door = Admission(Pressure(2_000))
         self.served: list[tuple[float, float]] = []
         self.refused = 0
         self._cpu_s = self._due_s = 0.0

@@ -1,8 +1,10 @@
 """The one table from error to what callers see, and the way back."""
 
 import base64
+import math
 from collections.abc import Iterator
 from itertools import groupby
+from random import Random
 from urllib.parse import quote
 
 import pytest
@@ -58,9 +60,14 @@ def made(kind: type[TrunklineError]) -> TrunklineError:
     return kind("spec.x", "is wrong") if issubclass(kind, InvalidRequest) else kind("it is wrong")
 
 
+def no_chance() -> float:
+    """Every wait as short as it gets."""
+    return 0.0
+
+
 def read_back(error: BaseException) -> Refusal:
-    """What the other side of a call makes of an error."""
-    status = status_message(error, ID)
+    """What the other side of a call makes of an error, without chance."""
+    status = status_message(error, ID, no_chance)
     code = next(code for code in Code if code.value[0] == status.code)
     return refusal(code, status.message, dict(trailers(status, error)))
 
@@ -192,7 +199,7 @@ def test_the_largest_error_stays_under_4_kib_as_it_travels(error, letter):
     ids=lambda value: getattr(value, "reason", value),
 )
 def test_clients_are_told_when_to_come_again(error, pushback):
-    status = status_message(error, ID)
+    status = status_message(error, ID, no_chance)
 
     found = dict(trailers(status, error))
 
@@ -204,7 +211,7 @@ def test_clients_are_told_when_to_come_again(error, pushback):
 def test_who_would_double_an_effect_is_told_not_to_come_again_over_every_edge(is_repeatable):
     error = Overloaded(retry_after_s=1.0)
     error.is_repeatable = is_repeatable
-    status = status_message(error, ID)
+    status = status_message(error, ID, no_chance)
     sent = dict(trailers(status, error))
 
     read = refusal(STATUSES[error.reason].grpc_code, "", sent)
@@ -212,6 +219,65 @@ def test_who_would_double_an_effect_is_told_not_to_come_again_over_every_edge(is
     assert sent["grpc-retry-pushback-ms"] == ("1000" if is_repeatable else "-1")
     assert read.is_repeatable is is_repeatable
     assert ((b"x-should-retry", b"false") in error_headers(read)) is not is_repeatable
+
+
+WAITS = {
+    kind.__name__: kind(retry_after_s=20.0)
+    for kind in RAISED
+    if issubclass(kind, errors.ServiceError | errors.RateLimited)
+    and kind is not AllProvidersFailed  # Told never to come again.
+} | {"RequestInProgress": errors.RequestInProgress()}
+
+
+@pytest.mark.parametrize("drawn", [0.0, 0.37, 1.0])
+@pytest.mark.parametrize("name", WAITS)
+def test_a_wait_is_up_to_a_fifth_longer_and_the_same_over_every_edge(name, drawn):
+    error = WAITS[name]
+    wait_s = error.retry_after_s
+    assert wait_s is not None
+
+    status = status_message(error, f"{ID}-{drawn}", lambda: drawn)
+    sent = dict(trailers(status, error))
+    read = refusal(STATUSES[error.reason].grpc_code, "", sent)
+    headers = dict(error_headers(read))
+
+    told_ms = math.ceil(wait_s * (1 + 0.2 * drawn) * 1000)
+    assert sent["grpc-retry-pushback-ms"] == str(told_ms)
+    assert read.retry_after_s == told_ms / 1000
+    assert headers[b"retry-after-ms"] == b"%d" % told_ms
+    assert headers[b"retry-after"] == b"%d" % math.ceil(told_ms / 1000)
+
+
+def test_those_who_wait_for_the_same_instant_come_back_spread_over_a_fifth_of_it():
+    chance = Random(7).random
+    error = errors.ProvidersUnavailable(retry_after_s=60.0)  # One that many requests share.
+
+    told_s = []
+    for number in range(1_000):
+        status = status_message(error, f"request-{number}", chance)
+        told_s.append(refusal(Code.UNAVAILABLE, "", dict(trailers(status, error))).retry_after_s)
+
+    in_each_second = [sum(int(s) == second for s in told_s if s) for second in range(60, 72)]
+    assert sum(in_each_second) == 1_000
+    assert min(in_each_second) > 50
+
+
+def test_a_request_whose_stream_breaks_off_is_told_the_same_twice():
+    chance = Random(7).random
+    error = errors.Draining(retry_after_s=1.0)
+
+    event, status = (status_message(error, ID, chance) for _ in range(2))
+
+    assert event == status
+    assert status_message(error, "another", chance).details[-1] != status.details[-1]
+
+
+def test_who_is_not_told_to_come_again_hears_of_no_wait():
+    error = errors.InsufficientCredits()
+
+    found = error_headers(read_back(error))
+
+    assert not [name for name, _ in found if name.startswith(b"retry-after")]
 
 
 def test_only_the_texts_of_requests_are_shown():

@@ -22,7 +22,7 @@ from trunkline_server.edges.rest.http import (
     Request,
     too_large,
 )
-from trunkline_server.edges.status import Refusal
+from trunkline_server.edges.status import Refusal, jittered_s
 
 HEAD_TIMEOUT_S: Final = 10.0
 BODY_TIMEOUT_S: Final = 30.0  # Without progress.
@@ -34,6 +34,7 @@ MAX_ARRIVING_BYTES: Final = (
     512 * 1024 * 1024
 )  # Of bodies that are not whole yet, over all connections.
 MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024  # Of a refused body, so that its sender can read why.
+TOO_MANY_BODIES_S: Final = 1.0  # Until one who was refused for them may come again.
 HIGH_WATER_BYTES: Final = 64 * 1024
 
 App = Callable[[Request], Awaitable[None]]
@@ -250,7 +251,10 @@ class Connection(asyncio.Protocol):
         elif self._body_bytes > MAX_BODY_BYTES:
             self._refuse(too_large())
         elif not self._connections.take_body(len(body)):
-            self._refuse(Refusal("OVERLOADED", "too many bodies are arriving", retry_after_s=1.0))
+            wait_s = jittered_s(TOO_MANY_BODIES_S)
+            self._refuse(
+                Refusal("OVERLOADED", "too many bodies are arriving", retry_after_s=wait_s)
+            )
         else:
             self._body += body
 
