@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 import jsonschema_rs
+import msgspec
 
 from trunkline.v1.completion_spec_pb2 import (
     CacheMode,
@@ -169,7 +170,19 @@ def _intent(_: CompletionSpec, intent: RoutingIntent) -> Violations:
 def _provider_options(spec: CompletionSpec, _: object) -> Violations:
     for provider, options in spec.provider_options_json.items():
         where = f"spec.provider_options_json[{provider[:64]!r}]"
-        yield from _json_object(where, options, MAX_PROVIDER_OPTIONS_BYTES)
+        violations = list(_json_object(where, options, MAX_PROVIDER_OPTIONS_BYTES))
+        yield from violations
+        if not violations and not _can_be_merged(options):
+            yield FieldViolation(where, "holds a number or a character that can't be passed on")
+
+
+def _can_be_merged(text: str) -> bool:
+    """Can it be read again when a request is written? Who reads it there takes no 1e400 and no half of a surrogate."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _labels(spec: CompletionSpec, _: object) -> Violations:

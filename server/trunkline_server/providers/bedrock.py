@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
@@ -45,6 +45,7 @@ from trunkline_server.providers.translator import (
     Warnings,
     base64_of,
     choice_mode,
+    extension_of,
     json_object,
     offered_tools,
     provider_options,
@@ -800,7 +801,7 @@ def _format(kind: str, media: Media, where: str) -> str:
         return formats[mime_type]
     if kind == "document" and mime_type.startswith("text/"):
         return "txt"
-    extension = urlsplit(media.url or media.filename).path.rpartition(".")[2].lower()
+    extension = extension_of(media.url or media.filename)
     extension = EXTENSIONS.get(extension, extension)
     if mime_type or extension not in formats.values():
         known = ", ".join(sorted(set(formats.values())))

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
@@ -42,6 +42,7 @@ from trunkline_server.providers.translator import (
     Warnings,
     base64_of,
     choice_mode,
+    extension_of,
     json_object,
     offered_tools,
     provider_options,
@@ -714,7 +715,7 @@ def _named(name: str, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _type_of(url: str) -> str:
     """The media type that a URL's extension stands for, or nothing."""
-    return TYPES_BY_EXTENSION.get(urlsplit(url).path.rpartition(".")[2].lower(), "")
+    return TYPES_BY_EXTENSION.get(extension_of(url), "")
 
 
 def _camel(name: str) -> str:

@@ -242,7 +242,7 @@ class _Request:
         for message in spec.messages:
             role = message.role
             if role == USER:
-                messages.append(self._user(message))
+                messages.extend(self._user(message))
             elif role == ASSISTANT:
                 messages.append(self._assistant(message))
             elif role == TOOL:
@@ -253,15 +253,17 @@ class _Request:
             messages[-1]["prefix"] = True
         return messages
 
-    def _user(self, message: Message) -> dict[str, Any]:
+    def _user(self, message: Message) -> Sequence[dict[str, Any]]:
         parts = message.parts
         texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
+        if len(texts) == len(parts) and not any(texts):
+            return ()  # Some services refuse an empty turn, and to the others it says nothing.
         content: Any
         if len(texts) == len(parts) and (len(texts) == 1 or self.deviations.joins_text):
             content = "".join(texts)
         else:
             content = [self._part(part) for part in parts]
-        return self._signed({"role": "user", "content": content}, message.name)
+        return (self._signed({"role": "user", "content": content}, message.name),)
 
     def _signed(self, written: dict[str, Any], name: str) -> dict[str, Any]:
         """With its author's name, in whichever way the service has for that."""

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import CompletionWarning
 from trunkline_server.core.candidate import USUAL, Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
-from trunkline_server.core.ports import AttemptFacts, Prompt
+from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
 from trunkline_server.providers.anthropic import AnthropicTranslator
 from trunkline_server.providers.bedrock import STREAM_TYPE as BEDROCK_STREAM_TYPE
 from trunkline_server.providers.bedrock import BedrockTranslator
@@ -22,7 +24,12 @@ from trunkline_server.providers.ollama import STREAM_TYPE as NDJSON
 from trunkline_server.providers.ollama import OllamaTranslator
 from trunkline_server.providers.openai import OpenAITranslator
 from trunkline_server.providers.services import ANY_MODEL, LOCAL, SERVICES, Service
-from trunkline_server.providers.translator import MAX_ERROR_BYTES, Decoder, Translator
+from trunkline_server.providers.translator import (
+    MAX_ERROR_BYTES,
+    Decoder,
+    Translator,
+    UpstreamRequest,
+)
 from trunkline_server.providers.transport import (
     BadMessage,
     Endpoint,
@@ -44,6 +51,8 @@ DRAWING_MODELS: Final = re.compile(r"gemini-[a-z0-9.-]*-image")
 LAST_WORD_S: Final = 5.0
 KEEP_ALIVE_GAP_S: Final = 90.0  # Without any byte, of one who has sent keep-alives.
 USER_AGENT: Final = "trunkline/0.1"
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +218,13 @@ class Upstreams:
 
     def warnings(self, candidate: Candidate, prompt: Prompt) -> list[CompletionWarning]:
         """What would be dropped or changed for this candidate."""
-        return list(
-            self._providers[candidate.provider].translator.encode(candidate, prompt).warnings
-        )
+        return list(_encoded(self._providers[candidate.provider], candidate, prompt).warnings)
 
     async def open(self, candidate: Candidate, prompt: Prompt, until_s: float) -> "UpstreamAnswer":
         """Send the request; back with the answer once the provider accepted it."""
         provider = self._providers[candidate.provider]
         translator = provider.translator
-        request = translator.encode(candidate, prompt)
+        request = _encoded(provider, candidate, prompt)
         endpoint, base_path, lines = await provider.address(until_s)
         path = base_path + request.path
         head = b"POST %b HTTP/1.1\r\n%b" % (path.encode("ascii"), lines)
@@ -280,6 +287,22 @@ class Upstreams:
         if error.retry_after_s is None:
             error.retry_after_s = retry_after_s(response.headers, time.time())
         return error
+
+
+def _encoded(provider: Provider, candidate: Candidate, prompt: Prompt) -> UpstreamRequest:
+    """One candidate's request. Raises: Unencodable."""
+    try:
+        return provider.translator.encode(candidate, prompt)
+    except (ValueError, LookupError) as error:
+        # What a dialect did not foresee in a request is a bug of ours, but the next dialect may have none.
+        log.error(
+            "bug",
+            provider=provider.id,
+            dialect=provider.translator.name,
+            # The type and the place only: its text could quote content.
+            exc_info=RuntimeError(type(error).__name__).with_traceback(error.__traceback__),
+        )
+        raise Unencodable("spec", "the request can't be written for the provider") from None
 
 
 def _lost(error: TransportError) -> UpstreamError:

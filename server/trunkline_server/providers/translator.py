@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -124,6 +125,15 @@ class Translator(Protocol):
 def data_url(media: Media) -> str:
     """Media as a `data:` URL."""
     return f"data:{media.mime_type};base64,{base64_of(media)}"
+
+
+def extension_of(address: str) -> str:
+    """What the name of a file ends with, by its address or as it is, in small letters; empty where there is none."""
+    try:
+        path = urlsplit(address).path
+    except ValueError:  # A bracket in the place of a host, which never closes.
+        return ""
+    return path.rpartition(".")[2].lower()
 
 
 def base64_of(media: Media) -> str:

@@ -511,6 +511,18 @@ LIMITS: dict[str, tuple[Make, Any, Any, str]] = {
         256 * 1024 + 1,
         "spec.provider_options_json['p']",
     ),
+    "numbers among provider options": (
+        lambda text: spec(provider_options_json={"*": text}),
+        '{"x":1e308,"y":123456789012345678901234567890}',
+        '{"x":1e400}',
+        "spec.provider_options_json['*']",
+    ),
+    "characters among provider options": (
+        lambda text: spec(provider_options_json={"*": text}),
+        r'{"x":"\ud83d\ude00"}',
+        r'{"x":"\ud83d"}',
+        "spec.provider_options_json['*']",
+    ),
     "labels": (
         lambda n: spec(labels={str(i): "x" for i in range(n)}),
         16,

@@ -245,8 +245,10 @@ def test_media_are_bytes_or_in_s3_with_a_format(part, block):
         Part(image=Media(file_id="file-1")),
         Part(image=Media(data=b"x", mime_type="image/tiff")),
         Part(document=Media(data=b"x", mime_type="application/zip")),
+        Part(document=Media(data=b"x", mime_type="application/zip", filename="//[a.pdf")),
+        Part(document=Media(url="s3://[x/a.pdf")),
     ],
-    ids=range(4),
+    ids=range(6),
 )
 def test_other_media_can_not_be_sent(part):
     with pytest.raises(Unencodable):

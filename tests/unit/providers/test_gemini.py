@@ -347,6 +347,10 @@ def test_media_go_inline_or_by_address(part, written):
             "spec.messages[].parts[].image.mime_type",
         ),
         (
+            CompletionSpec(messages=[user(Part(image=Media(url="https://[x/a.png")))]),
+            "spec.messages[].parts[].image.mime_type",
+        ),
+        (
             CompletionSpec(messages=[user(Part(video=Media(url="s3://bucket/film.mp4")))]),
             "spec.messages[].parts[].video.url",
         ),
@@ -370,6 +374,7 @@ def test_media_go_inline_or_by_address(part, written):
     ],
     ids=[
         "media without a type",
+        "media at no address",
         "an s3 address",
         "a refusal of the user",
         "a result of the assistant",

@@ -313,6 +313,19 @@ def test_names_are_a_field_or_go_before_the_text():
     assert not any("name" in turn for turn in folded)
 
 
+@pytest.mark.parametrize("names", [True, False])
+@pytest.mark.parametrize("joins_text", [True, False])
+@pytest.mark.parametrize(
+    "empty", [user(name="bob"), user("", name="bob"), user("", "")], ids=range(3)
+)
+def test_a_turn_of_the_user_that_says_nothing_is_left_out(empty, names, joins_text):
+    translator = deviating(names=names, joins_text=joins_text)
+
+    turns = sent(empty, user("Hi"), translator=translator)
+
+    assert turns == [{"role": "user", "content": "Hi"}]
+
+
 def test_an_unfinished_answer_is_marked_where_it_has_to_be():
     turns = [user("Count."), assistant("One, ")]
 
