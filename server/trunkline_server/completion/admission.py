@@ -33,6 +33,7 @@ class Admission:
             criticality: Line(max_waiting) for criticality in Criticality
         }
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0  # Not every loop says it of its timers.
         self._turn_timer: asyncio.TimerHandle | None = None
         self._round_from_s: float | None = None
         self._served = 0  # Since the last look at the process.
@@ -195,13 +196,19 @@ class Admission:
         self._set_turn_timer(asyncio.get_running_loop())
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None:
-            return
+        """One timer for all lines, for whoever's time is up first.
+
+        Who joins a line that others wait in is not the first: nothing is to be done. The first of a line with less
+        patience than the others may be.
+        """
         now_s = loop.time()
         expiries = (line.next_expiry_s(now_s) for line in self._lines.values())
         next_s = min((at_s for at_s in expiries if at_s is not None), default=None)
-        if next_s is not None:
-            self._timer = loop.call_at(next_s, self._expire)
+        if next_s is None or (self._timer is not None and self._timer_at_s <= next_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at_s = loop.call_at(next_s, self._expire), next_s
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,12 +1,13 @@
 """The door: who comes in, who waits, who is sent away, and who is put out."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from trunkline_server.completion.admission import Admission, Ticket
 from trunkline_server.core.errors import Draining, Overloaded
-from trunkline_server.core.line import INTERVAL_S
+from trunkline_server.core.line import INTERVAL_S, TARGET_S
 from trunkline_server.core.pace import (
     DEBT_S,
     FEW_IN_FLIGHT_S,
@@ -113,6 +114,65 @@ async def test_a_line_that_stands_has_less_patience():
 
     assert max(waits_s) < 0.65
     assert waits_s[-1] == pytest.approx(0.1, abs=0.09)
+
+
+class Clock:
+    """The loop's, which stands still until it is moved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self.now_s = loop.time()
+        self.timers = 0
+        call_at = loop.call_at
+
+        def counted(*args: Any, **more: Any) -> asyncio.TimerHandle:
+            self.timers += 1
+            return call_at(*args, **more)
+
+        monkeypatch.setattr(loop, "time", lambda: self.now_s)
+        monkeypatch.setattr(loop, "call_at", counted)
+
+    async def move(self, by_s: float) -> None:
+        """And let happen what is due by then."""
+        self.now_s += by_s
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_who_may_wait_for_a_moment_only_is_sent_away_then_whoever_else_waits(monkeypatch):
+    clock = Clock(monkeypatch)
+    admission = door(max_in_flight=1, max_waiting=64)
+    await enter(admission, 1)
+    first = await in_line(admission, INTERACTIVE)
+    await clock.move(INTERVAL_S + 0.001)
+    assert isinstance(first.exception(), Overloaded)  # So from now on that line is stressed.
+
+    burst = [await in_line(admission, STANDARD) for _ in range(3)]
+    await clock.move(0.02)
+    stressed = await in_line(admission, INTERACTIVE)
+    await clock.move(TARGET_S - 0.001)
+    assert not stressed.done()
+    await clock.move(0.002)
+
+    assert isinstance(stressed.exception(), Overloaded)
+    assert admission.waiting == 3
+    await clock.move(INTERVAL_S - 0.02 - TARGET_S)
+    assert [type(waiting.exception()) for waiting in burst] == [Overloaded] * 3
+
+
+async def test_who_joins_those_who_wait_costs_no_timer(monkeypatch):
+    clock = Clock(monkeypatch)
+    admission = door(max_in_flight=1, max_waiting=64)
+    await enter(admission, 1)
+
+    waiting = []
+    for _ in range(30):
+        waiting.append(await in_line(admission, STANDARD))
+        await clock.move(0.01)
+
+    assert clock.timers == 1
+    admission.close()
+    await asyncio.wait(waiting)
 
 
 async def test_a_full_line_sends_away_at_once():
