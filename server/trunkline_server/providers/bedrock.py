@@ -14,7 +14,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -156,6 +156,7 @@ MAX_NAME_CHARS: Final = 200
 CALL_ID: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,64}\Z")
 FIRST_TURN: Final = "(The conversation begins.)"
 DOCUMENT_TURN: Final = "(See the document.)"
+RESULTS_TURN: Final = "(The results are in.)"
 NO_OUTPUT: Final = "(no output)"
 WITHDRAWN: Final = "No longer available: do not call it."
 
@@ -165,14 +166,29 @@ MERGED: Final = frozenset({"inferenceConfig", "additionalModelRequestFields", "o
 
 # A ValidationException stands for all of these and has no finer code, only a sentence. It is read from its beginning,
 # where no prompt can be quoted; a wrong guess only asks one more candidate.
-# Source: aws-samples/bedrock-chat#95, continuedev/continue#6005, strands-agents/harness-sdk#1241, vercel/ai#4396.
+# Source: aws-samples/bedrock-chat#95, continuedev/continue#6005, strands-agents/harness-sdk#1241, vercel/ai#4396;
+# for turns, strands-agents/harness-sdk#1223 and quarkiverse/quarkus-langchain4j#1983.
 _RELAYED: Final = r"(The model returned the following errors: )?"
 SENTENCES: Final[Sequence[tuple[re.Pattern[str], Failure]]] = (
     (
-        re.compile(_RELAYED + r"(Input is too long for requested model|prompt is too long)"),
+        re.compile(
+            _RELAYED + r"(Input is too long for requested model|prompt is too long"
+            r"|input length and `max_tokens` exceed context limit|too many total text bytes"
+            r"|Too many input tokens|Input Tokens Exceeded|This model's maximum context length"
+            r"|Malformed input request: [^,]{0,200}expected maxLength:)"
+        ),
         Failure.CONTEXT_LENGTH,
     ),
-    (re.compile(_RELAYED + r"This model (doesn't|does not) support "), Failure.CAPABILITY),
+    (
+        re.compile(
+            _RELAYED + r"(This model (doesn't|does not) support "
+            r"|The maximum tokens you requested exceeds the model limit"
+            r"|`[^`]{1,64}` is deprecated for this model"
+            r"|(messages\.\d{1,6}\.content: )?Conversation blocks and tool (result|use) blocks"
+            r" cannot be provided in the same turn)"
+        ),
+        Failure.CAPABILITY,
+    ),
     (
         re.compile(r"(The provided model identifier is invalid|Invocation of model ID )"),
         Failure.MODEL_MISSING,
@@ -385,6 +401,8 @@ class _Request:
             last = turns[-1].blocks[-1]
             if isinstance(last, dict) and "text" in last:
                 last["text"] = last["text"].rstrip()  # Refused at the end of a prefilled answer.
+        if self.claude is None:
+            turns = list(_parted(turns))
         for turn in turns:
             kinds = {kind for block in turn.blocks if isinstance(block, dict) for kind in block}
             if "document" in kinds and "text" not in kinds:
@@ -774,6 +792,21 @@ _UNKNOWN: Final = (
     "logit_bias",
     "verbosity",
 )
+
+
+def _parted(turns: Iterable[_Turn]) -> Iterator[_Turn]:
+    """Without a turn that holds results and other content: llama, mistral and nova refuse it.
+
+    Text beside calls is refused by some of them as well, but it is what the others write themselves, and there is no
+    other place for it.
+    """
+    for turn in turns:
+        if turn.results and turn.blocks:
+            yield _Turn(turn.role, results=turn.results)
+            yield _Turn("assistant", blocks=[{"text": RESULTS_TURN}])
+            yield _Turn(turn.role, blocks=turn.blocks)
+        else:
+            yield turn
 
 
 def _put(into: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -158,7 +158,7 @@ def test_results_stand_first_in_one_turn_and_only_errors_have_a_status():
         tool_options=tools(),
     )
 
-    body = body_of(spec)
+    body = body_of(spec, CLAUDE)
 
     called, answered = body["messages"][1:]
     hashed = called["content"][2]["toolUse"]["toolUseId"]
@@ -180,6 +180,39 @@ def test_results_stand_first_in_one_turn_and_only_errors_have_a_status():
         {"text": "Quick!"},
     ]
     assert hashed.startswith("tooluse_")
+
+
+@pytest.mark.parametrize("model", [NOVA, NOVA_2, LLAMA, "mistral.mistral-large-2407-v1:0", GPT])
+def test_all_models_but_claude_get_results_and_words_in_turns_of_their_own(model):
+    spec = ask(
+        user("Oslo?"),
+        assistant("Let me look.", call()),
+        message(Role.ROLE_TOOL, result()),
+        user("In Kelvin!"),
+        assistant("277 K."),
+        tool_options=tools(),
+    )
+
+    turns = body_of(spec, model)["messages"]
+
+    given = {"toolResult": {"toolUseId": "call_1", "content": [{"text": "4 degrees"}]}}
+    assert turns[2:] == [
+        {"role": "user", "content": [given]},
+        {"role": "assistant", "content": [{"text": "(The results are in.)"}]},
+        {"role": "user", "content": [{"text": "In Kelvin!"}]},
+        {"role": "assistant", "content": [{"text": "277 K."}]},
+    ]
+
+
+def test_results_alone_need_no_turn_between():
+    spec = ask(
+        user("Oslo?"),
+        assistant(call()),
+        message(Role.ROLE_TOOL, result()),
+        tool_options=tools(),
+    )
+
+    assert [turn["role"] for turn in body_of(spec)["messages"]] == ["user", "assistant", "user"]
 
 
 def document(filename: str, mime_type: str = "application/pdf") -> Part:
