@@ -38,6 +38,24 @@ def aws(name: str) -> dict[str, str]:
     return {"x-amzn-errortype": f"{name}:http://internal.amazon.com/coral/com.amazon.bedrock/"}
 
 
+def said(message: str) -> dict[str, Any]:
+    """A refusal by Bedrock, which has no codes."""
+    return {"message": message}
+
+
+RELAYED = "The model returned the following errors: "
+TWO_KINDS = "Conversation blocks and tool {} blocks cannot be provided in the same turn."
+TOO_LONG = (
+    "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000, decrease input "
+    "length or `max_tokens` and try again"
+)
+TOO_LARGE = (
+    "Malformed input request: #/texts/0: expected maxLength: 2048, actual: 19882, please reformat "
+    "your input and try again."
+)
+TOO_OLD = "Model {} is enabled only for api versions 2024-12-01-preview and later"
+NO_CHAT = "The chatCompletion operation does not work with the specified model, ada-002."
+
 HTML = b"<html><h1>Bad gateway</h1></html>"
 
 NO_TOOLS = {"id": "x", "message": "model 'command-light' does not support tools"}
@@ -82,6 +100,20 @@ TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failur
     ("azure", 429, {"retry-after-ms": "9000"}, "rate_limited", Failure.THROTTLED),
     ("azure", 401, {}, "invalid_key", Failure.CREDENTIAL),
     ("azure", 404, {}, "no_deployment", Failure.MODEL_MISSING),
+    ("azure", 400, {}, openai("unknown_parameter", param="reasoning_effort"), Failure.CAPABILITY),
+    ("azure", 400, {}, openai("unknown_parameter", param="store"), Failure.CAPABILITY),
+    ("azure", 400, {}, openai("invalid_value", param="reasoning_effort"), Failure.CAPABILITY),
+    ("azure", 400, {}, openai("invalid_value", param="messages"), Failure.CALLER),
+    ("azure", 400, {}, openai("OperationNotSupported", message=NO_CHAT), Failure.MODEL_MISSING),
+    ("azure", 400, {}, openai("BadRequest", message=TOO_OLD.format("o1")), Failure.MODEL_MISSING),
+    ("azure", 400, {}, openai(None, message="no: " + TOO_OLD.format("o1")), Failure.CALLER),
+    (
+        "azure",
+        400,
+        {},
+        openai(None, message="Unrecognized request argument supplied: reasoning_effort"),
+        Failure.CAPABILITY,
+    ),
     # Mistral
     ("mistral", 400, {}, "invalid_model", Failure.MODEL_MISSING),
     ("mistral", 400, {}, "call_id", Failure.CALLER),
@@ -149,7 +181,49 @@ TABLE: list[tuple[str, int, dict[str, str], str | bytes | dict[str, Any], Failur
     ("bedrock", 400, aws("ValidationException"), "too_long", Failure.CONTEXT_LENGTH),
     ("bedrock", 400, aws("ValidationException"), "unsupported", Failure.CAPABILITY),
     ("bedrock", 400, aws("ValidationException"), "invalid_model", Failure.MODEL_MISSING),
+    ("bedrock", 400, {}, said(TOO_LONG), Failure.CONTEXT_LENGTH),
+    ("bedrock", 400, {}, said(RELAYED + TOO_LONG), Failure.CONTEXT_LENGTH),
+    ("bedrock", 400, {}, said("too many total text bytes: 12 > 11"), Failure.CONTEXT_LENGTH),
+    (
+        "bedrock",
+        400,
+        {},
+        said("Too many input tokens. Max input tokens: 8192"),
+        Failure.CONTEXT_LENGTH,
+    ),
+    ("bedrock", 400, {}, said(RELAYED + TOO_LARGE), Failure.CONTEXT_LENGTH),
+    ("bedrock", 400, {}, said("Malformed input request: #: extraneous key"), Failure.CALLER),
+    (
+        "bedrock",
+        400,
+        {},
+        said("The maximum tokens you requested exceeds the model limit of 4096. Try again."),
+        Failure.CAPABILITY,
+    ),
+    (
+        "bedrock",
+        400,
+        {},
+        said(RELAYED + "`temperature` is deprecated for this model"),
+        Failure.CAPABILITY,
+    ),
+    (
+        "bedrock",
+        400,
+        {},
+        said("messages.2.content: " + TWO_KINDS.format("result")),
+        Failure.CAPABILITY,
+    ),
+    (
+        "bedrock",
+        400,
+        {},
+        said("messages.11.content: " + TWO_KINDS.format("use")),
+        Failure.CAPABILITY,
+    ),
+    ("bedrock", 400, {}, said(TWO_KINDS.format("use")), Failure.CAPABILITY),
     # A prompt that is quoted in a message proves nothing.
+    ("bedrock", 400, {}, said("no: " + TOO_LONG), Failure.CALLER),
     ("bedrock", 400, {}, {"message": "no: 'Input is too long for req..."}, Failure.CALLER),
     ("bedrock", 403, aws("AccessDeniedException"), "access_denied", Failure.CREDENTIAL),
     ("bedrock", 403, aws("UnrecognizedClientException"), "invalid_token", Failure.CREDENTIAL),

@@ -55,15 +55,25 @@ CODES: Final[Mapping[str, Failure]] = {
     "invalid_prompt": Failure.POLICY,  # OpenAI: flagged before a reasoning model saw it.
     "invalid_model": Failure.MODEL_MISSING,  # Mistral, with a 400.
     "model_decommissioned": Failure.MODEL_MISSING,  # Groq, with a 400.
-    "ResponsibleAIPolicyViolation": Failure.POLICY,  # Azure
+    "unknown_parameter": Failure.CAPABILITY,  # Of a deployment or a version that is older than the parameter.
+    # Azure
+    "ResponsibleAIPolicyViolation": Failure.POLICY,
+    "OperationNotSupported": Failure.MODEL_MISSING,  # The deployment is of another kind of model.
 }
 # Sentences, where a service has no code. They are looked for in a 400 alone. That a prompt is too long: a wrong guess
 # does no harm, because another candidate is asked and the caller is told that the request was refused either way (vLLM
-# and others). That a key is bad: only at the very beginning, where no prompt can be quoted (xAI).
+# and others). All others only at the very beginning, where no prompt can be quoted: that a key is bad (xAI), that the
+# version of the API is too old for a model, and that one does not know a parameter (Azure).
 CONTEXT_TEXT: Final = re.compile(
     r"maximum context length|context (window|length|size)", re.IGNORECASE
 )
-KEY_TEXT: Final = re.compile(r"Incorrect API key provided")
+SENTENCES: Final[Sequence[tuple[re.Pattern[str], Failure]]] = (
+    (re.compile(r"Incorrect API key provided"), Failure.CREDENTIAL),
+    (re.compile(r"Model \S{1,128} is enabled only for api versions"), Failure.MODEL_MISSING),
+    (re.compile(r"Unrecognized request arguments? supplied"), Failure.CAPABILITY),
+)
+# The word is ours: which efforts there are depends on the model.
+EFFORT_PARAMETER: Final = "reasoning_effort"
 STATUS_CODE: Final = re.compile(r"[45][0-9]{2}\Z")
 
 
@@ -498,6 +508,9 @@ def _failure(error: dict[str, Any], status: int, words: tuple[str, ...], message
         return failure
     if isinstance(error.get("failed_generation"), str):
         return Failure.MODEL_FAULT
-    if KEY_TEXT.match(message):
-        return Failure.CREDENTIAL
-    return Failure.CONTEXT_LENGTH if CONTEXT_TEXT.search(message) else failure
+    if error.get("param") == EFFORT_PARAMETER:
+        return Failure.CAPABILITY
+    meant = next((meant for sentence, meant in SENTENCES if sentence.match(message)), None)
+    if meant is None and CONTEXT_TEXT.search(message):
+        return Failure.CONTEXT_LENGTH
+    return meant or failure
