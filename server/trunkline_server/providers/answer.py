@@ -376,6 +376,10 @@ class AnswerEvents:
             )
         )
 
+    def fragments(self, choice_index: int, key: object) -> Sequence[str]:
+        """What has come of a call's arguments, piece by piece."""
+        return self._choice(choice_index).calls[key].arguments
+
     def is_open(self, choice_index: int, kind: str) -> bool:
         """Would more of this kind belong to the part that is being written?"""
         choice = self._choices.get(choice_index)

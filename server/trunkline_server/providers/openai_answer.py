@@ -146,6 +146,7 @@ class _Chunk(msgspec.Struct):
 # What reading JSON raises: not what it should be, too deep, no UTF-8.
 BAD_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -179,6 +180,24 @@ TEXT_OF_DETAIL: Final[Mapping[str, str]] = {
 }
 
 
+MAX_LOOKS: Final = (
+    16  # At the arguments of a call; whoever repeats its name more often means one call.
+)
+
+
+class _Slot:
+    """A number in the list of calls, and the call whose pieces come under it now."""
+
+    __slots__ = ("call_id", "is_named_again", "key", "looks_left", "name")
+
+    def __init__(self, key: object, call_id: str, name: str) -> None:
+        self.key = key
+        self.call_id = call_id  # As it was sent.
+        self.name = name
+        self.is_named_again = False  # After its arguments were whole.
+        self.looks_left = MAX_LOOKS
+
+
 class OpenAIDecoder(AnswerDecoder):
     """One response. Chunks are read as typed structs: nothing is decoded that is not used.
 
@@ -192,7 +211,7 @@ class OpenAIDecoder(AnswerDecoder):
         self._keeps_text = keeps == "reasoning_content"
         self._keeps_details = keeps == "reasoning_details"
         self._kept: dict[int, _Thoughts] = {}
-        self._keys: dict[tuple[int, int], object] = {}
+        self._slots: dict[tuple[int, int], _Slot] = {}
         self._knows_model = False
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
@@ -283,8 +302,7 @@ class OpenAIDecoder(AnswerDecoder):
             if delta.images and events.draws:
                 self._images(delta.images)
             if delta.tool_calls:
-                for position, call in enumerate(delta.tool_calls):
-                    self._tool_call(index, call, position)
+                self._tool_calls(index, delta.tool_calls)
         finish = choice.finish_reason
         if choice.error or (finish and finish in FAILED_FINISHES):
             raise _error(choice.error, 200)
@@ -349,28 +367,80 @@ class OpenAIDecoder(AnswerDecoder):
                 raise UpstreamError(Failure.PROTOCOL, "an image without an address")
             self._events.image_url(url)
 
-    def _tool_call(self, index: int, call: _ToolCall, position: int) -> None:
-        events = self._events
-        slot = (index, position if call.index is None else call.index)
-        key = self._keys.get(slot)
-        function = call.function
-        name = function.name if function else None
-        # Some servers number every call 0. A new id with a name is a new call whatever its number says, and the id of
-        # an earlier one means that one.
-        if call.id and call.id != key and events.has_call(index, call.id):
-            key = call.id
-        elif key is None or (call.id and name and call.id != key):
-            if not name:
-                raise UpstreamError(Failure.PROTOCOL, "a tool call without a name")
-            self._hand_over(index)
-            key = call.id if call.id and call.id != "null" else object()
-            self._keys[slot] = key
-            events.begin_call(index, key, call.id or "", name)
-        arguments = function.arguments if function else None
-        if isinstance(arguments, str):
-            events.call_arguments(index, key, arguments)
-        elif arguments is not None:
-            events.call_arguments(index, key, _encode(arguments).decode())
+    def _tool_calls(self, index: int, calls: Sequence[_ToolCall]) -> None:
+        """Pieces of calls, of which one list may hold several."""
+        named: set[int] = set()
+        for position, call in enumerate(calls):
+            number = position if call.index is None else call.index
+            function = call.function
+            name = (function.name if function else None) or ""
+            arguments = function.arguments if function else None
+            if arguments is None:
+                written = ""
+            elif isinstance(arguments, str):
+                written = arguments
+            else:
+                written = _encode(arguments).decode()
+            key = self._key(index, number, call.id or "", name, written, number in named)
+            self._events.call_arguments(index, key, written)
+            if name:
+                named.add(number)
+
+    def _key(
+        self, index: int, number: int, call_id: str, name: str, written: str, is_second: bool
+    ) -> object:
+        """The call that a piece belongs to.
+
+        Some servers number every call 0, some give all the same id or none, and some repeat id and name with every
+        piece. A name under a number of its own is a new call, and so is one with an id of its own; the id of an
+        earlier call means that one. What is left is told by the arguments: a call whose are whole has no more to say.
+
+        Args:
+            is_second: the same list has named a call of this number before.
+        """
+        slot = self._slots.get((index, number))
+        if slot is None or (call_id and call_id != slot.call_id):
+            if call_id and self._events.has_call(index, call_id) and (slot is not None or not name):
+                return call_id
+            if slot is not None and not name:
+                return slot.key
+            return self._begin(index, number, call_id, name)
+        if name and call_id == "null":  # Mistral's word for none.
+            return self._begin(index, number, call_id, name)
+        if not name:
+            if slot.is_named_again and not call_id and written.strip():
+                return self._begin(index, number, call_id, slot.name)
+        elif self._is_another(index, slot, call_id, name, written, is_second):
+            return self._begin(index, number, call_id, name)
+        return slot.key
+
+    def _is_another(
+        self, index: int, slot: _Slot, call_id: str, name: str, written: str, is_second: bool
+    ) -> bool:
+        """Is a name under a number that has one already, with the same id or without, that of another call?"""
+        if (call_id and name == slot.name) or not slot.looks_left:
+            return False
+        fragments = self._events.fragments(index, slot.key)
+        if not fragments:
+            return is_second
+        if not fragments[-1].rstrip().endswith("}"):
+            return False
+        slot.looks_left -= 1
+        if not _is_object("".join(fragments)):
+            return False
+        # A name alone may be the last one's once more; what follows will tell.
+        slot.is_named_again = True
+        return is_second or bool(written) or name != slot.name
+
+    def _begin(self, index: int, number: int, call_id: str, name: str) -> object:
+        if not name:
+            raise UpstreamError(Failure.PROTOCOL, "a tool call without a name")
+        self._hand_over(index)
+        is_free = call_id not in ("", "null") and not self._events.has_call(index, call_id)
+        key = call_id if is_free else object()
+        self._slots[index, number] = _Slot(key, call_id, name)
+        self._events.begin_call(index, key, call_id, name)
+        return key
 
     def _usage(self, usage: Any) -> None:
         if not isinstance(usage, dict):
@@ -414,6 +484,14 @@ def _counts(details: Any) -> dict[str, int]:
     if not isinstance(details, dict):
         return {}
     return {name: int(value) for name, value in details.items() if value and is_count(value)}
+
+
+def _is_object(text: str) -> bool:
+    try:
+        _decode_fields(text)
+    except BAD_JSON:
+        return False
+    return True
 
 
 def _words(detail: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.providers.readings import RECORDINGS, Reading, read
+from tests.providers.readings import RECORDINGS, Reading, read, read_whole
 from tests.providers.specs import (
     NOW,
     PDF,
@@ -57,6 +57,7 @@ from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt, Unencodable
 from trunkline_server.providers.openai import Deviations, OpenAITranslator
+from trunkline_server.providers.openai_answer import MAX_LOOKS
 from trunkline_server.providers.services import SERVICES
 
 OPENAI = OpenAITranslator(SERVICES["openai"].deviations)
@@ -581,6 +582,11 @@ def calling(index: int, call_id: str | None, name: str | None, arguments: Any) -
     return {"tool_calls": [{"index": index, "id": call_id, "function": function}]}
 
 
+def listed(*pieces: dict[str, Any]) -> dict[str, Any]:
+    """Pieces of calls in one list."""
+    return {"tool_calls": [call for made in pieces for call in made["tool_calls"]]}
+
+
 def text(part: int, said: str) -> CompleteResponse:
     return CompleteResponse(text_delta=TextDelta(part_index=part, text=said))
 
@@ -941,6 +947,82 @@ def test_state_is_kept_for_callers_who_do_not_want_to_see_reasoning():
             [calling(0, None, "x", "{}"), calling(1, "", "y", "{}"), calling(2, "null", "z", "{}")],
             [("call_0", "x", "{}"), ("call_1", "y", "{}"), ("call_2", "z", "{}")],
         ),
+        # The same id under different numbers, in one list or in several, and both go on.
+        (
+            [
+                listed(calling(0, "0", "x", '{"n":'), calling(1, "0", "y", '{"m":')),
+                calling(1, "0", None, "2}"),
+                calling(0, "0", None, "1}"),
+            ],
+            [("0", "x", '{"n":1}'), ("call_0", "y", '{"m":2}')],
+        ),
+        (
+            [calling(0, "0", "x", '{"n":1}'), calling(1, "0", "y", '{"m":2}')],
+            [("0", "x", '{"n":1}'), ("call_0", "y", '{"m":2}')],
+        ),
+        # No ids, and all numbered 0: one after the other, in one list, and twice the same.
+        *(
+            (
+                [calling(0, none, "x", '{"n":1}'), calling(0, none, "y", "{}")],
+                [("call_0", "x", '{"n":1}'), ("call_1", "y", "{}")],
+            )
+            for none in (None, "")
+        ),
+        (
+            [
+                calling(0, None, "x", '{"n":'),
+                calling(0, None, None, "1}"),
+                calling(0, None, "y", ""),
+                calling(0, None, None, '{"m":2}'),
+            ],
+            [("call_0", "x", '{"n":1}'), ("call_1", "y", '{"m":2}')],
+        ),
+        (
+            [listed(calling(0, None, "x", None), calling(0, None, "x", None))],
+            [("call_0", "x", "{}"), ("call_1", "x", "{}")],
+        ),
+        (
+            [listed(calling(0, None, "x", '{"n":1}'), calling(0, None, "x", '{"n":2}'))],
+            [("call_0", "x", '{"n":1}'), ("call_1", "x", '{"n":2}')],
+        ),
+        (
+            [calling(0, None, "x", '{"n":1}'), calling(0, None, "x", '{"n":2}')],
+            [("call_0", "x", '{"n":1}'), ("call_1", "x", '{"n":2}')],
+        ),
+        (
+            [
+                calling(0, None, "x", '{"n":1}'),
+                calling(0, None, "x", ""),
+                calling(0, None, None, '{"n":2}'),
+            ],
+            [("call_0", "x", '{"n":1}'), ("call_1", "x", '{"n":2}')],
+        ),
+        # The same id and number, and another name.
+        (
+            [calling(0, "0", "x", '{"n":1}'), calling(0, "0", "y", "{}")],
+            [("0", "x", '{"n":1}'), ("call_0", "y", "{}")],
+        ),
+        # No id, and the name again with every fragment, the last of which is empty.
+        (
+            [
+                calling(0, None, "x", '{"n":{}'),
+                calling(0, None, "x", ',"m":"}'),
+                calling(0, None, "x", '"}'),
+                calling(0, None, "x", ""),
+                calling(0, None, "x", None),
+            ],
+            [("call_0", "x", '{"n":{},"m":"}"}')],
+        ),
+        # The same in one list, as a proxy joins pieces.
+        (
+            [listed(calling(0, None, "x", '{"n":'), calling(0, None, "x", "1}"))],
+            [("call_0", "x", '{"n":1}')],
+        ),
+        # White space after the end belongs to nobody else.
+        (
+            [calling(0, None, "x", "{}"), calling(0, None, "x", ""), calling(0, None, None, "\n")],
+            [("call_0", "x", "{}\n")],
+        ),
     ],
 )
 def test_calls_are_told_apart_however_they_are_numbered(deltas, calls):
@@ -950,6 +1032,32 @@ def test_calls_are_told_apart_however_they_are_numbered(deltas, calls):
 
     made = [part.tool_call for part in choice.message.parts]
     assert [(call.id, call.name, call.arguments_json) for call in made] == calls
+
+
+@pytest.mark.parametrize("call_id", ["0", "", None])
+def test_calls_of_a_whole_body_are_told_apart_without_ids_and_numbers(call_id):
+    calls = [
+        {"id": call_id, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for name in "xy"
+    ]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+
+    [read_choice] = read_whole("openai", json.dumps({"choices": [choice]}).encode()).choices
+
+    made = [part.tool_call for part in read_choice.message.parts]
+    assert [(call.name, call.arguments_json) for call in made] == [("x", "{}"), ("y", "{}")]
+    assert len({call.id for call in made}) == 2
+
+
+def test_a_call_whose_name_is_repeated_with_every_brace_stays_one():
+    braces = [calling(0, None, "x", "{}") for _ in range(MAX_LOOKS)]
+    pieces = [calling(0, None, "x", '{"n":"'), *braces, calling(0, None, "x", '"}')]
+
+    [choice] = read("openai", [stream(*map(piece, pieces), piece({}, "tool_calls"))]).choices
+
+    [made] = choice.message.parts
+    assert made.tool_call.arguments_json == '{"n":"%s"}' % ("{}" * MAX_LOOKS)
 
 
 @pytest.mark.parametrize(
