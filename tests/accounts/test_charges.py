@@ -6,28 +6,36 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.edges.errors import reason_of
 from tests.edges.observed import spec
-from tests.support.accounts import Desk, desk
+from tests.support.accounts import PRICES, Desk, desk
+from tests.support.service import model, provider
 from tests.support.upstream import (
+    END,
     Exchange,
     Hang,
     Pause,
+    Reset,
     Step,
+    Upstream,
     answer,
     delta,
     event,
+    finish,
     head,
     hello,
     message,
     upstream,
+    usage,
     whole,
 )
 from trunkline.v1.account_service_pb2 import ListLedgerEntriesRequest, QueryUsageRequest
 from trunkline.v1.admin_service_pb2 import ListAuditEventsRequest
 from trunkline.v1.completion_service_pb2 import CompleteRequest, CompleteUnaryRequest
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline.v1.completion_spec_pb2 import Recovery, RoutingConstraints
 from trunkline.v1.ledger_pb2 import LedgerKind
 
 # 9 tokens in and 4 out, at 1 and 2 dollars for a million.
@@ -276,3 +284,83 @@ async def test_metadata_is_echoed_and_written_to_the_audit_log(url):
     assert (told.route.provider, told.route.model) == ("a", "m")
     assert (told.usage.input_tokens, told.usage.output_tokens) == (9, 4)
     assert told.usage.cost.amount_nanos == COST
+
+
+def in_order(first: Upstream, second: Upstream) -> dict[str, Any]:
+    """Two models at the usual prices, one after the other."""
+    return {
+        "providers": [provider("a", first.url), provider("b", second.url)],
+        "models": [model("m-a", "a", **PRICES), model("m-b", "b", **PRICES)],
+        "routes": [{"id": "all", "candidates": ["m-a", "m-b"], "strategy": "ordered"}],
+    }
+
+
+async def test_who_waits_for_the_whole_pays_for_none_of_what_broke_off(url):
+    cut: list[Step] = [head(), event(delta("word " * 400)), Pause(0.02), Reset()]
+    failing = whole({"error": {"message": "no"}}, 500)
+    async with (
+        upstream(cut) as first,
+        upstream(failing) as second,
+        desk(url, first.url, **in_order(first, second)) as found,
+    ):
+        key = await found.new_key(plan="prepaid")
+        await found.grant(PLENTY)
+        # A limit of silence makes it read a stream.
+        asked = spec("all", constraints=RoutingConstraints(idle_timeout=Duration(seconds=20)))
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await CompletionServiceStub(found.channel).CompleteUnary(
+                CompleteUnaryRequest(spec=asked), metadata=key
+            )
+
+        left = await settled(found)
+    assert reason_of(caught.value)[1] == "ALL_PROVIDERS_FAILED"
+    assert left == PLENTY
+
+
+LONG_TEXT = "x" * 4_000
+# 20 tokens in and 4,000 out; of one that broke off, our own estimate.
+WHOLE_COST = 20 * 1_000 + 4_000 * 2_000
+
+
+@pytest.mark.parametrize("recovery", ["RESTART", "CONTINUE"])
+@pytest.mark.parametrize(("credit", "is_taken_up"), [(17_000_000, True), (9_000_000, False)])
+async def test_an_answer_is_taken_up_where_both_parts_are_held(url, recovery, credit, is_taken_up):
+    pieces = [event(delta(LONG_TEXT))] * 4
+    cut: list[Step] = [head(), *pieces, Pause(0.02), Reset()]
+    whole_one: list[Step] = [
+        head(),
+        *pieces,
+        event(finish()),
+        event(usage(20, 4_000)),
+        event("[DONE]"),
+        END,
+    ]
+    async with (
+        upstream(cut) as first,
+        upstream(whole_one) as second,
+        desk(url, first.url, **in_order(first, second)) as found,
+    ):
+        key = await found.new_key(plan="prepaid")
+        await found.grant(credit)
+        asked = spec(
+            "all", constraints=RoutingConstraints(recovery=Recovery.Value(f"RECOVERY_{recovery}"))
+        )
+        asked.sampling.max_output_tokens = 4_000
+        events = []
+        error = ""
+        try:
+            stub = CompletionServiceStub(found.channel)
+            async for each in stub.Complete(CompleteRequest(spec=asked), metadata=key):
+                events.append(each)  # noqa: PERF401 - what came before an error is looked at too
+        except grpc.aio.AioRpcError as broken:
+            error = reason_of(broken)[1]
+        left = await settled(found)
+
+    last = events[-1]
+    used = last.completed.completion.usage if is_taken_up else last.interrupted.usage
+    cost = used.cost.amount_nanos
+    # Nothing was asked for that its account could not pay, and what was told is what was charged.
+    assert left == credit - cost
+    assert (len(second.exchanges), error) == ((1, "") if is_taken_up else (0, "STREAM_INTERRUPTED"))
+    assert (cost > WHOLE_COST) is is_taken_up

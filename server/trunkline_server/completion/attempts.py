@@ -6,7 +6,7 @@ A hop is one model turn. Until its first content, failure means another attempt 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +19,7 @@ from trunkline_server.completion.recovery import (
     Said,
     continuation,
     continued_warning,
+    is_state,
     may_continue,
     prefills,
 )
@@ -99,6 +100,7 @@ class Try:
     Attributes:
         opening: what came first, from the first content on; None until there is content.
         error: how it failed.
+        heard_s: when it last gave a sign of life before content.
         is_open: no outcome has been reported yet.
         is_whole: the answer came to its end.
         output_chars: characters of content, shown or not; known when the attempt was left.
@@ -111,6 +113,7 @@ class Try:
     started_unix_s: float
     is_hedge: bool = False
     first_token_s: float | None = None
+    heard_s: float | None = None
     facts: AttemptFacts = field(default_factory=AttemptFacts)
     answer: Answer | None = None
     opening: Batch | None = None
@@ -133,7 +136,9 @@ class Hop:
         limits: Limits,
         hop_id: str,
         number: int = 0,
+        is_paid_for: "Callable[[Hop], Awaitable[bool]] | None" = None,
     ) -> None:
+        """Args: is_paid_for: may another attempt take over from one that is paid for? Asked before it begins."""
         self.upstream = upstream
         self.plan = plan
         self.prompt = prompt
@@ -141,6 +146,7 @@ class Hop:
         self.limits = limits
         self.hop_id = hop_id
         self.number = number
+        self._is_paid_for = is_paid_for
         self.attempts: list[Attempt] = []
         self.records: list[AttemptRecord] = []
         self.begun: list[Try] = []
@@ -153,6 +159,9 @@ class Hop:
         self._refused: Unencodable | None = None
         self._retries: dict[str, int] = {}
         self._tried: set[str] = set()
+        self._barred: set[str] = (
+            set()
+        )  # Providers that refused our credential, or have no more for it.
         self._interruption: TrunklineError | None = None
         self._broken_off: Attempt | None = None
         self._abandoned: list[Try] | None = None
@@ -166,10 +175,13 @@ class Hop:
 
     @property
     def billed(self) -> list[Try]:
-        """Attempts that are paid for: whose content the caller got. A unary caller gets that of the last one alone."""
+        """Attempts that are paid for: whose content the caller got. A unary caller gets that of a whole one alone."""
         if self._abandoned is not None:
             return self._abandoned
-        return self.shown[-1:] if self.limits.whole else self.shown[::-1]
+        if not self.limits.whole:
+            return self.shown[::-1]
+        # One that broke off has given nothing to who waits for the whole.
+        return [attempt for attempt in self.shown[-1:] if attempt.error is None]
 
     def abandon(self) -> None:
         """Nobody wants this turn any more: end at once what is open. Only what had begun to answer is paid for."""
@@ -213,9 +225,11 @@ class Hop:
                     clock = self._loop.time
                     said = self._said
                     while not answer.is_complete:
-                        until_s = clock() + idle_s
+                        now_s = clock()
                         try:
-                            batch = await answer.read(min(deadline_s, until_s))
+                            if now_s >= deadline_s:  # By a caller who takes its time to read.
+                                raise TimeoutError
+                            batch = await answer.read(min(deadline_s, now_s + idle_s))
                         except (UpstreamError, TimeoutError) as error:
                             self._interrupted(attempt, error)
                             break
@@ -228,7 +242,7 @@ class Hop:
                         return
                 finally:
                     self._leave(attempt)
-                if not self._recovers():
+                if not self._recovers() or not await self._is_paid_again():
                     break
             candidate = await self._next(attempt)
         raise self._interruption or self._nobody_answered()
@@ -254,6 +268,10 @@ class Hop:
         circuits = self.upstream.circuits
         rest = tuple(c for c in untried if circuits.allows(c, now_s))
         consequence = CONSEQUENCES[error.failure]
+        if error.failure in _OF_THE_CREDENTIAL:
+            self._barred.add(last.candidate.provider)
+        if self._barred:  # Their other models have the same key, and are asked last.
+            rest = tuple(sorted(rest, key=lambda c: c.provider in self._barred))
         if len(self._failures) >= self.limits.max_attempts:
             return None
         if not self.deadline.allows_another(now_s):
@@ -286,8 +304,9 @@ class Hop:
         self._retries[candidate.key] = done + 1
         if wait_s:
             await asyncio.sleep(wait_s + CLOCK_S)
+        now_s = self._loop.time()
         # Its breaker may have opened by the very failure, or by another request's in the meantime.
-        return health.allows(self._loop.time())
+        return health.allows(now_s) and self.deadline.allows_another(now_s)
 
     # asking
 
@@ -357,6 +376,8 @@ class Hop:
         allowance = circuits.hedges(self.plan.route)
         if not allowance.allows or len(self._failures) + 1 >= self.limits.max_attempts:
             return None
+        if not self.deadline.allows_another(now_s) or any(a.is_hedge for a in self.begun):
+            return None
         others = tuple(
             c
             for c in self.plan.candidates
@@ -392,7 +413,7 @@ class Hop:
                 error.failure = Failure.CAPABILITY
             self._failed(attempt, error)
         except TimeoutError:
-            self._failed(attempt, self._late() or UpstreamError(Failure.SLOW, "no content in time"))
+            self._failed(attempt, self._late() or self._silence(attempt))
         except Unencodable as error:
             self._refused = error
         finally:
@@ -418,13 +439,14 @@ class Hop:
         idle_s = self.limits.idle_timeout_s or candidate.idle_timeout_s
         while not answer.is_complete:
             events = await answer.read(until_s)
+            attempt.heard_s = self._loop.time()
             if events and attempt.first_token_s is None:
-                attempt.first_token_s = self._loop.time() - attempt.started_s
+                attempt.first_token_s = attempt.heard_s - attempt.started_s
             batch += events
             if batch and self._holds_content(batch):
                 return batch
             # From the first sign of life it is the gap that counts, but hidden reasoning never shortens the wait.
-            gap_s = min(self._loop.time() + idle_s, self.deadline.at_s)
+            gap_s = min(attempt.heard_s + idle_s, self.deadline.at_s)
             until_s = gap_s if batch else max(until_s, gap_s)
         # A candidate that continues its own turn may find nothing left to say, and its usage tells that it looked.
         is_enough = self._is_continued and prefills(candidate, prompt.spec) and answer.facts.usage
@@ -446,17 +468,37 @@ class Hop:
         candidate = attempt.candidate
         timeout_s = self.limits.first_token_timeout_s
         if timeout_s is None:
-            is_fast = self.plan.resolved_mode == "fast"
-            timeout_s = (
-                candidate.fast_first_token_timeout_s if is_fast else candidate.first_token_timeout_s
-            )
+            timeout_s = self._first_token_timeout_s(candidate)
         if not self.prompt.stream:
             # A whole answer takes as long as it takes: only the deadline and the candidates still to come bound it.
             timeout_s = self.deadline.remaining_s(now_s)
         return self.deadline.first_token_by_s(now_s, left, timeout_s)
 
+    def _first_token_timeout_s(self, candidate: Candidate) -> float:
+        """The candidate's own."""
+        if self.plan.resolved_mode == "fast":
+            return candidate.fast_first_token_timeout_s
+        return candidate.first_token_timeout_s
+
+    def _silence(self, attempt: Try) -> UpstreamError:
+        """What a timer that went off before content means, if the caller's time was not up."""
+        candidate = attempt.candidate
+        if attempt.heard_s is None:
+            since_s, own_s = attempt.started_s, self._first_token_timeout_s(candidate)
+        else:
+            since_s, own_s = attempt.heard_s, candidate.idle_timeout_s
+        health = self.upstream.circuits.health(candidate)
+        tells = health.is_telling(self._loop.time() - since_s, own_s, whole=not self.prompt.stream)
+        return UpstreamError(Failure.SLOW, "no content in time", is_neutral=not tells)
+
     def _holds_content(self, batch: Batch) -> bool:
-        return any(event.WhichOneof("event") in _CONTENT for event in batch)
+        for event in batch:
+            kind = event.WhichOneof("event")
+            if kind in _CONTENT and not (
+                kind == "part_completed" and is_state(event.part_completed.part)
+            ):
+                return True
+        return False
 
     def _refuse_nothing(self, answer: Answer, batch: Batch) -> None:
         """An answer without content and without tokens is no answer."""
@@ -480,6 +522,7 @@ class Hop:
         batch = attempt.opening or []
         is_again = bool(self.shown)
         self.shown.append(attempt)
+        attempt.permit.begin_answer()
         said = self._said
         if said is not None:
             if is_again:
@@ -500,6 +543,12 @@ class Hop:
         if self._said is not None:
             return self._said.is_plain
         return self.limits.recovery == RESTART and len(self.shown) == 1
+
+    async def _is_paid_again(self) -> bool:
+        """Is there a hold for one more answer? Who waits for the whole pays for one, however many have begun."""
+        if self._is_paid_for is None or self.limits.whole:
+            return True
+        return await self._is_paid_for(self)
 
     # outcomes
 
@@ -525,8 +574,14 @@ class Hop:
         attempt.is_open = False
         attempt.error = error
         now_s = self._loop.time()
-        attempt.permit.fail(now_s, error.failure, error.retry_after_s, error.http_status)
-        if error.failure in _OURS:
+        attempt.permit.fail(
+            now_s,
+            error.failure,
+            error.retry_after_s,
+            error.http_status,
+            is_neutral=error.is_neutral,
+        )
+        if error.failure in _OURS or error.is_neutral:
             self._gave_up(attempt, now_s)
         elif not CONSEQUENCES[error.failure].blames_request:
             self.upstream.experience.ended(
@@ -554,7 +609,12 @@ class Hop:
         """An answer broke off after content."""
         if isinstance(error, TimeoutError):
             failure = Failure.SLOW if self.limits.whole else Failure.INTERRUPTED
-            error = self._late() or UpstreamError(failure, "silence in the middle of the stream")
+            idle_s = self.limits.idle_timeout_s
+            error = self._late() or UpstreamError(
+                failure,
+                "silence in the middle of the stream",
+                is_neutral=idle_s is not None and idle_s < attempt.candidate.idle_timeout_s,
+            )
         elif error.failure in (Failure.AMBIGUOUS, Failure.SLOW) and not self.limits.whole:
             error.failure = Failure.INTERRUPTED
         self._failed(attempt, error)
@@ -640,6 +700,8 @@ class Hop:
 
 # Ends that the caller or this process chose.
 _OURS: Final = frozenset({Failure.DEADLINE, Failure.OUTRUN})
+# What holds for all models of a provider.
+_OF_THE_CREDENTIAL: Final = frozenset({Failure.CREDENTIAL, Failure.EXHAUSTED})
 # Ends that promise content.
 _SILENT: Final = frozenset(
     {

@@ -19,7 +19,7 @@ from trunkline_server.accounts.budgets import Budgets
 from trunkline_server.accounts.idempotency import KEPT_US, MAX_RESPONSE_BYTES, Claim, Replay
 from trunkline_server.accounts.ledger import MAX_NANOS, Hold, Outcome, Payer
 from trunkline_server.completion.attempts import Hop
-from trunkline_server.completion.metering import estimated_input_tokens, usage_of_hops
+from trunkline_server.completion.metering import estimated_input_tokens, usage_of_attempts
 from trunkline_server.completion.panel_prompts import (
     CRITIQUE_TOKENS,
     FRAME_TOKENS,
@@ -107,13 +107,15 @@ class Bill:
 
     def begins(self, hops: Sequence[Hop]) -> None:
         """Somebody has begun to answer: the last of these."""
-        candidate = hops[-1].served.candidate
+        served = hops[-1].served
+        candidate = served.candidate
         price = candidate.price
-        before = hops[:-1]
-        earlier = self._earlier = usage_of_hops(before) if before else _NOTHING
-        is_priced = earlier.HasField("cost") or not any(hop.billed for hop in before)
+        # Earlier turns, and of this one whoever broke off.
+        before = [(hop, attempt) for hop in hops for attempt in hop.billed if attempt is not served]
+        earlier = self._earlier = usage_of_attempts(before) if before else _NOTHING
+        is_priced = earlier.HasField("cost") or not before
         nanos = earlier.cost.amount_nanos if is_priced else None
-        # A later turn reads more than the caller sent: what others wrote, or what tools brought.
+        # Whoever comes later reads more than the caller sent: what others wrote, or what tools brought.
         self._input_tokens = estimated_input_tokens(hops[-1].prompt.spec) if before else 0
         self._books.progress.answers(
             self._tab.slot,
@@ -151,6 +153,13 @@ class Bill:
         self._base_chars += hop.served.output_chars
         amount = _worst(hop.plan.candidates, prompt_tokens(size_bytes), output_tokens(self._spec))
         return not amount or await self._tab.extend(amount)
+
+    async def again(self, hop: Hop) -> bool:
+        """Hold what one more answer in this model turn may cost, before it is asked. False: it can't be held."""
+        try:
+            return await self.next_hop(hop, hop.prompt.spec.ByteSize())
+        except StorageUnavailable:
+            return False
 
     async def also(self, plan: Plan, spec: CompletionSpec) -> bool:
         """Hold what another model turn beside the answer may cost. False: it can't be held."""

@@ -9,8 +9,13 @@ from trunkline_server.core.failure import CONSEQUENCES, Failure
 from trunkline_server.core.hedging import FirstTokens, HedgeAllowance
 from trunkline_server.core.retry_budget import RetryBudget
 from trunkline_server.core.retry_throttle import RetryThrottle
+from trunkline_server.core.throttling import Throttling
 
 FULL_WAIT_S = 1.0
+MIN_SILENCE_S = 2.0  # Shorter ones are held against nobody who may take longer.
+USUAL_TIMES = 3  # So many times what is usual is silence that tells.
+UNKNOWN_SHARE = 0.25  # Of its own limit, where nothing is usual yet.
+CLOCK_S = 0.005  # A timer may fire a little early.
 TOO_MUCH_LOAD = frozenset({429, 503, 529})
 
 
@@ -24,6 +29,8 @@ class Health:
         "first_tokens",
         "is_panicking",
         "throttle",
+        "throttling",
+        "wholes",
     )
 
     def __init__(
@@ -33,7 +40,11 @@ class Health:
         self.budget = budget
         self.concurrency = ConcurrencyLimit(candidate.max_concurrency)
         self.throttle = RetryThrottle()
+        self.throttling = Throttling(random)
         self.first_tokens = FirstTokens()
+        self.wholes = (
+            FirstTokens()
+        )  # Of answers that came whole, which is when their first token came.
         self.is_panicking = False  # An attempt is under way although the breaker is open.
 
     def is_full(self, now_s: float) -> bool:
@@ -43,6 +54,19 @@ class Health:
     def allows(self, now_s: float) -> bool:
         """May it be asked now?"""
         return self.breaker.allows(now_s) and not self.is_full(now_s)
+
+    def is_telling(self, silence_s: float, own_s: float, *, whole: bool) -> bool:
+        """Does such a silence before content say something about it, and not of who was in a hurry?
+
+        Args:
+            own_s: what it may take by its own configuration.
+            whole: it was asked for an answer in one piece.
+        """
+        if silence_s >= own_s - CLOCK_S:
+            return True
+        usual_s = (self.wholes if whole else self.first_tokens).usual_s
+        enough_s = UNKNOWN_SHARE * own_s if usual_s is None else USUAL_TIMES * usual_s
+        return silence_s >= max(enough_s, MIN_SILENCE_S)
 
 
 class Circuits:
@@ -128,7 +152,7 @@ class Circuits:
 class Permit:
     """What an attempt holds of its candidate. Ends once, by one of its methods."""
 
-    __slots__ = ("_began_s", "_health", "_is_panic", "_is_trial", "_round")
+    __slots__ = ("_began_s", "_health", "_is_panic", "_is_trial", "_is_trying", "_round")
 
     def __init__(
         self, health: Health, round_: int, began_s: float, is_panic: bool, is_trial: bool
@@ -138,15 +162,26 @@ class Permit:
         self._began_s = began_s
         self._is_panic = is_panic
         self._is_trial = is_trial
+        self._is_trying = is_trial  # Others wait for what comes of it.
+
+    def begin_answer(self) -> None:
+        """Content has come: whoever waits for this trial to tell something waits no longer."""
+        self._health.throttling.answer()
+        if self._is_trying:
+            self._is_trying = False
+            self._end().breaker.begin_answer(self._round)
+            self._is_panic = False
 
     def succeed(self, now_s: float, first_token_s: float | None) -> None:
         """The attempt served its answer. `first_token_s`: how long a streamed one took to begin."""
         health = self._end()
-        health.breaker.succeed(now_s, self._round)
+        health.breaker.succeed(now_s, self._round, is_trial=self._is_trying)
         health.throttle.succeed()
         health.concurrency.succeed(now_s, self._began_s, first_token_s)
         if first_token_s is not None:
             health.first_tokens.add(first_token_s)
+        else:
+            health.wholes.add(now_s - self._began_s)
 
     def fail(
         self,
@@ -154,16 +189,25 @@ class Permit:
         failure: Failure,
         retry_after_s: float | None = None,
         http_status: int = 0,
+        *,
+        is_neutral: bool = False,
     ) -> None:
-        """The attempt failed."""
+        """The attempt failed. `is_neutral`: through no fault of the candidate."""
+        if is_neutral:
+            self.leave()
+            return
         health = self._end()
         consequence = CONSEQUENCES[failure]
+        if failure is Failure.THROTTLED and not retry_after_s:
+            retry_after_s = health.throttling.refuse(now_s, self._began_s)
         if consequence.cools and retry_after_s:
             health.breaker.cool(now_s + retry_after_s, now_s)
         if consequence.opens or consequence.trips:
-            health.breaker.fail(now_s, self._round, at_once=consequence.opens)
+            health.breaker.fail(
+                now_s, self._round, at_once=consequence.opens, is_trial=self._is_trying
+            )
         else:
-            health.breaker.neutral(self._round)
+            health.breaker.neutral(self._round, is_trial=self._is_trying)
         if consequence.trips or consequence.opens or consequence.cools:
             health.throttle.fail()
         is_too_much = failure is Failure.THROTTLED or http_status in TOO_MUCH_LOAD
@@ -175,7 +219,7 @@ class Permit:
     def leave(self) -> None:
         """The attempt ended without saying anything about the candidate: cancelled, or never made."""
         health = self._end()
-        health.breaker.neutral(self._round)
+        health.breaker.neutral(self._round, is_trial=self._is_trying)
         health.concurrency.end()
 
     def _end(self) -> Health:

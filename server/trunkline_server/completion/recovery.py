@@ -50,6 +50,12 @@ def may_continue(spec: CompletionSpec) -> bool:
     return sampling.candidate_count <= 1 and not sampling.logprobs
 
 
+def is_state(part: Part) -> bool:
+    """Is it only what goes back to the provider, such as the signature of hidden reasoning? Nobody is shown that."""
+    kind = part.WhichOneof("content")
+    return kind is None or (kind == "reasoning" and not part.reasoning.text)
+
+
 def prefills(candidate: Candidate, spec: CompletionSpec) -> bool:
     """Does it go on with its own turn? Nobody does who is to think first."""
     effort = spec.reasoning.effort
@@ -85,6 +91,10 @@ class Said:
                 elif text := self.seam.feed(delta.text):
                     event = self._delta(text)
                 else:
+                    continue
+            elif kind == "part_completed" and is_state(event.part_completed.part):
+                # That of a continuation belongs to a turn that its provider has not written alone.
+                if self.seam is not None:
                     continue
             elif kind not in _NO_CONTENT:
                 # A call, a refusal, or the end: nobody can take the answer up any more.

@@ -461,7 +461,8 @@ class Completions:
             )
             limits = _limits(spec, plan, is_unseen)
             hop_id = f"{order.completion_id}.{number}"
-            return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number)
+            is_paid_for = None if order.bill is None else order.bill.again
+            return Hop(self._upstream, plan, prompt, deadline, limits, hop_id, number, is_paid_for)
 
         return new_hop
 

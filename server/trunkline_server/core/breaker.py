@@ -2,7 +2,8 @@
 
 Closed, it counts. Five failures in a row, or half of at least twenty outcomes within thirty seconds, or one refused
 credential, open it for thirty seconds times the number of recent openings, at most five minutes, plus up to a fifth of
-jitter. Then it is half open: one request at a time is let through, and three successes close it. A cooldown is apart
+jitter. Then it is half open: one request at a time is let through until its answer begins, and three successes close
+it. A cooldown is apart
 from that: a provider that said Retry-After is left alone until then, and nothing is held against it. An attempt that
 began before the last opening says nothing new, however late it ends: each attempt is told the number of the round in
 which it began, and openings end rounds. Instants would not do: a clock shows the same one more than once.
@@ -85,23 +86,32 @@ class Breaker:
             self._trial_under_way = True
         return self._round
 
-    def succeed(self, now_s: float, round_: int) -> None:
-        """An attempt served its answer."""
+    def begin_answer(self, round_: int) -> None:
+        """An attempt's answer has begun, so the next one may be let through, however long this one takes."""
+        if round_ == self._round:
+            self._trial_under_way = False
+
+    def succeed(self, now_s: float, round_: int, *, is_trial: bool = True) -> None:
+        """An attempt served its answer. `is_trial`: its answer was not told of before."""
         if round_ != self._round:
             return
         self._consecutive = 0
-        self._trial_under_way = False
+        if is_trial:
+            self._trial_under_way = False
         self._record(now_s, False)
         if self._open_until_s is not None and now_s >= self._open_until_s:
             self._half_open_successes += 1
             if self._half_open_successes >= SUCCESSES_TO_CLOSE:
                 self._close()
 
-    def fail(self, now_s: float, round_: int, *, at_once: bool = False) -> None:
+    def fail(
+        self, now_s: float, round_: int, *, at_once: bool = False, is_trial: bool = True
+    ) -> None:
         """An attempt failed in a way that counts. `at_once` opens whatever the counts say."""
         if round_ != self._round:
             return
-        self._trial_under_way = False
+        if is_trial:
+            self._trial_under_way = False
         self._consecutive += 1
         self._record(now_s, True)
         half_open = self._open_until_s is not None and now_s >= self._open_until_s
@@ -115,9 +125,9 @@ class Breaker:
         ):
             self._open(now_s)
 
-    def neutral(self, round_: int) -> None:
+    def neutral(self, round_: int, *, is_trial: bool = True) -> None:
         """An attempt ended without saying anything about the candidate: cancelled, or the caller's fault."""
-        if round_ == self._round:
+        if is_trial and round_ == self._round:
             self._trial_under_way = False
 
     def cool(self, until_s: float, now_s: float) -> None:

@@ -301,7 +301,7 @@ class UpstreamError(TrunklineError):
         message: for the log only; a provider's own words may be in it, so it is cut to 300 characters.
         http_status: 0 where there was none.
         retry_after_s: as the provider said, already bounded.
-        param: the field that the provider named, where it blames the request.
+        is_neutral: it is nobody's fault: the request had less patience than the provider may need.
     """
 
     def __init__(
@@ -313,9 +313,11 @@ class UpstreamError(TrunklineError):
         retry_after_s: float | None = None,
         code: str = "",
         upstream_request_id: str = "",
+        is_neutral: bool = False,
     ) -> None:
         super().__init__(message[:300])
         self.failure = failure
+        self.is_neutral = is_neutral
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         self.code = code[:64]

@@ -67,7 +67,7 @@ CONSEQUENCES: Mapping[Failure, Consequence] = {
     Failure.SERVER: Consequence(retries=2, needs_last=True, trips=True, cools=True),
     # Asked again only when the wait is short: see attempts.THROTTLE_WAIT_S.
     Failure.THROTTLED: Consequence(retries=1, needs_last=True, cools=True),
-    Failure.EXHAUSTED: Consequence(opens=True),
+    Failure.EXHAUSTED: Consequence(opens=True, cools=True),
     Failure.CREDENTIAL: Consequence(opens=True),
     Failure.CALLER: Consequence(fails_over=False, blames_request=True),
     Failure.CONTEXT_LENGTH: Consequence(blames_request=True),

@@ -29,14 +29,19 @@ class FirstTokens:
         self._recent_s.append(first_token_s)
 
     @property
-    def hedge_delay_s(self) -> float:
-        """Seconds of silence after which another provider may be asked as well."""
+    def usual_s(self) -> float | None:
+        """What 95 in 100 did not exceed; None while too few are known."""
         count = len(self._recent_s)
         if count < MIN_SAMPLES:
-            return MAX_DELAY_S
+            return None
         rank = -(-PERCENT * count // 100)  # Rounded up: of the samples, 95 in 100 are not above it.
-        p95_s = sorted(self._recent_s)[rank - 1]
-        return min(max(p95_s, MIN_DELAY_S), MAX_DELAY_S)
+        return sorted(self._recent_s)[rank - 1]
+
+    @property
+    def hedge_delay_s(self) -> float:
+        """Seconds of silence after which another provider may be asked as well."""
+        usual_s = self.usual_s
+        return MAX_DELAY_S if usual_s is None else min(max(usual_s, MIN_DELAY_S), MAX_DELAY_S)
 
 
 class HedgeAllowance:

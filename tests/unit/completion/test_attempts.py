@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.scripted import upstream_over
+from tests.support.scripted import ScriptedProviders, upstream_over
 from trunkline.v1.completion_event_pb2 import CompleteResponse, TextDelta
 from trunkline.v1.completion_pb2 import CompletionWarning, Usage
-from trunkline.v1.completion_spec_pb2 import CompletionSpec
+from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
 from trunkline_server.completion.attempts import Hop, Limits
 from trunkline_server.completion.circuits import Circuits
 from trunkline_server.core.candidate import Candidate, Plan
@@ -316,3 +316,139 @@ async def test_retries_of_one_provider_end_with_its_budget():
         opened += len(providers.opened)
 
     assert opened <= 1.2 * 10 + 3
+
+
+SAME_KEY = Candidate("a", "m2", "m2")
+ALSO_SAME_KEY = Candidate("a", "m3", "m3")
+
+
+@pytest.mark.parametrize("failure", [Failure.CREDENTIAL, Failure.EXHAUSTED])
+async def test_who_has_the_same_credential_is_asked_last_once_it_is_refused(failure):
+    providers = Scripted(a=[failing(failure)], b=["hi"])
+
+    found = await run(providers, (A, SAME_KEY, ALSO_SAME_KEY, B))
+
+    assert found == [TEXT]
+    assert providers.opened == ["a", "b"]
+
+
+async def test_who_has_the_same_credential_is_asked_where_there_is_nobody_else():
+    providers = Scripted(a=[failing(Failure.CREDENTIAL), "hi"])
+
+    found = await run(providers, (A, SAME_KEY))
+
+    assert found == [TEXT]
+
+
+async def test_a_caller_in_a_hurry_is_no_reason_to_leave_a_candidate_alone():
+    circuits = Circuits(lambda: 0.0)
+
+    for _ in range(6):
+        providers = Scripted(a=[TimeoutError()], b=[TimeoutError()])
+        found = await run(providers, (A, B), circuits=circuits, first_token_timeout_s=0.05)
+        assert isinstance(found, UpstreamTimeout)
+        assert providers.opened == ["a", "b"]
+
+    assert circuits.allows(A, asyncio.get_running_loop().time())
+    assert circuits.health(A).concurrency.in_flight == 0
+
+
+async def test_a_silence_as_long_as_its_own_limit_is_held_against_a_candidate():
+    circuits = Circuits(lambda: 0.0)
+    slow = Candidate("a", "m", "m", first_token_timeout_s=0.001)
+
+    for _ in range(5):
+        await run(Scripted(a=[TimeoutError()]), (slow,), circuits=circuits)
+
+    assert not circuits.allows(slow, asyncio.get_running_loop().time())
+
+
+@pytest.mark.parametrize(("own_s", "is_open"), [(60.0, False), (0.01, True)])
+async def test_a_silence_after_content_counts_as_much_as_the_candidate_may_take(own_s, is_open):
+    circuits = Circuits(lambda: 0.0)
+    candidate = Candidate("a", "m", "m", idle_timeout_s=own_s)
+    for _ in range(5):
+        providers = ScriptedProviders(a=[[TEXT, 60.0]])
+        hop = Hop(
+            upstream_over(providers, Silent(), circuits),
+            Plan("m", "", "", (candidate,)),
+            Prompt(CompletionSpec(), stream=True),
+            Deadline(asyncio.get_running_loop().time() + 60),
+            Limits(idle_timeout_s=0.01),
+            "hop",
+        )
+        with pytest.raises(StreamInterrupted):
+            async for _ in hop.batches():
+                pass
+
+    assert circuits.allows(candidate, asyncio.get_running_loop().time()) is not is_open
+
+
+async def test_the_deadline_holds_for_a_caller_who_takes_its_time_to_read():
+    providers = ScriptedProviders(a=[[TEXT] * 1_000])
+    loop = asyncio.get_running_loop()
+    hop = Hop(
+        upstream_over(providers, Silent()),
+        Plan("m", "", "", (A,)),
+        Prompt(CompletionSpec(), stream=True),
+        Deadline(loop.time() + 0.1),
+        Limits(),
+        "hop",
+    )
+    batches = hop.batches()
+    await anext(batches)
+    await asyncio.sleep(0.1)  # Its upstream has always more to give.
+
+    with pytest.raises(DeadlineExceeded):
+        await anext(batches)
+    assert providers.answers[0].is_closed
+
+
+@pytest.mark.parametrize("has_credits", [True, False])
+async def test_an_answer_is_taken_up_only_where_the_next_one_is_paid_for(has_credits: bool):
+    providers = Scripted(a=["cut"], b=["hi"])
+    asked: list[Hop] = []
+
+    async def is_paid_for(hop: Hop) -> bool:
+        asked.append(hop)
+        assert providers.opened == ["a"]
+        return has_credits
+
+    hop = Hop(
+        upstream_over(providers, Silent()),
+        Plan("m", "", "", ALL),
+        Prompt(CompletionSpec(), stream=True),
+        Deadline(asyncio.get_running_loop().time() + 60),
+        Limits(recovery=Recovery.RECOVERY_RESTART),
+        "hop",
+        is_paid_for=is_paid_for,
+    )
+    error: TrunklineError | None = None
+    try:
+        async for _ in hop.batches():
+            pass
+    except StreamInterrupted as interrupted:
+        error = interrupted
+
+    assert asked == [hop]
+    assert (error is None) is has_credits
+    assert providers.opened == (["a", "b"] if has_credits else ["a"])
+
+
+async def test_who_waits_for_the_whole_pays_for_nothing_that_broke_off():
+    providers = ScriptedProviders(a=[[TEXT, LOST]], b=[[LOST]])
+    hop = Hop(
+        upstream_over(providers, Silent()),
+        Plan("m", "", "", (A, B)),
+        Prompt(CompletionSpec(), stream=True),
+        Deadline(asyncio.get_running_loop().time() + 60),
+        Limits(whole=True),
+        "hop",
+    )
+
+    with pytest.raises(AllProvidersFailed):
+        async for _ in hop.batches():
+            pass
+
+    assert hop.shown
+    assert hop.billed == []

@@ -3,6 +3,7 @@
 import pytest
 
 from trunkline_server.completion.circuits import Circuits
+from trunkline_server.core.breaker import State
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.failure import CONSEQUENCES, Failure
 
@@ -26,6 +27,7 @@ def attempt(
     """One that begins and ends at once."""
     permit = circuits.begin(candidate, now_s, is_first=True)
     if failure is None:
+        permit.begin_answer()
         permit.succeed(now_s, 0.1)
     else:
         permit.fail(now_s, failure, retry_after_s)
@@ -39,7 +41,10 @@ def test_a_failure_counts_as_its_consequence_says(failure):
     for _ in range(5):
         attempt(circuits, A, NOW_S, failure)
 
-    assert circuits.allows(A, NOW_S) is not (consequence.trips or consequence.opens)
+    counts = consequence.trips or consequence.opens or failure is Failure.THROTTLED
+    assert circuits.allows(A, NOW_S) is not counts
+    is_open = circuits.health(A).breaker.state(NOW_S) is State.OPEN
+    assert is_open is (consequence.trips or consequence.opens)
     assert circuits.allows(B, NOW_S)
 
 
@@ -193,3 +198,140 @@ def test_slowness_alone_refuses_nobody():
         circuits.begin(A, NOW_S, is_first=True)
 
     assert circuits.choose([A], NOW_S) is A
+
+
+def test_who_says_too_much_again_and_again_and_not_for_how_long_is_left_alone_ever_longer():
+    circuits = new_circuits()
+    now_s = NOW_S
+    waits_s = []
+    for _ in range(2):
+        attempt(circuits, A, now_s, Failure.THROTTLED)
+        assert circuits.allows(A, now_s)  # A limit may be near: that is for the concurrency limit.
+    for _ in range(7):
+        attempt(circuits, A, now_s, Failure.THROTTLED)
+        waits_s.append(circuits.shortest_wait_s([A], now_s))
+        now_s += waits_s[-1]
+
+    assert waits_s == [1, 2, 4, 8, 16, 30, 30]
+    assert circuits.health(A).breaker.state(now_s) is State.CLOSED
+    attempt(circuits, A, now_s, None)
+    attempt(circuits, A, now_s, Failure.THROTTLED)
+    assert circuits.allows(A, now_s)
+
+
+def test_those_who_are_refused_together_count_as_one():
+    circuits = new_circuits()
+    permits = [circuits.begin(A, NOW_S, is_first=True) for _ in range(20)]
+
+    for permit in permits:
+        permit.fail(NOW_S + 0.1, Failure.THROTTLED)
+
+    assert not circuits.health(A).breaker.is_cooling(NOW_S + 0.1)
+
+
+def test_a_refusal_between_answers_that_begin_is_none_in_a_row():
+    circuits = new_circuits()
+
+    for number in range(20):
+        now_s = NOW_S + number
+        running = circuits.begin(A, now_s, is_first=True)
+        running.begin_answer()
+        attempt(circuits, A, now_s, Failure.THROTTLED)
+        running.leave()
+
+    assert not circuits.health(A).breaker.is_cooling(now_s)
+
+
+def tripped(circuits: Circuits, now_s: float) -> float:
+    """Opens A's breaker. Returns when it is half open."""
+    for _ in range(5):
+        attempt(circuits, A, now_s, Failure.SERVER)
+    assert not circuits.allows(A, now_s)
+    return now_s + circuits.shortest_wait_s([A], now_s)
+
+
+def test_a_trial_is_over_for_others_once_its_answer_begins():
+    circuits = new_circuits()
+    now_s = tripped(circuits, NOW_S)
+
+    trials = []
+    for _ in range(3):
+        assert circuits.allows(A, now_s)
+        trials.append(circuits.begin(A, now_s, is_first=True))
+        assert not circuits.allows(A, now_s)
+        trials[-1].begin_answer()
+    last = circuits.begin(A, now_s, is_first=True)
+    for trial in trials[:2]:
+        trial.succeed(now_s + 60, 0.1)
+        assert not circuits.allows(A, now_s + 60)  # Of the one whose answer has not begun.
+    trials[2].succeed(now_s + 60, 0.1)
+    last.leave()
+
+    assert circuits.health(A).breaker.state(now_s + 60) is State.CLOSED
+    assert circuits.allows(A, now_s + 60)
+
+
+def test_a_trial_whose_answer_breaks_off_opens_again():
+    circuits = new_circuits()
+    now_s = tripped(circuits, NOW_S)
+    trial = circuits.begin(A, now_s, is_first=True)
+    trial.begin_answer()
+
+    trial.fail(now_s + 1, Failure.INTERRUPTED)
+
+    assert not circuits.allows(A, now_s + 1)
+
+
+def test_who_is_asked_for_want_of_a_better_one_is_asked_again_once_its_answer_begins():
+    circuits = new_circuits()
+    tripped(circuits, NOW_S)
+    assert circuits.least_bad([A], NOW_S) is A
+    first = circuits.begin(A, NOW_S, is_first=True)
+    assert circuits.least_bad([A], NOW_S) is None
+
+    first.begin_answer()
+    assert circuits.least_bad([A], NOW_S) is A
+    second = circuits.begin(A, NOW_S, is_first=True)
+    first.succeed(NOW_S + 1, 0.1)
+
+    assert circuits.least_bad([A], NOW_S) is None  # The second one is asked still.
+    second.leave()
+    assert circuits.least_bad([A], NOW_S) is A
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "own_s", "silence_s", "tells"),
+    [
+        (None, 60.0, 60.0, True),
+        (None, 0.1, 0.1, True),  # Its own limit, however short.
+        (None, 60.0, 14.0, False),  # Nothing is known: a quarter of its own limit.
+        (None, 60.0, 15.0, True),
+        (0.2, 60.0, 1.9, False),
+        (0.2, 60.0, 2.0, True),
+        (3.0, 60.0, 8.9, False),
+        (3.0, 60.0, 9.0, True),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_silence_tells_when_it_is_long_for_this_candidate(
+    usual_s, own_s, silence_s, tells, whole
+):
+    circuits = new_circuits()
+    if usual_s is not None:
+        for _ in range(20):
+            permit = circuits.begin(A, NOW_S, is_first=True)
+            permit.succeed(NOW_S + usual_s, None if whole else usual_s)
+
+    assert circuits.health(A).is_telling(silence_s, own_s, whole=whole) is tells
+
+
+def test_what_was_nobodys_fault_counts_for_nothing():
+    circuits = new_circuits()
+
+    for _ in range(100):
+        permit = circuits.begin(A, NOW_S, is_first=True)
+        permit.fail(NOW_S, Failure.SLOW, is_neutral=True)
+
+    assert circuits.allows(A, NOW_S)
+    assert circuits.health(A).throttle.allows
+    assert circuits.health(A).concurrency.in_flight == 0

@@ -30,6 +30,7 @@ ROUTE = "r"
 SILENT: list[Step] = [60.0, text("late"), ended()]
 SLOW: list[Step] = [1.3, text("slow"), ended()]
 QUICK: list[Step] = [text("quick"), ended()]
+SLOW_FAILURE: list[Step] = [1.3, cut()]
 
 
 class Bench:
@@ -197,4 +198,26 @@ async def test_a_caller_who_leaves_just_as_a_hedge_wins_leaves_nothing_behind(ti
     with pytest.raises(asyncio.CancelledError):
         await task
 
+    assert bench.is_idle()
+
+
+async def test_a_request_is_hedged_once_however_often_it_fails_over():
+    bench = Bench(ScriptedProviders(a=[SLOW_FAILURE], b=[SLOW_FAILURE]), requests=100)
+    hop = bench.hop(A, B, A2, max_attempts=5)
+
+    await run(hop)
+
+    assert len(bench.telemetry.hedges) == 1
+
+
+async def test_nobody_is_asked_as_well_when_too_little_time_is_left_for_an_attempt():
+    bench = Bench(ScriptedProviders(a=[SILENT], b=[QUICK]))
+    hop = bench.hop(A, B)
+    hop.deadline = Deadline(asyncio.get_running_loop().time() + 3.0)
+
+    found = await run(hop)
+
+    # The first is given its share, and the second what is left.
+    assert bench.telemetry.hedges == []
+    assert isinstance(found, TrunklineError)
     assert bench.is_idle()

@@ -17,7 +17,8 @@ from tests.support.scripted import (
 from trunkline.v1.completion_pb2 import Cost, Usage
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline.v1.message_pb2 import Message, Part, Role, ToolCall, ToolResult
-from trunkline_server.completion.attempts import Hop, Limits
+from trunkline_server.completion.attempts import Hop, Limits, Try
+from trunkline_server.completion.circuits import Circuits
 from trunkline_server.completion.metering import (
     estimated_input_tokens,
     usage_of,
@@ -170,3 +171,59 @@ def test_an_estimate_counts_all_text_of_a_conversation():
     )
 
     assert estimated_input_tokens(spec) == 2 + 2 + 2 + 1
+
+
+def limited(
+    usage: Usage,
+    said: str,
+    max_output_tokens: int | None = None,
+    context_window_tokens: int | None = None,
+) -> Usage:
+    """What a provider's counts of a whole answer come to."""
+    asked = Candidate("a", "m", "m", price=PRICED, context_window_tokens=context_window_tokens)
+    permit = Circuits(lambda: 0.0).begin(asked, 0.0, is_first=True)
+    attempt = Try(asked, permit, 0.0, 0.0, is_whole=True, output_chars=len(said))
+    attempt.facts.usage = usage
+    spec = CompletionSpec(messages=[Message(role=Role.ROLE_USER, parts=[Part(text=PROMPT)])])
+    if max_output_tokens is not None:
+        spec.sampling.max_output_tokens = max_output_tokens
+    return usage_of(spec, attempt)
+
+
+@pytest.mark.parametrize(
+    ("counted", "limits"),
+    [
+        (Usage(input_tokens=3, output_tokens=999_999_999), {"max_output_tokens": 10}),
+        (Usage(input_tokens=3, output_tokens=40_000), {"max_output_tokens": 10}),
+        (Usage(input_tokens=3, output_tokens=20_000_000), {}),
+        (Usage(input_tokens=999_999_999, output_tokens=1), {}),
+        (Usage(input_tokens=250_000, output_tokens=1), {"context_window_tokens": 200_000}),
+    ],
+)
+def test_counts_that_can_not_be_of_this_request_are_estimated(counted, limits):
+    usage = limited(counted, "Hi", **limits)
+
+    assert usage.estimated
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (3, 1, 4)
+    assert usage.cost.amount_nanos == 3 * 1_000 + 1 * 2_000
+
+
+@pytest.mark.parametrize(
+    ("counted", "said", "limits"),
+    [
+        # Reasoning that nobody sees, and images, are not in the text.
+        (Usage(input_tokens=3, output_tokens=30_000), "Hi", {"max_output_tokens": 10}),
+        (Usage(input_tokens=900_000, output_tokens=9), "Hi", {"context_window_tokens": 1_000_000}),
+        (Usage(input_tokens=3, output_tokens=120_000), "Hi", {"max_output_tokens": 100_000}),
+        # It wrote more than it was allowed.
+        (Usage(input_tokens=3, output_tokens=90_000), "a" * 90_000, {"max_output_tokens": 10}),
+    ],
+)
+def test_counts_that_can_be_are_believed(counted, said, limits):
+    usage = limited(counted, said, **limits)
+
+    assert not usage.estimated
+    assert (usage.input_tokens, usage.output_tokens) == (
+        counted.input_tokens,
+        counted.output_tokens,
+    )

@@ -17,10 +17,10 @@ from tests.support.scripted import (
     text,
     upstream_over,
 )
-from trunkline.v1.completion_event_pb2 import CompleteResponse
+from trunkline.v1.completion_event_pb2 import CompleteResponse, PartCompleted
 from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, Recovery
-from trunkline.v1.message_pb2 import Message, Part, Role
+from trunkline.v1.message_pb2 import Message, Part, Reasoning, Role
 from trunkline_server.completion.attempts import Hop, Limits
 from trunkline_server.completion.recovery import INSTRUCTION
 from trunkline_server.core.candidate import Candidate, Plan
@@ -291,3 +291,51 @@ async def test_an_answer_that_has_ended_is_not_continued():
 
     assert isinstance(error, StreamInterrupted)
     assert written(events) == "All."
+
+
+def signed(part_index: int, part: Part) -> CompleteResponse:
+    """State that goes back to the provider, such as the signature of what was thought and is not shown."""
+    part.provider_state.data = b"signature"
+    return CompleteResponse(part_completed=PartCompleted(part_index=part_index, part=part))
+
+
+def thought() -> CompleteResponse:
+    """Reasoning that is not shown, whole."""
+    return signed(0, Part(reasoning=Reasoning(redacted=True)))
+
+
+@pytest.mark.parametrize("state", [thought(), signed(1, Part())], ids=["thought", "signature"])
+async def test_who_thinks_before_it_continues_repeats_nothing_either(state):
+    providers = ScriptedProviders(
+        a=[[text("The quick brown "), cut()]],
+        b=[[state, text("The quick "), text("brown fox"), state, text(" jumps."), ended()]],
+    )
+
+    _, events, error = await run(providers, CONTINUE)
+
+    assert error is None
+    assert written(events) == "The quick brown fox jumps."
+    # What was thought for a part of this text alone goes back to nobody.
+    assert "part_completed" not in kinds(events)
+
+
+async def test_an_answer_that_was_thought_about_unseen_is_continued():
+    providers = ScriptedProviders(
+        a=[[thought(), text("La "), signed(0, Part()), cut()]], b=[[text("la"), ended()]]
+    )
+
+    _, events, error = await run(providers, CONTINUE)
+
+    assert error is None
+    assert written(events) == "La la"
+    assert kinds(events)[:3] == ["part_completed", "text_delta", "part_completed"]
+
+
+async def test_thoughts_that_nobody_sees_are_no_beginning_of_an_answer():
+    providers = ScriptedProviders(a=[[thought(), cut()]], b=[[text("La"), ended()]])
+
+    hop, events, error = await run(providers, Recovery.RECOVERY_TERMINATE)
+
+    assert error is None
+    assert kinds(events) == ["text_delta", "choice_finished"]
+    assert hop.failover_count == 1
