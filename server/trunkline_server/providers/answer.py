@@ -1,7 +1,8 @@
 """What every dialect's decoder shares: from pieces of an answer to the contract's events.
 
 A decoder says what it read (`text`, `tool_call`, `finish`, ...) and this keeps the books: which part a piece belongs
-to, what a tool call's arguments add up to, and how a choice ended. Empty pieces are dropped.
+to, what a tool call's arguments add up to, and how a choice ended. Empty pieces are dropped, and so are words after the
+end of their choice.
 """
 
 import binascii
@@ -22,7 +23,7 @@ from trunkline.v1.completion_event_pb2 import (
 )
 from trunkline.v1.completion_pb2 import CompletionWarning, FinishReason, TokenLogprob, Usage
 from trunkline.v1.message_pb2 import Artifact, Part, ProviderState, Reasoning, ToolCall
-from trunkline_server.core.candidate import Candidate
+from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt
@@ -31,6 +32,7 @@ from trunkline_server.wire.sse import SSEDecoder
 MAX_TOKENS: Final = 1_000_000_000  # A count beyond this is a lie, not a count.
 MAX_CALLS: Final = 128  # In one answer.
 MAX_CHOICES: Final = 16
+NOWHERE: Final = -1  # In place of a part's number.
 MAX_CONTENT_CHARS: Final = 64 * 1024 * 1024
 TOO_LONG: Final = "the answer is too long"
 IMAGE: Final = "image"  # Among the modalities of an answer.
@@ -94,6 +96,7 @@ class AnswerEvents:
         merges: text that arrives together may be one delta.
         provider: who answers; images say so.
         draws: the caller asked for images; else they are left out.
+        may_draw: images may come whether they were asked for or not.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class AnswerEvents:
         merges: bool = False,
         provider: str = "",
         draws: bool = False,
+        may_draw: bool = False,
     ) -> None:
         self.facts = facts
         self.progressed = False
@@ -115,12 +119,13 @@ class AnswerEvents:
         self._family = family
         self._model = model
         self._shows_reasoning = shows_reasoning
-        self._expected = choices
+        self.expected = choices
         self._mint_id = mint_id
         self._events: list[CompleteResponse] = []
         self._choices: dict[int, _Choice] = {}
         self._finished = 0
         self.draws = draws
+        self._may_draw = draws or may_draw
         self._provider = provider
         self._images = 0
         self._image_bytes = 0
@@ -151,20 +156,25 @@ class AnswerEvents:
             merges=prompt.merges,
             provider=candidate.provider,
             draws=IMAGE in spec.output_modalities,
+            may_draw=Capability.IMAGE_OUTPUT in candidate.capabilities,
         )
 
     def sse_decoder(self) -> SSEDecoder:
-        """For the stream that these events come from: an image comes in one piece, as a line."""
-        if not self.draws:
+        """For the stream that these events come from: an image comes in one piece, as a line, asked for or not."""
+        if not self._may_draw:
             return SSEDecoder()
         return SSEDecoder(
             max_line_bytes=MAX_IMAGE_EVENT_BYTES, max_event_bytes=MAX_IMAGE_EVENT_BYTES
         )
 
+    def is_unasked(self, choice_index: int) -> bool:
+        """Is it a choice beyond those that were asked for? One that can't be at all is an error elsewhere."""
+        return self.expected <= choice_index < MAX_CHOICES
+
     @property
     def is_finished(self) -> bool:
         """Has every choice ended?"""
-        return self._finished >= self._expected
+        return self._finished >= self.expected
 
     @property
     def has_calls(self) -> bool:
@@ -191,6 +201,9 @@ class AnswerEvents:
         choice = self._choices.get(choice_index)
         if choice is None or choice.kind != "text":
             part_index = self._part(choice_index, "text")
+            if part_index == NOWHERE:
+                self.output_chars -= len(text)
+                return
         elif (
             self._merged is None
             or logprobs
@@ -226,6 +239,8 @@ class AnswerEvents:
         self.progressed = True
         if self._shows_reasoning:
             part_index = self._part(choice_index, "reasoning")
+            if part_index == NOWHERE:
+                return
             self._events.append(
                 CompleteResponse(
                     reasoning_delta=ReasoningDelta(
@@ -246,6 +261,8 @@ class AnswerEvents:
         """A block of reasoning is whole, with the state that must go back. Sent even when its text is not shown."""
         shown = self._shows_reasoning and not redacted
         part_index = self._part(choice_index, "reasoning")
+        if part_index == NOWHERE:
+            return
         part = Part(
             reasoning=Reasoning(
                 text=text if shown else "", summary=summary and shown, redacted=not shown
@@ -264,6 +281,8 @@ class AnswerEvents:
     def text_state(self, choice_index: int, state: bytes) -> None:
         """State that belongs to the text part that is open."""
         part_index = self._part(choice_index, "text")
+        if part_index == NOWHERE:
+            return
         self._events.append(
             CompleteResponse(
                 part_completed=PartCompleted(
@@ -278,8 +297,10 @@ class AnswerEvents:
         """The model says why it will not answer."""
         if not text:
             return
-        self._count(len(text))
         part_index = self._part(choice_index, "refusal")
+        if part_index == NOWHERE:
+            return
+        self._count(len(text))
         self._events.append(
             CompleteResponse(
                 refusal_delta=RefusalDelta(
@@ -401,6 +422,7 @@ class AnswerEvents:
         if choice.finished:
             return
         choice.finished = True
+        choice.kind = ""  # So that what comes after it is noticed, at no cost to what comes before.
         self._finished += 1
         reason = self._complete_calls(choice_index, choice, reason)
         finished = ChoiceFinished()
@@ -483,9 +505,12 @@ class AnswerEvents:
         return choice
 
     def _part(self, choice_index: int, kind: str) -> int:
+        """The number of the part that a piece belongs to; `NOWHERE` after the choice's end, which was told."""
         choice = self._choices.get(choice_index)
         if choice is None:
             choice = self._choice(choice_index)
+        if choice.finished:
+            return NOWHERE
         if choice.kind != kind:
             choice.kind = kind
             choice.part_index = choice.next_index

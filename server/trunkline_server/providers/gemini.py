@@ -819,6 +819,8 @@ class GeminiDecoder(AnswerDecoder):
 
     def _candidate(self, candidate: _Candidate) -> None:
         index = candidate.index
+        if index and self._events.is_unasked(index):
+            return
         logprobs = _logprobs(candidate.logprobs_result) if candidate.logprobs_result else []
         for part in (candidate.content.parts if candidate.content else None) or ():
             if part.function_call is not None:

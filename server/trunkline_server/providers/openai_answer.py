@@ -283,6 +283,8 @@ class OpenAIDecoder(AnswerDecoder):
     def _choice(self, choice: _Choice) -> None:
         events = self._events
         index = choice.index
+        if index and events.is_unasked(index):
+            return
         # Azure's last chunk has no delta at all.
         delta = choice.delta or choice.message
         if delta is not None:

@@ -1078,6 +1078,15 @@ def test_a_reason_in_every_chunk_ends_the_answer_only_once():
     ]
 
 
+def test_a_choice_that_nobody_asked_for_is_left_out_and_ends_nothing():
+    other = chunk({"text": "b"}, finish="STOP", index=1)
+
+    assert decode(sse(other, chunk({"text": "a"}, finish="STOP")))[0] == [text("a"), STOPPED]
+    with pytest.raises(UpstreamError) as caught:
+        decode(sse(chunk({"text": "a"}), other))
+    assert caught.value.failure is Failure.AMBIGUOUS
+
+
 def test_several_choices_must_all_end():
     spec = CompletionSpec(sampling=SamplingOptions(candidate_count=2))
     both = {

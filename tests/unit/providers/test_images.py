@@ -16,6 +16,7 @@ from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import AttemptFacts, Prompt
 from trunkline_server.providers.answer import MAX_IMAGE_BYTES, MAX_IMAGES
 from trunkline_server.providers.registry import DIALECTS
+from trunkline_server.wire.sse import MAX_LINE_BYTES
 
 PIXELS = b"\x89PNG\r\n\x1a\n"
 DRAWING = ("gemini", "openrouter")
@@ -27,9 +28,13 @@ def spec(*modalities: str) -> CompletionSpec:
     return CompletionSpec(messages=[message], output_modalities=modalities)
 
 
-def candidate(dialect: str) -> Candidate:
+def candidate(
+    dialect: str, capabilities: frozenset[Capability] = frozenset(Capability)
+) -> Candidate:
     """A model that draws."""
-    return Candidate("studio", "painter", "gemini-2.5-flash-image", family=dialect)
+    return Candidate(
+        "studio", "painter", "gemini-2.5-flash-image", family=dialect, capabilities=capabilities
+    )
 
 
 def chunk(dialect: str, *images: str, mime_type: str = "image/png", text: str = "") -> bytes:
@@ -47,11 +52,17 @@ def chunk(dialect: str, *images: str, mime_type: str = "image/png", text: str = 
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def read(dialect: str, data: bytes, *modalities: str, size: int = 65_536) -> list[CompleteResponse]:
+def read(
+    dialect: str,
+    data: bytes,
+    *modalities: str,
+    size: int = 65_536,
+    capabilities: frozenset[Capability] = frozenset(Capability),
+) -> list[CompleteResponse]:
     """All but the end of the answer."""
     ids = count()
     decoder = DIALECTS[dialect].translator.decoder(
-        candidate(dialect),
+        candidate(dialect, capabilities),
         Prompt(spec(*modalities), stream=True),
         AttemptFacts(),
         lambda: f"call_{next(ids)}",
@@ -98,6 +109,26 @@ def test_a_request_for_text_does_not_and_gets_none(dialect, modalities):
 
     assert b"odalities" not in body
     assert events == [CompleteResponse(text_delta=TextDelta(text="a dot"))]
+
+
+@pytest.mark.parametrize("dialect", DRAWING)
+@pytest.mark.parametrize("size", [4096, 65_536])
+def test_an_image_that_nobody_asked_for_does_no_harm(dialect, size):
+    data = chunk(dialect, png(b"x" * MAX_LINE_BYTES), text="a dot")
+
+    assert read(dialect, data, size=size) == [
+        CompleteResponse(text_delta=TextDelta(text="a dot")),
+    ]
+
+
+@pytest.mark.parametrize("dialect", DRAWING)
+def test_from_who_does_not_draw_a_line_of_that_size_is_none(dialect):
+    data = chunk(dialect, png(b"x" * MAX_LINE_BYTES), text="a dot")
+
+    with pytest.raises(UpstreamError) as failed:
+        read(dialect, data, size=4096, capabilities=USUAL)
+
+    assert failed.value.failure is Failure.PROTOCOL
 
 
 @pytest.mark.parametrize("dialect", DRAWING)

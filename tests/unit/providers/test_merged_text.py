@@ -71,6 +71,23 @@ def test_whatever_stands_between_two_pieces_keeps_its_place():
     ]
 
 
+def test_text_after_the_end_of_its_choice_is_left_out_and_not_counted():
+    events = answer()
+
+    events.text(0, "a")
+    events.finish(0, STOP, "stop")
+    events.text(0, "b")
+    events.text(1, "c")
+    events.text(0, "d")
+    taken = events.take()
+
+    assert [event.text_delta for event in taken if event.HasField("text_delta")] == [
+        TextDelta(text="a"),
+        TextDelta(text="c", choice_index=1),
+    ]
+    assert events.output_chars == len("ac")
+
+
 def test_pieces_with_log_probabilities_stay_apart():
     events = answer()
     token = TokenLogprob(token="b", logprob=-0.5)

@@ -1129,6 +1129,52 @@ def test_details_of_usage_never_exceed_their_totals():
     )
 
 
+@pytest.mark.parametrize(
+    "late",
+    [
+        piece({"content": " there"}),
+        piece({"content": " there"}, "length"),
+        piece({"content": ""}, logprobs={"content": [{"token": "x", "logprob": -1.0}]}),
+        piece({"reasoning_content": "Hm"}),
+        piece({"refusal": "No"}),
+    ],
+    ids=["text", "text and an end", "log probabilities", "reasoning", "a refusal"],
+)
+def test_words_after_the_end_of_a_choice_are_left_out(late):
+    reading = read("openai", [stream(piece({"content": "Hi"}, "stop"), late)])
+
+    assert reading.events == [text(0, "Hi"), finished(STOP, "stop")]
+
+
+def test_usage_and_calls_after_the_end_of_a_choice_still_count():
+    call = calling(0, "a", "x", "{}")
+    counts = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
+    data = stream(piece({"content": "Hi"}, "stop"), piece(call), counts)
+
+    reading = read("openai", [data])
+
+    assert [event.WhichOneof("event") for event in reading.events[2:]] == ["tool_call_delta"] * 2
+    assert reading.facts.usage is not None
+
+
+def test_an_answer_that_nobody_asked_for_is_left_out_and_ends_nothing():
+    def other(delta: dict[str, Any], end: str | None = None) -> dict[str, Any]:
+        return {"choices": [{"index": 1, "delta": delta, "finish_reason": end}]}
+
+    data = stream(
+        other({"content": "No"}, "stop"),
+        other(calling(0, "a", "x", "{}")),
+        piece({"content": "Hi"}, "stop"),
+    )
+    cut = stream(piece({"content": "Hi"}), other({}, "stop")).removesuffix(b"data: [DONE]\n\n")
+
+    assert read("openai", [data]).events == [text(0, "Hi"), finished(STOP, "stop")]
+    assert read("openai", [data], choices=2).events[0].text_delta.choice_index == 1
+    error = read("openai", [cut]).error
+    assert error is not None
+    assert error.failure is Failure.AMBIGUOUS
+
+
 def test_nothing_counts_after_done():
     data = stream(piece({"content": "Hi"}, "stop")) + b"data: [DONE]\n\ndata: {broken\n\n"
 
