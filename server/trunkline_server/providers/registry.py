@@ -49,7 +49,9 @@ PREFILLED_CLAUDES: Final = re.compile(r"claude-(2|3|instant|(opus|sonnet|haiku)-
 # Source: https://ai.google.dev/gemini-api/docs/image-generation, read 2026-11-22.
 DRAWING_MODELS: Final = re.compile(r"gemini-[a-z0-9.-]*-image")
 LAST_WORD_S: Final = 5.0
+REFUSAL_S: Final = 2.0  # For the body of a refusal, whose status says nearly all.
 KEEP_ALIVE_GAP_S: Final = 90.0  # Without any byte, of one who has sent keep-alives.
+UNDECODABLE: Final = (ValueError, TypeError, OverflowError)  # What a decoder did not foresee.
 USER_AGENT: Final = "trunkline/0.1"
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -210,8 +212,10 @@ class Upstreams:
         providers: Mapping[str, Provider],
         mint_id: Callable[[], str],
         keep_alive_gap_s: float = KEEP_ALIVE_GAP_S,
+        refusal_s: float = REFUSAL_S,
     ) -> None:
         self._keep_alive_gap_s = keep_alive_gap_s
+        self._refusal_s = refusal_s
         self._transport = transport
         self._providers = providers
         self._mint_id = mint_id
@@ -275,8 +279,9 @@ class Upstreams:
     async def _refused(
         self, translator: Translator, response: HttpResponse, facts: AttemptFacts, until_s: float
     ) -> UpstreamError:
+        body_by_s = asyncio.get_running_loop().time() + self._refusal_s
         try:
-            body = await response.body(until_s, MAX_ERROR_BYTES)
+            body = await response.body(min(until_s, body_by_s), MAX_ERROR_BYTES)
         except (TransportError, TimeoutError):
             body = b""  # The status alone says enough.
         finally:
@@ -393,8 +398,8 @@ class UpstreamAnswer:
                 error.http_status = error.http_status or 200
                 error.upstream_request_id = self.facts.upstream_request_id
             raise
-        except (ValueError, TypeError, OverflowError) as error:
-            # What a dialect's decoder did not foresee is still the provider's doing, and the next one may do better.
+        except UNDECODABLE as error:
+            # It is still the provider's doing, and the next one may do better.
             raise UpstreamError(
                 Failure.PROTOCOL,
                 f"undecodable: {type(error).__name__}",
@@ -406,7 +411,11 @@ class UpstreamAnswer:
         """The answer is whole although the stream is not. The connection is of no use any more."""
         self.is_complete = True
         self._is_broken = True
-        return self._decoder.finish()
+        try:
+            return self._decoder.finish()
+        except (UpstreamError, *UNDECODABLE):
+            # Half a line was left, which said nothing whole. It is used up, and what came before it counts.
+            return self._decoder.finish()
 
     async def _read_kept_alive(self, until_s: float) -> bytes:
         """A provider that sends keep-alives and then nothing at all is gone, long before its next token is overdue."""

@@ -8,7 +8,20 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.upstream import Hang, Pause, Step, chunk, delta, event, head, upstream
+from tests.support.upstream import (
+    END,
+    Hang,
+    Pause,
+    Reset,
+    Step,
+    chunk,
+    delta,
+    event,
+    finish,
+    head,
+    upstream,
+    usage,
+)
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.core.candidate import Candidate
 from trunkline_server.core.errors import UpstreamError
@@ -90,12 +103,14 @@ async def test_a_request_that_is_taken_slowly_is_waited_for():
 
 
 @asynccontextmanager
-async def answer_to(steps: Sequence[Step], gap_s: float) -> AsyncIterator[Upstreams]:
+async def answer_to(
+    steps: Sequence[Step], gap_s: float = LONG_S, refusal_s: float = LONG_S
+) -> AsyncIterator[Upstreams]:
     """The adapter over one provider that answers so."""
     async with upstream(steps) as scripted, HttpTransport() as transport:
         address = Address(Endpoint("127.0.0.1", scripted.port), "/v1", [])
         provider = Provider("a", DIALECTS["openai"].translator, address)
-        yield Upstreams(transport, {"a": provider}, lambda: "id", gap_s)
+        yield Upstreams(transport, {"a": provider}, lambda: "id", gap_s, refusal_s)
 
 
 async def read_on(upstreams: Upstreams) -> list[str | None]:
@@ -132,3 +147,54 @@ async def test_keep_alives_keep_the_wait_alive():
 async def test_who_never_sent_a_keep_alive_may_be_silent_for_longer():
     async with answer_to([head(), Pause(0.2), event(delta("x")), Hang()], gap_s=0.05) as upstreams:
         assert await read_on(upstreams) == ["text_delta"]
+
+
+REFUSED = b"HTTP/1.1 429 X\r\ncontent-type: application/json\r\nretry-after: 30\r\n"
+
+
+@pytest.mark.parametrize("refusal", [b"", b'{"error": {"code": "insufficient_'])
+async def test_a_refusal_whose_body_does_not_arrive_is_taken_by_its_status(refusal):
+    steps = [REFUSED + b"content-length: 100\r\n\r\n" + refusal, Hang()]
+    async with answer_to(steps, refusal_s=0.05) as upstreams:
+        with pytest.raises(UpstreamError) as caught:
+            await read_on(upstreams)
+
+    assert (caught.value.failure, caught.value.http_status) == (Failure.THROTTLED, 429)
+    assert caught.value.retry_after_s == 30
+
+
+async def test_a_refusal_is_not_waited_for_beyond_the_attempts_own_time():
+    async with answer_to([REFUSED + b"content-length: 100\r\n\r\n", Hang()]) as upstreams:
+        until_s = asyncio.get_running_loop().time() + 0.05
+        with pytest.raises(UpstreamError) as caught:
+            await upstreams.open(
+                Candidate("a", "m", "m"), Prompt(CompletionSpec(), stream=True), until_s
+            )
+
+    assert caught.value.failure is Failure.THROTTLED
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        [chunk("data: {broken\n\n")],
+        [chunk("data: {broken\n"), Reset()],
+        [chunk("data: {broken\n"), END],
+        [chunk("data: {broken"), Reset()],
+        [event(usage()) + chunk("data: {broken\n"), Reset()],
+    ],
+    ids=["a broken event", "broken, then lost", "broken, then over", "half a line", "usage before"],
+)
+async def test_an_answer_whose_end_was_told_is_whole_whatever_follows(rest):
+    steps = [head(), event(delta("x")), event(finish()), *rest]
+    until_s = asyncio.get_running_loop().time() + LONG_S
+    async with answer_to(steps) as upstreams:
+        answer = await upstreams.open(
+            Candidate("a", "m", "m"), Prompt(CompletionSpec(), stream=True), until_s
+        )
+        events = []
+        while not answer.is_complete:
+            events += await answer.read(until_s)
+        answer.close()
+
+    assert [e.WhichOneof("event") for e in events] == ["text_delta", "choice_finished"]
