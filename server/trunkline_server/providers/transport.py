@@ -5,7 +5,8 @@ request was fully written when its connection died, a timer that is renewed for 
 takes effect at once in every phase. So this is a small protocol over the llhttp parser; docs/decisions/0001 has the
 measurements. A read hands over everything that one TCP read brought.
 
-Nothing is retried here, redirects are not followed and proxies of the environment are not used.
+Nothing is retried here but what a kept connection lost without a byte, redirects are not followed and proxies of the
+environment are not used.
 """
 
 import asyncio
@@ -114,28 +115,27 @@ class HttpTransport:
             until_s: an instant of the loop's clock.
 
         Raises:
-            TransportError; TimeoutError when `until_s` or one of the phases' own limits passed.
+            TransportError: of a new connection, where a kept one was lost without a byte before.
+            TimeoutError: when `until_s` or one of the phases' own limits passed.
         """
-        connection = self._take(endpoint) if endpoint.keep_alive else None
-        reused = connection is not None
-        if connection is None:
-            connection = await self._connect(endpoint, until_s)
-        response = connection.start(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body))
-        try:
-            await response.head(until_s)
-        except Lost as error:
-            response.close()
-            # A server may close a kept connection just as we use it. That it did so without a byte means that it did
-            # not look at the request, so it is as good as unsent.
-            raise (
-                NotSent("a kept connection was closed")
-                if reused and not response.received
-                else error
-            ) from error
-        except BaseException:
-            response.close()
-            raise
-        return response
+        kept = self._take(endpoint) if endpoint.keep_alive else None
+        if kept is not None:
+            response = kept.start(_message(head, body))
+            try:
+                return await _headed(response, until_s)
+            except (NotSent, Lost):
+                # A server may close a kept connection just as we use it. That it did so without a byte means that it
+                # did not look at the request, so it is as good as unsent, and nothing is held against anybody. What
+                # forgot this connection, such as a balancer, may have forgotten all of them: a new one is made.
+                if response.received or not kept.is_lost:
+                    raise
+                self._drop_idle(endpoint)
+        connection = await self._connect(endpoint, until_s)
+        return await _headed(connection.start(_message(head, body)), until_s)
+
+    def _drop_idle(self, endpoint: Endpoint) -> None:
+        for connection in self._idle.pop(endpoint, ()):
+            connection.abort()
 
     def _take(self, endpoint: Endpoint) -> "_Connection | None":
         idle = self._idle.get(endpoint)
@@ -221,7 +221,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._response: HttpResponse | None = None
         self._is_writing = False
-        self._is_lost = False
+        self.is_lost = False
         # One timer serves all reads of all responses: as long as the instant only moves away, renewing it is nothing.
         self._timer: asyncio.TimerHandle | None = None
         self.timer_at_s = math.inf
@@ -242,7 +242,7 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         response = self._response = HttpResponse(self)
-        if self._is_lost:
+        if self.is_lost:
             response.fail(NotSent("the connection closed before the request"))
         else:
             transport.write(request)
@@ -270,7 +270,7 @@ class _Connection(asyncio.Protocol):
 
     def arm(self, at_s: float) -> None:
         """Tell the response that is read then that its time may be up."""
-        if self._is_lost:
+        if self.is_lost:
             return  # It has been told more than that.
         if self._timer is not None:
             self._timer.cancel()
@@ -285,12 +285,12 @@ class _Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading from the socket."""
-        if self._transport is not None and not self._is_lost:
+        if self._transport is not None and not self.is_lost:
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read from the socket again."""
-        if self._transport is not None and not self._is_lost:
+        if self._transport is not None and not self.is_lost:
             self._transport.resume_reading()
 
     # asyncio.Protocol
@@ -330,7 +330,7 @@ class _Connection(asyncio.Protocol):
         return None  # Close our side too.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
+        self.is_lost = True
         if self._timer is not None:
             self._timer.cancel()
         self._pool.forget(self)
@@ -590,6 +590,21 @@ class HttpResponse:
             await waiter
         finally:
             self.waiter = None
+
+
+def _message(head: bytes, body: bytes) -> bytes:
+    # Made anew for each time that it is sent: to keep it would be to have every prompt twice until its answer comes.
+    return b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+async def _headed(response: HttpResponse, until_s: float) -> HttpResponse:
+    """A response once its head has come; closed when that fails."""
+    try:
+        await response.head(until_s)
+    except BaseException:
+        response.close()
+        raise
+    return response
 
 
 def header_lines(headers: Sequence[tuple[str, str]]) -> bytes:

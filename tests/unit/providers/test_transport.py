@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -28,7 +28,7 @@ from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure
 from trunkline_server.core.ports import Prompt
 from trunkline_server.providers.registry import DIALECTS, Address, Provider, Upstreams
-from trunkline_server.providers.transport import Endpoint, HttpTransport, NotSent, Timeouts
+from trunkline_server.providers.transport import Endpoint, HttpTransport, Lost, NotSent, Timeouts
 
 LONG_S = 30.0
 REQUEST_BYTES = 16_000_000  # More than sockets buffer.
@@ -100,6 +100,108 @@ async def test_a_request_that_is_taken_slowly_is_waited_for():
         status = await send(transport, server.port)
 
     assert status == 204
+
+
+@dataclass
+class Forgetful:
+    """A server behind a balancer that forgets connections: they are reset when they are used again.
+
+    Attributes:
+        asked: the number of the connection of each request that came in, from 1.
+        forgotten: such numbers.
+        last_words: what comes on a forgotten connection before its reset.
+    """
+
+    port: int = 0
+    asked: list[int] = field(default_factory=list)
+    forgotten: Container[int] = ()
+    last_words: bytes = b""
+    connections: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        number = self.connections
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                self.asked.append(number)
+                if number in self.forgotten:
+                    writer.write(self.last_words)
+                    await writer.drain()
+                    writer.transport.abort()
+                    return
+                writer.write(b"HTTP/1.1 204 X\r\ncontent-length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def forgetful(kept: int) -> AsyncIterator[tuple[Forgetful, HttpTransport]]:
+    """A server, and a transport that keeps so many connections to it."""
+    server = Forgetful()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        async with HttpTransport() as transport:
+            await asyncio.gather(*(ask(transport, server) for _ in range(kept)))
+            assert sorted(server.asked) == list(range(1, kept + 1))
+            server.asked.clear()
+            yield server, transport
+    finally:
+        listening.close()
+
+
+async def ask(transport: HttpTransport, server: Forgetful) -> int:
+    """A small request; the answer's status."""
+    until_s = asyncio.get_running_loop().time() + LONG_S
+    endpoint = Endpoint("127.0.0.1", server.port)
+    response = await transport.send(endpoint, b"POST / HTTP/1.1\r\nhost: x", b"", until_s)
+    response.close()
+    return response.status
+
+
+@pytest.mark.parametrize("kept", [1, 2, 8])
+async def test_what_a_kept_connection_lost_unseen_is_sent_once_more_on_a_new_one(kept):
+    async with forgetful(kept) as (server, transport):
+        server.forgotten = range(1, kept + 1)
+
+        assert [await ask(transport, server) for _ in range(2)] == [204, 204]
+
+    # The others that were kept are not tried: who forgot one of them may have forgotten all.
+    first, *others = server.asked
+    assert first <= kept
+    assert others == [kept + 1, kept + 1]
+
+
+async def test_requests_that_lose_their_kept_connections_at_once_are_all_sent_once_more():
+    async with forgetful(4) as (server, transport):
+        server.forgotten = range(1, 5)
+
+        assert await asyncio.gather(*(ask(transport, server) for _ in range(4))) == [204] * 4
+
+    assert sorted(server.asked) == list(range(1, 9))
+
+
+async def test_what_the_new_connection_loses_too_is_lost():
+    async with forgetful(3) as (server, transport):
+        server.forgotten = range(1, 100)
+
+        with pytest.raises(Lost):
+            await ask(transport, server)
+
+    assert server.asked[1:] == [4]
+
+
+async def test_what_began_to_be_answered_is_not_sent_again():
+    async with forgetful(1) as (server, transport):
+        server.forgotten, server.last_words = range(1, 2), b"HTTP/1.1 2"
+
+        with pytest.raises(Lost):
+            await ask(transport, server)
+
+    assert server.asked == [1]
 
 
 @asynccontextmanager
