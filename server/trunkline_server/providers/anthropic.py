@@ -287,7 +287,7 @@ class _Request:
 
     def encoded(self) -> UpstreamRequest:
         spec = self.spec
-        system = [text for text in system_texts(spec) if text.strip()]
+        system = [text for text in system_texts(spec, self.warnings) if text.strip()]
         turns = self._turns()
         if not turns and system:
             # Nothing but instructions. A message is required, so the last of them is asked as a

@@ -217,13 +217,13 @@ class _Request:
         results = self._results()
         turns: list[dict[str, Any]] = []
         for message in self.spec.messages:
-            if message.role == Role.ROLE_USER:
-                turns += self._user(message)
+            if message.role in (Role.ROLE_USER, Role.ROLE_TOOL):
+                turns += self._user(message)  # Of a tool's turn what stands beside its results.
             elif message.role == Role.ROLE_ASSISTANT:
                 turns += self._assistant(message)
                 calls = (part.tool_call.id for part in message.parts if part.HasField("tool_call"))
                 turns += [results[call_id] for call_id in calls if call_id in results]
-        texts = system_texts(self.spec)
+        texts = system_texts(self.spec, self.warnings)
         if not turns:
             # Nothing but instructions. A turn is required, so the last of them is asked as a question.
             if not texts:

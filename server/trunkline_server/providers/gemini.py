@@ -323,7 +323,7 @@ class _Request:
 
     def encoded(self) -> UpstreamRequest:
         spec = self.spec
-        texts = system_texts(spec)
+        texts = system_texts(spec, self.warnings)
         body: dict[str, Any] = {"contents": self._contents() or self._only_system(texts)}
         # System text is a field of its own here, not a role.
         if texts:

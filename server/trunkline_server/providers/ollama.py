@@ -38,6 +38,7 @@ from trunkline_server.providers.translator import (
     offered_tools,
     provider_options,
     raw_json,
+    system_text,
     text_of,
     tool_names_by_id,
 )
@@ -199,18 +200,19 @@ class _Request:
         if spec.system_prompt:
             messages.append({"role": "system", "content": spec.system_prompt})
         for message in spec.messages:
-            if message.role == Role.ROLE_USER:
-                messages.append(self._user(message))
+            if message.role in (Role.ROLE_USER, Role.ROLE_TOOL):
+                messages += self._user(message)  # Of a tool's turn what stands beside its results.
             elif message.role == Role.ROLE_ASSISTANT:
                 messages.append(self._assistant(message))
                 # Without ids a result belongs to the call in its place, so they stand in the order of the calls.
                 calls = (part.tool_call.id for part in message.parts if part.HasField("tool_call"))
                 messages += [results[call_id] for call_id in calls if call_id in results]
-            elif message.role != Role.ROLE_TOOL:
-                messages.append({"role": "system", "content": text_of(message.parts)})
+            else:
+                content = system_text(message, self.warnings)
+                messages.append({"role": "system", "content": content})
         return messages
 
-    def _user(self, message: Message) -> dict[str, Any]:
+    def _user(self, message: Message) -> Sequence[dict[str, Any]]:
         texts: list[str] = []
         images: list[str] = []
         for part in message.parts:
@@ -223,10 +225,12 @@ class _Request:
                 raise Unencodable(
                     f"spec.messages[].parts[].{kind}", "the dialect has no such input"
                 )
+        if not images and not any(texts):
+            return ()
         written: dict[str, Any] = {"role": "user", "content": _named(message.name, texts)}
         if images:
             written["images"] = images
-        return written
+        return (written,)
 
     def _image(self, image: Media) -> str:
         if image.WhichOneof("source") != "data":

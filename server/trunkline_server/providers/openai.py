@@ -29,6 +29,7 @@ from trunkline_server.providers.translator import (
     offered_tools,
     provider_options,
     raw_json,
+    system_text,
     text_of,
 )
 
@@ -237,24 +238,42 @@ class _Request:
         spec = self.spec
         system_role = "developer" if self.reasons and self.deviations.developer_role else "system"
         messages: list[dict[str, Any]] = []
+        # What stands beside results, until all of them are written: nothing may come between calls and results.
+        beside: list[dict[str, Any]] = []
         if spec.system_prompt:
             messages.append({"role": system_role, "content": spec.system_prompt})
         for message in spec.messages:
             role = message.role
+            if role == TOOL:
+                messages.extend(self._results(message))
+                beside.extend(self._beside(message))
+                continue
+            if beside:
+                messages += beside
+                beside = []
             if role == USER:
-                messages.extend(self._user(message))
+                messages.extend(self._user(message, message.parts))
             elif role == ASSISTANT:
                 messages.append(self._assistant(message))
-            elif role == TOOL:
-                messages.extend(self._results(message))
             else:
-                messages.append({"role": system_role, "content": text_of(message.parts)})
+                content = system_text(message, self.warnings)
+                messages.append({"role": system_role, "content": content})
+        messages += beside
         if self.deviations.prefix and messages and messages[-1]["role"] == "assistant":
             messages[-1]["prefix"] = True
         return messages
 
-    def _user(self, message: Message) -> Sequence[dict[str, Any]]:
-        parts = message.parts
+    def _beside(self, message: Message) -> Sequence[dict[str, Any]]:
+        """What a turn of results says beside them, as words of the user's."""
+        kinds = [part.WhichOneof("content") for part in message.parts]
+        parts = [
+            part
+            for kind, part in zip(kinds, message.parts, strict=True)
+            if kind not in ("tool_result", None)
+        ]
+        return self._user(message, parts) if parts else ()
+
+    def _user(self, message: Message, parts: Sequence[Part]) -> Sequence[dict[str, Any]]:
         texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
         if len(texts) == len(parts) and not any(texts):
             return ()  # Some services refuse an empty turn, and to the others it says nothing.
@@ -483,7 +502,7 @@ class _Request:
                 "type": "function",
                 "function": {"name": options.choice.tool_name},
             }
-        elif narrows:
+        elif narrows and mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
             required = mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED
             names = [{"type": "function", "function": {"name": name}} for name in allowed]
             body["tool_choice"] = {

@@ -49,6 +49,11 @@ class Warnings:
         if not any(warning.code == "STATE_DROPPED" for warning in self.found):
             self.add("STATE_DROPPED", "spec.messages", "state of another provider is not sent")
 
+    def once(self, field: str, why: str) -> None:
+        """An option is left out, perhaps in many places: said once."""
+        if not any(warning.field == field for warning in self.found):
+            self.dropped(field, why)
+
     def add(self, code: str, field: str, message: str) -> None:
         """Any other remark."""
         self.found.append(
@@ -146,10 +151,19 @@ def text_of(parts: Iterable[Part]) -> str:
     return "".join(part.text for part in parts if part.WhichOneof("content") == "text")
 
 
-def system_texts(spec: CompletionSpec) -> list[str]:
+def system_text(message: Message, warnings: Warnings) -> str:
+    """The text of a message of the system's or the developer's; no dialect has a place there for anything else."""
+    for part in message.parts:
+        kind = part.WhichOneof("content")
+        if kind != "text" and kind is not None:
+            warnings.once(f"spec.messages[].parts[].{kind}", "only text goes into a system message")
+    return text_of(message.parts)
+
+
+def system_texts(spec: CompletionSpec, warnings: Warnings) -> list[str]:
     """System prompt first, then system and developer messages, in order."""
     texts = [spec.system_prompt] if spec.system_prompt else []
-    texts += [text_of(message.parts) for message in spec.messages if message.role in (1, 2)]
+    texts += [system_text(message, warnings) for message in spec.messages if message.role in (1, 2)]
     return [text for text in texts if text]
 
 
@@ -164,7 +178,9 @@ def tool_names_by_id(messages: Iterable[Message]) -> dict[str, str]:
 
 
 def offered_tools(options: ToolOptions) -> list[Any]:
-    """The tools that may be called, narrowed to the allowed ones."""
+    """The tools that may be called, narrowed to the allowed ones. Where one must be called, no list matters."""
+    if options.choice.WhichOneof("choice") == "tool_name":
+        return list(options.tools)
     allowed = set(options.choice.allowed_tool_names)
     return [tool for tool in options.tools if not allowed or tool.name in allowed]
 

@@ -390,6 +390,20 @@ def test_tools_are_offered_with_a_choice(choice, written):
     }
 
 
+@pytest.mark.parametrize("allowed_tools", [True, False])
+def test_no_call_at_all_is_no_choice_among_some(allowed_tools):
+    choice = ToolChoice(
+        mode=ToolChoiceMode.TOOL_CHOICE_MODE_NONE, allowed_tool_names=["get_weather"]
+    )
+
+    body = body_of(
+        ask(tool_options=tools(WEATHER, NOW, choice=choice)),
+        translator=deviating(allowed_tools=allowed_tools),
+    )
+
+    assert body["tool_choice"] == "none"
+
+
 def test_a_service_that_cannot_narrow_a_choice_is_offered_less():
     options = tools(
         choice=ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED, allowed_tool_names=["now"])
