@@ -15,6 +15,7 @@ RETRY_AFTER_S: Final = 1.0
 # Under overload there wait as many as keep the house full: one for so many that have room. More would wait in vain.
 CUSHION: Final = 8
 MIN_TURN_S: Final = 0.002  # Between two looks whether somebody who waits has a turn.
+LAST_WRITE_S: Final = 0.25  # For what is being sent when its request has to end.
 HIGHEST_FIRST: Final = tuple(sorted(Criticality, reverse=True))
 
 
@@ -313,15 +314,30 @@ _EXPECTED: Final[ContextVar[Expected | None]] = ContextVar("expected", default=N
 
 
 class Ticket:
-    """One request in flight. Turns the cancellation that `expel` causes into the error it was given."""
+    """One request in flight. Turns the cancellation that `expel` causes into the error it was given.
 
-    __slots__ = ("_admission", "_expulsion", "_task", "size_bytes")
+    Attributes:
+        is_sending: its caller is being given something, which may take him as long as he likes.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_expulsion",
+        "_has_cancelled",
+        "_task",
+        "_timer",
+        "is_sending",
+        "size_bytes",
+    )
 
     def __init__(self, admission: Admission, size_bytes: int) -> None:
         self._admission = admission
         self._task: asyncio.Task[object] | None = None
         self._expulsion: ServiceError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._has_cancelled = False
         self.size_bytes = size_bytes
+        self.is_sending = False
 
     def __enter__(self) -> Self:
         if self._expulsion is not None:  # Between the end of its wait and its start.
@@ -337,18 +353,37 @@ class Ticket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._admission.leave(self)
 
+    @property
+    def is_expelled(self) -> bool:
+        """Is the request to end, and has not been told so yet?"""
+        return self._expulsion is not None
+
     def expel(self, error: ServiceError) -> None:
-        """Cancel the request's task; its caller is told the error."""
-        if self._expulsion is None:
-            self._expulsion = error
-            if self._task is not None:
-                self._task.cancel()
+        """Cancel the request's task; its caller is told the error.
+
+        One that is sending has a moment to be done with it: the library can't send a last event while it is not.
+        """
+        if self._expulsion is not None:
+            return
+        self._expulsion = error
+        if self.is_sending:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(LAST_WRITE_S, self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._expulsion is not None and self._task is not None:
+            self._has_cancelled = True
+            self._task.cancel()
 
     def expulsion(self) -> ServiceError | None:
         """The error, if the cancellation that is under way came from us. Answers once, and takes it back."""
         error, self._expulsion = self._expulsion, None
-        if error is not None and self._task is not None:
+        if self._has_cancelled and error is not None and self._task is not None:
             self._task.uncancel()
         return error

@@ -248,7 +248,11 @@ class Completions:
                             # Before it is passed on: what a caller has seen is charged, whatever happens next.
                             is_outgrown = bill is not None and bill.is_outgrown(answering.hops[-1])
                             if unary is None and batch:
+                                ticket.is_sending = True
                                 yield batch
+                                ticket.is_sending = False
+                                if ticket.is_expelled:
+                                    raise asyncio.CancelledError
                             if bill is None or not is_outgrown:
                                 continue
                             if not await bill.extend():

@@ -1,5 +1,6 @@
 """`trunkline.v1.CompletionService`."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
@@ -14,7 +15,7 @@ from trunkline.v1.completion_service_pb2 import (
 )
 from trunkline_server.completion.order import Call
 from trunkline_server.completion.service import Completions
-from trunkline_server.core.errors import InvalidRequest
+from trunkline_server.core.errors import InvalidRequest, TrunklineError
 from trunkline_server.core.plans import Scope
 from trunkline_server.edges.grpc.call import (
     Calls,
@@ -64,7 +65,13 @@ class CompletionServicer:
                             # Its status follows as an exception; the message carries a copy of it.
                             interrupted = batch
                         elif batch:
-                            yield batch
+                            try:
+                                yield batch
+                            except (asyncio.CancelledError, TrunklineError) as error:
+                                # Of sending it: the use case hears of that too, and has the last word.
+                                last = await events.athrow(error)
+                                if last and last[-1].HasField("interrupted"):
+                                    interrupted = last
                 except Exception as error:
                     if interrupted:
                         status = status_message(error, call.request_id)

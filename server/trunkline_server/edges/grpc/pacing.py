@@ -132,7 +132,13 @@ async def _read(
     try:
         async with aclosing(batches):
             async for batch in batches:
-                await queue.put(batch)
+                try:
+                    await queue.put(batch)
+                except asyncio.CancelledError as error:
+                    # The use case has not heard of it: if it was the one who cancelled, it has a last word.
+                    last = await batches.athrow(error)
+                    await queue.put(batch)
+                    await queue.put(last)
     except Exception as error:  # noqa: BLE001 - handed to the other task, which raises it
         await queue.put(error)
     else:

@@ -1,6 +1,7 @@
 """The gRPC server: the contract, health and reflection on one port."""
 
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, cast
 
@@ -11,10 +12,11 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from trunkline_server.core.errors import NotSupported, TrunklineError
+from trunkline_server.core.errors import DeadlineExceeded, NotSupported, TrunklineError
 from trunkline_server.edges.grpc.call import Calls, Context, parse
 from trunkline_server.edges.grpc.methods import SERVICES, Method
 from trunkline_server.edges.grpc.pacing import coalesce
+from trunkline_server.edges.grpc.stall import WRITE_STALL_S, StallWatch
 
 HEALTH: Final = "grpc.health.v1.Health"
 REFLECTIONS: Final = (
@@ -79,19 +81,20 @@ def _handler(method: Method, calls: Calls) -> "grpc.RpcMethodHandler[Any, Any]":
     serializer = _serialize
     if method.streams:
 
-        async def stream(data: bytes, context: Any) -> AsyncGenerator[Any, None]:
+        async def stream(data: bytes, context: Any) -> None:
             request = await _parsed(method, calls, data, context)
-            sequence = 0
-            async with aclosing(method.serve(request, context)) as batches:
-                async for batch in batches:
-                    if not method.numbers:
-                        for response in batch:
-                            yield response
-                        continue
-                    for response in coalesce(batch):
-                        sequence += 1
-                        response.sequence = sequence
-                        yield response
+            watch = StallWatch(asyncio.current_task())
+            try:
+                async with aclosing(method.serve(request, context)) as batches:
+                    async for batch in batches:
+                        try:
+                            await _send(method, batch, context, watch)
+                        except asyncio.CancelledError as error:
+                            # Held up by its reader, so whoever makes the batches has not heard of it, and may have
+                            # a status for him.
+                            await batches.athrow(_cause(error, watch))
+            finally:
+                watch.close()
 
         return grpc.unary_stream_rpc_method_handler(stream, None, serializer)
 
@@ -99,6 +102,26 @@ def _handler(method: Method, calls: Calls) -> "grpc.RpcMethodHandler[Any, Any]":
         return await method.serve(await _parsed(method, calls, data, context), context)
 
     return grpc.unary_unary_rpc_method_handler(unary, None, serializer)
+
+
+async def _send(method: Method, batch: list[Any], context: Any, watch: StallWatch) -> None:
+    watch.is_writing = True
+    for response in coalesce(batch) if method.numbers else batch:
+        watch.sent += 1
+        if method.numbers:
+            response.sequence = watch.sent
+        await context.write(response)
+    watch.is_writing = False
+
+
+def _cause(error: asyncio.CancelledError, watch: StallWatch) -> BaseException:
+    """What a cancellation in the middle of sending means."""
+    watch.is_writing = False
+    task = asyncio.current_task()
+    if not watch.has_stalled or task is None:
+        return error
+    task.uncancel()
+    return DeadlineExceeded(f"nothing was read for {WRITE_STALL_S:.0f} s")
 
 
 def _serialize(message: Any) -> bytes:

@@ -222,9 +222,12 @@ class EventStream:
         """Does the client read more slowly than we write? Then `drain` before the next write."""
         return self._exchange.is_slow
 
-    async def drain(self) -> None:
-        """Wait for the client."""
-        await self._exchange.drain()
+    async def drain(self, batches: AsyncGenerator[list[Any], None]) -> None:
+        """Wait for the client. Whoever makes the batches hears of a cancellation, and may have an error for him."""
+        try:
+            await self._exchange.drain()
+        except asyncio.CancelledError as error:
+            await batches.athrow(error)
 
     def write(self, data: bytes) -> None:
         """Bytes of one or more events. The head goes first."""

@@ -117,7 +117,7 @@ class OpenAIShim:
                     if data := chunks.encode(batch):
                         stream.write(data)
                         if stream.is_slow:
-                            await stream.drain()
+                            await stream.drain(batches)
             stream.end(b"data: [DONE]\n\n")
         except grpc.aio.AioRpcError as error:
             stream.close()

@@ -93,7 +93,7 @@ class SpekoShim:
                     if data:
                         stream.write(data)
                         if stream.is_slow:
-                            await stream.drain()
+                            await stream.drain(batches)
             stream.end()
         except grpc.aio.AioRpcError as error:
             stream.close()

@@ -113,7 +113,7 @@ class TheoShim:
                     if data:
                         stream.write(data)
                         if stream.is_slow:
-                            await stream.drain()
+                            await stream.drain(batches)
             stream.end(writer.end())
         except grpc.aio.AioRpcError as error:
             stream.close()
