@@ -24,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from trunkline.v1.completion_spec_pb2 import CompletionSpec
 from trunkline_server.app_accounts import AccountParts, Accounts, build_accounts, now_us
 from trunkline_server.app_cache import new_cache
+from trunkline_server.app_ending import HARD_STOP_S, Ending, gone_after_s, grace_s
 from trunkline_server.app_jobs import JobParts, build_jobs, new_jobs, with_research_tools
 from trunkline_server.app_orchestration import (
     build_libraries,
@@ -48,7 +49,6 @@ from trunkline_server.config import (
     ConfigError,
     ServerSettings,
     Settings,
-    is_loopback,
     secret,
     split_address,
 )
@@ -101,7 +101,7 @@ from trunkline_server.routing.scoring_run import (
 from trunkline_server.skills.folder import Loaded
 from trunkline_server.skills.library import SkillLibrary
 from trunkline_server.telemetry.cache import CacheTelemetry
-from trunkline_server.telemetry.logs import configure, flush
+from trunkline_server.telemetry.logs import configure, flush, last_words
 from trunkline_server.telemetry.metrics import exposition
 from trunkline_server.telemetry.process import ProcessWatch, cgroup_limit_bytes
 from trunkline_server.telemetry.requests import IN_FLIGHT, TURNED_AWAY, RequestTelemetry
@@ -113,7 +113,6 @@ from trunkline_server.tools.registry import (
     UnusableTools,
 )
 
-LB_GRACE_S: Final = 5.0  # For load balancers to notice; nothing when only this machine can call.
 TERMINAL_S: Final = 2.0  # Before the end of the drain: what still runs is told so, and settled.
 FLUSH_S: Final = 0.5
 REPORT_S: Final = 1.0
@@ -483,13 +482,8 @@ class Service:
         clock = asyncio.get_running_loop().time
         self.is_ready = False
         await set_health(self._health, False)
-        is_local = is_loopback(server.grpc) and is_loopback(server.http)
-        grace_s = (
-            server.lb_grace_s
-            if server.lb_grace_s is not None
-            else (0.0 if is_local else LB_GRACE_S)
-        )
-        await self._wait(asyncio.sleep(grace_s), grace_s)
+        wait_s = grace_s(server)
+        await self._wait(asyncio.sleep(wait_s), wait_s)
         until_s = clock() + server.drain_s
         # Whoever comes now is told to go elsewhere. Once the gRPC server stops, its library cancels such calls without
         # a word, so it stops a moment later.
@@ -642,38 +636,45 @@ async def serve(
     *,
     watches_parent: bool = False,
 ) -> None:
-    """Run until SIGTERM or SIGINT, then drain. A second signal ends the drain at once.
+    """Run until SIGTERM or SIGINT, then drain. A second signal ends the drain at once, a third the process.
+
+    To be called by a process that has nothing else to do: it is ended when it is not gone in time, the threads that
+    were left behind included.
 
     A worker `watches_parent`: its standard input ends when the parent does, however that happened.
     """
     log = configure(settings.server.log_level)
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
     # Every generator here is closed by whoever began it, so the loop need not know of those that run.
     sys.set_asyncgen_hooks(firstiter=None)
     async with running(settings, parts, log) as service:
-
-        def stop() -> None:
-            if asked.is_set():
-                service.hurry()
-            asked.set()
+        ending = Ending(gone_after_s(settings.server), service.hurry, _last_words(log))
 
         def parent_ended() -> None:
             loop.remove_reader(0)
-            stop()
+            if not ending.is_hurried:  # It may have passed on two signals before.
+                ending.signal()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, ending.signal)
         if watches_parent:
             loop.add_reader(0, parent_ended)
         _freeze()
         announce(service)
         log.info("started", grpc=service.grpc_address, http=service.http_address)
-        await asked.wait()
+        await ending.asked.wait()
         log.info("draining", in_flight=service.admission.in_flight)
         await service.drain()
     log.info("stopped")
     flush()
+
+
+def _last_words(log: FilteringBoundLogger) -> Callable[[str], None]:
+    def say(why: str) -> None:
+        log.error("hard_stop", why=why)
+        last_words()
+
+    return say
 
 
 def _freeze() -> None:
@@ -701,10 +702,11 @@ async def serve_shim(
     tls: bool = False,
     ca_file: str | None = None,
 ) -> None:
-    """The REST edge alone, against a remote service."""
+    """The REST edge alone, against a remote service. Signals do what they do to `serve`."""
     log = configure(server.log_level)
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    hurried = asyncio.Event()
+    ending = Ending(server.drain_s + HARD_STOP_S, hurried.set, _last_words(log))
     options = [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -739,12 +741,22 @@ async def serve_shim(
             RestApp([openai, speko, theo], pages, limits=Limits(channel)), server
         )
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+            loop.add_signal_handler(number, ending.signal)
         try:
             _freeze()
             announce(address)
-            await asked.wait()
+            await ending.asked.wait()
             log.info("draining")
         finally:
-            await http.finish(server.drain_s)
+            await _finish(http, server.drain_s, hurried)
             flush()
+
+
+async def _finish(http: HttpServer, limit_s: float, hurried: asyncio.Event) -> None:
+    finishing = asyncio.create_task(http.finish(limit_s))
+    hurrying = asyncio.create_task(hurried.wait())
+    await asyncio.wait([finishing, hurrying], return_when=asyncio.FIRST_COMPLETED)
+    for task in (finishing, hurrying):
+        task.cancel()
+    await asyncio.wait([finishing, hurrying])
+    await http.finish(0)

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from trunkline_server.app_ending import gone_after_s
 from trunkline_server.config import ConfigError, Settings, split_address
 
 DIRECTORY: Final = (
@@ -27,7 +28,7 @@ RESTART_S: Final = (
 )
 WRONG: Final = 2  # The exit code of a command or configuration that is wrong.
 POLL_S: Final = 0.2
-SPARE_S: Final = 10.0  # After the drain, before a worker that hangs is killed.
+SPARE_S: Final = 5.0  # For a worker that hangs to end itself, before it is killed.
 
 
 def supervise(settings: Settings, config: str | None, announce: Callable[[Settings], None]) -> int:
@@ -66,7 +67,7 @@ def supervise(settings: Settings, config: str | None, announce: Callable[[Settin
                         file=sys.stderr,
                     )
                     workers[i], started_s[i] = _start(command, environment), time.monotonic()
-        return _stop(workers, asked, server.drain_s + (server.lb_grace_s or 0) + SPARE_S)
+        return _stop(workers, asked, gone_after_s(server) + SPARE_S)
 
 
 def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -1,11 +1,14 @@
 """SIGTERM: what runs goes on, nobody new is let in, and whoever takes too long is told why."""
 
 import asyncio
+import json
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGTERM
 from time import monotonic
 from typing import Any
 
@@ -14,7 +17,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.faults.callers import Callers, Outcome, response_of, spec
+from tests.faults.callers import Callers, Outcome, chat, response_of, spec
 from tests.faults.gateway import Gateway, gateway
 from tests.faults.tables import Tables
 from tests.faults.upstreams import Ask, FaultyUpstream, Step, faulty, head_of, healthy
@@ -23,6 +26,7 @@ from tests.faults.wires import WIRES, said
 from tests.support.service import model, provider
 from tests.support.upstream import END, Pause, chunk
 from trunkline.v1.completion_service_pb2 import CompleteUnaryRequest
+from trunkline_server.app_ending import HARD_STOP_S
 
 STREAMS = 100
 WAYS = ("gRPC stream", "SSE")
@@ -46,6 +50,26 @@ def paced(seconds: float | Callable[[str], float]) -> Callable[[Ask], Iterator[S
     return script
 
 
+async def page(running: Gateway, path: str) -> int:
+    """The status of an operators' page; 0 where nobody listens any more."""
+    return await page_at(running.http_address, path)
+
+
+async def page_at(address: str, path: str) -> int:
+    """The same, of any process."""
+    try:
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+    except OSError:
+        return 0
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n".encode())
+    try:
+        return response_of(await reader.read()).status
+    except ConnectionError:
+        return 0
+    finally:
+        writer.close()
+
+
 @dataclass
 class Draining:
     """A gateway with streams that run."""
@@ -63,17 +87,7 @@ class Draining:
 
     async def page(self, path: str) -> int:
         """The status of an operators' page; 0 where nobody listens any more."""
-        try:
-            reader, writer = await asyncio.open_connection(*self.asking.http)
-        except OSError:
-            return 0
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n".encode())
-        try:
-            return response_of(await reader.read()).status
-        except ConnectionError:
-            return 0
-        finally:
-            writer.close()
+        return await page(self.gateway, path)
 
     async def knock(self) -> grpc.StatusCode:
         """What a new client is told."""
@@ -334,3 +348,130 @@ async def test_whoever_comes_too_late_is_told_so(tmp_path: Path):
         assert await running.exit_code(20) == 0
 
     assert Counter(endings) == {grpc.StatusCode.UNAVAILABLE: 40}
+
+
+# What hangs, as a database would that does not answer: for the loop, with the loop, or in a thread that is left behind.
+HANGS = {
+    "waits": "async def close(self): await asyncio.Event().wait()",
+    "blocks": "async def close(self): threading.Event().wait()",
+    "leaves a thread": "async def close(self): asyncio.ensure_future(asyncio.to_thread(threading.Event().wait))",
+}
+HANGING = """
+import asyncio
+import threading
+from trunkline_server.app_state import State
+{close}
+State.close = close
+"""
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes the clean-up hang of all processes that are started from now on. Returns a folder for one of them."""
+
+    def prepare(how: str) -> Path:
+        folder = tmp_path / how
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(HANGING.format(close=HANGS[how]))
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        return folder
+
+    return prepare
+
+
+def nobody(**server: Any) -> dict[str, Any]:
+    """A configuration whose provider is never asked."""
+    return {
+        "server": server,
+        "providers": [provider("p", "http://127.0.0.1:9")],
+        "models": [model("m", "p")],
+    }
+
+
+def last_words(log: bytes) -> list[str]:
+    """Why processes were ended."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith(b"{")]
+    return [line["why"] for line in lines if line["event"] == "hard_stop"]
+
+
+def catching(running: Gateway) -> list[bool]:
+    """Does each worker listen for SIGTERM?"""
+    parent = running.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    states = [Path(f"/proc/{child}/status").read_text() for child in children]
+    masks = [int(state.partition("SigCgt:")[2].split()[0], 16) for state in states]
+    return [bool(mask & 1 << (SIGTERM - 1)) for mask in masks]
+
+
+async def until_page(address: str, status: int) -> None:
+    """Waits until `/readyz` says this."""
+    async with asyncio.timeout(10):
+        while await page_at(address, "/readyz") != status:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", HANGS)
+async def test_a_clean_up_that_hangs_is_ended_and_says_so(how: str, hanging: Any):
+    async with gateway(hanging(how), **nobody(drain_s=0.5, lb_grace_s=0)) as running:
+        since_s = monotonic()
+        running.terminate()
+        code = await running.exit_code(20)
+        exit_s = monotonic() - since_s
+        log = await running.log
+
+    assert (code, last_words(log)) == (1, [f"not gone after {0.5 + HARD_STOP_S:g} s"])
+    assert 0.5 + HARD_STOP_S <= exit_s < 0.5 + HARD_STOP_S + 2
+
+
+async def test_workers_that_hang_end_themselves_before_they_are_killed(hanging: Any):
+    asked = nobody(drain_s=0, lb_grace_s=0, workers=2)
+    async with gateway(hanging("blocks"), **asked) as running:
+        await until(lambda: catching(running) == [True] * 2, "both workers at work")
+        running.terminate()
+        code = await running.exit_code(20)
+        log = await running.log
+
+    assert (code, last_words(log)) == (1, [f"not gone after {HARD_STOP_S:g} s"] * 2)
+
+
+async def test_a_third_signal_ends_a_process_that_hangs_at_once(hanging: Any):
+    async with gateway(hanging("waits"), **nobody(drain_s=600, lb_grace_s=60)) as running:
+        running.terminate()
+        await until_page(running.http_address, 503)
+        running.terminate()
+        await until_page(running.http_address, 0)
+        running.terminate()
+        code = await running.exit_code(5)
+        log = await running.log
+
+    assert (code, last_words(log)) == (1, ["third signal"])
+
+
+async def test_a_second_signal_hurries_the_rest_edge_alone_too(tmp_path: Path):
+    async with draining(tmp_path, 20.0, streams=0) as found:
+        command = ("-m", "trunkline_server", "shim", "--http", "127.0.0.1:0")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command, "--target", found.gateway.grpc_address),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+            address = line.partition("HTTP on ")[2].partition(",")[0]
+            reader, writer = await asyncio.open_connection(*address.split(":"))
+            writer.write(chat("m", "say mark-0", stream=True))
+            assert await asyncio.wait_for(reader.readline(), 20) == b"HTTP/1.1 200 OK\r\n"
+            process.send_signal(SIGTERM)
+            await until_page(address, 0)
+            assert process.returncode is None
+            process.send_signal(SIGTERM)
+            code = await asyncio.wait_for(process.wait(), 5)
+            rest = await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    assert code == 0
+    assert b"[DONE]" not in rest

@@ -50,6 +50,10 @@ class LineBuffer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.spill()
+
+    def spill(self) -> None:
+        """The same from another thread: the timer is the loop's own."""
         if self._pending:
             data = b"".join(self._pending)
             self._pending.clear()
@@ -81,6 +85,11 @@ def configure(level: str) -> structlog.typing.FilteringBoundLogger:
 def flush() -> None:
     """Write every line that still waits. The last thing that a process does."""
     _buffer.drain()
+
+
+def last_words() -> None:
+    """The same, from a thread that ends the process, whatever the event loop does."""
+    _buffer.spill()
 
 
 def _with_traceback(

@@ -37,7 +37,7 @@ MAX_HEADERS: Final = 32
 MAX_HEADER_CHARS: Final = 4096
 MAX_ACK_CHARS: Final = 4096
 MAX_BACKGROUND: Final = 256  # Calls under way whose result nobody waits for.
-CLOSE_S: Final = 5.0
+CLOSE_S: Final = 3.0  # The last of a drain's steps has to end before the process is ended.
 MIN_KEY_BYTES: Final = (
     24  # The standard's least, and the only guard against a key that can be guessed.
 )
