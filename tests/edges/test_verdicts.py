@@ -42,7 +42,7 @@ async def test_a_provider_that_said_when_to_come_back_is_left_alone_until_then()
     assert all(seconds is not None and 50 < seconds <= 60 for seconds in told)
 
 
-async def test_counts_that_overflow_together_are_the_providers_failure_or_none():
+async def test_counts_that_overflow_together_are_not_believed():
     counts = {
         "prompt_tokens": 900_000_000,
         "completion_tokens": 900_000_000,
@@ -68,7 +68,8 @@ async def test_counts_that_overflow_together_are_the_providers_failure_or_none()
     ):
         completion = await client.complete("hi", model="all")
 
-    assert completion.usage.output_tokens == 1_000_000_000
+    assert completion.usage.estimated
+    assert completion.usage.output_tokens == 1
 
 
 async def test_a_key_of_ours_that_was_refused_is_not_blamed_on_the_caller():

@@ -53,11 +53,13 @@ class Timeouts:
         connect_s: for a TCP connection, the name's resolution included.
         tls_s: for the handshake on it.
         write_s: without the peer taking a byte of the request.
+        stale_s: until a kept connection that the peer has closed or forgotten shows that: a few round trips.
     """
 
     connect_s: float = 3.0
     tls_s: float = 5.0
     write_s: float = 10.0
+    stale_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,19 @@ class HttpTransport:
         """
         kept = self._take(endpoint) if endpoint.keep_alive else None
         if kept is not None:
+            loop = asyncio.get_running_loop()
+            stale_until_s = loop.time() + self.timeouts.stale_s
             response = kept.start(_message(head, body))
             try:
                 return await _headed(response, until_s)
-            except (NotSent, Lost):
-                # A server may close a kept connection just as we use it. That it did so without a byte means that it
-                # did not look at the request, so it is as good as unsent, and nothing is held against anybody. What
-                # forgot this connection, such as a balancer, may have forgotten all of them: a new one is made.
+            except (NotSent, Lost) as error:
+                # A server may close a kept connection just as we use it. That it did so at once and without a byte
+                # means that it did not look at the request, so it is as good as unsent, and nothing is held against
+                # anybody. What forgot this connection, such as a balancer, may have forgotten all: a new one is made.
                 if response.received or not kept.is_lost:
                     raise
+                if isinstance(error, Lost) and loop.time() > stale_until_s:
+                    raise  # It may have been at work since then.
                 self._drop_idle(endpoint)
         connection = await self._connect(endpoint, until_s)
         return await _headed(connection.start(_message(head, body)), until_s)

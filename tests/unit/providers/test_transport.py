@@ -138,13 +138,15 @@ class Forgetful:
 
 
 @asynccontextmanager
-async def forgetful(kept: int) -> AsyncIterator[tuple[Forgetful, HttpTransport]]:
+async def forgetful(
+    kept: int, timeouts: Timeouts | None = None
+) -> AsyncIterator[tuple[Forgetful, HttpTransport]]:
     """A server, and a transport that keeps so many connections to it."""
     server = Forgetful()
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.port = listening.sockets[0].getsockname()[1]
     try:
-        async with HttpTransport() as transport:
+        async with HttpTransport(timeouts or Timeouts()) as transport:
             await asyncio.gather(*(ask(transport, server) for _ in range(kept)))
             assert sorted(server.asked) == list(range(1, kept + 1))
             server.asked.clear()
@@ -182,6 +184,16 @@ async def test_requests_that_lose_their_kept_connections_at_once_are_all_sent_on
         assert await asyncio.gather(*(ask(transport, server) for _ in range(4))) == [204] * 4
 
     assert sorted(server.asked) == list(range(1, 9))
+
+
+async def test_what_was_lost_after_a_while_may_have_run_and_is_not_sent_again():
+    async with forgetful(1, Timeouts(stale_s=0.0)) as (server, transport):
+        server.forgotten = range(1, 2)
+
+        with pytest.raises(Lost):
+            await ask(transport, server)
+
+    assert server.asked == [1]
 
 
 async def test_what_the_new_connection_loses_too_is_lost():
