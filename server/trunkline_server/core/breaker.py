@@ -3,10 +3,12 @@
 Closed, it counts. Five failures in a row, or half of at least twenty outcomes within thirty seconds, or one refused
 credential, open it for thirty seconds times the number of recent openings, at most five minutes, plus up to a fifth of
 jitter. Then it is half open: one request at a time is let through until its answer begins, and three successes close
-it. A cooldown is apart
-from that: a provider that said Retry-After is left alone until then, and nothing is held against it. An attempt that
-began before the last opening says nothing new, however late it ends: each attempt is told the number of the round in
-which it began, and openings end rounds. Instants would not do: a clock shows the same one more than once.
+it. Every five minutes of being closed take one off the number of openings; being open forgives nothing.
+
+A cooldown is apart from that: a provider that said Retry-After is left alone until then, and nothing is held against
+it. An attempt that began before the last opening says nothing new, however late it ends: each attempt is told the
+number of the round in which it began, and openings end rounds. Instants would not do: a clock shows the same one more
+than once.
 
 Source of the numbers: Envoy outlier detection (consecutive_5xx 5, base_ejection_time 30 s, max 300 s), scaled down to
 the two to four providers of a route, where Envoy's percentages never trigger.
@@ -23,6 +25,7 @@ WINDOW_MAX_OUTCOMES = 2_000
 WINDOW_FAILURE_RATE = 0.5
 OPEN_S = 30.0
 OPEN_MAX_S = 300.0
+MAX_OPENINGS = int(OPEN_MAX_S / OPEN_S)  # That count: more would make a long outage unforgivable.
 JITTER = 0.2
 FORGIVE_S = 300.0
 SUCCESSES_TO_CLOSE = 3
@@ -46,7 +49,7 @@ class Breaker:
         self._cool_until_s = 0.0
         self._round = 0
         self._openings = 0
-        self._last_opening_s = 0.0
+        self._closed_from_s = 0.0  # While it is closed.
         self._consecutive = 0
         self._half_open_successes = 0
         self._trial_under_way = False
@@ -102,7 +105,7 @@ class Breaker:
         if self._open_until_s is not None and now_s >= self._open_until_s:
             self._half_open_successes += 1
             if self._half_open_successes >= SUCCESSES_TO_CLOSE:
-                self._close()
+                self._close(now_s)
 
     def fail(
         self, now_s: float, round_: int, *, at_once: bool = False, is_trial: bool = True
@@ -156,16 +159,18 @@ class Breaker:
         return count >= WINDOW_MIN_OUTCOMES and self._failures >= WINDOW_FAILURE_RATE * count
 
     def _open(self, now_s: float) -> None:
-        healthy_s = now_s - self._last_opening_s
-        self._openings = max(0, self._openings - int(healthy_s / FORGIVE_S)) + 1
-        self._last_opening_s = now_s
+        if self._open_until_s is None:
+            healthy_s = now_s - self._closed_from_s
+            self._openings = max(0, self._openings - int(healthy_s / FORGIVE_S))
+        self._openings = min(self._openings + 1, MAX_OPENINGS)
         self._round += 1
         base_s = min(OPEN_S * self._openings, OPEN_MAX_S)
         self._open_until_s = now_s + base_s * (1 + JITTER * self._random())
         self._half_open_successes = 0
 
-    def _close(self) -> None:
+    def _close(self, now_s: float) -> None:
         self._open_until_s = None
+        self._closed_from_s = now_s
         self._half_open_successes = 0
         self._consecutive = 0
         self._outcomes.clear()

@@ -187,17 +187,54 @@ def test_it_never_stays_open_for_more_than_five_minutes():
     assert lengths[:3] == [60.0, 90.0, 120.0]
 
 
-def test_five_minutes_without_an_opening_forgive_one():
+def opened_often(openings: int) -> tuple[Breaker, float]:
+    """A breaker that opened so often in a row and was closed then, and that instant."""
     breaker = opened()
-    attempt(breaker, START_S + OPEN_S, failed=True)
-    later_s = START_S + OPEN_S + 600
+    for _ in range(openings - 1):
+        attempt(breaker, breaker.available_at_s(0), failed=True)
+    closed_s = (
+        breaker.available_at_s(0) + 10_000
+    )  # That nobody asked for a long time proves nothing.
     for _ in range(3):
-        attempt(breaker, later_s, failed=False)
+        attempt(breaker, closed_s, failed=False)
+    return breaker, closed_s
+
+
+@pytest.mark.parametrize(
+    ("openings", "healthy_s", "open_s"),
+    [
+        (3, 0, 120),
+        (3, 299, 120),
+        (3, 300, 90),
+        (3, 899, 60),
+        (3, 900, 30),
+        (3, 90_000, 30),
+        (40, 299, 300),
+        (40, 300, 300),
+        (40, 600, 270),
+    ],
+)
+def test_five_minutes_of_being_closed_forgive_one_opening(openings, healthy_s, open_s):
+    breaker, closed_s = opened_often(openings)
 
     for _ in range(CONSECUTIVE_FAILURES):
-        attempt(breaker, later_s, failed=True)
+        attempt(breaker, closed_s + healthy_s, failed=True)
 
-    assert breaker.available_at_s(later_s) == later_s + OPEN_S
+    assert breaker.available_at_s(0) == closed_s + healthy_s + open_s
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.12, 0.5, 1.0])
+def test_one_that_is_dead_for_hours_is_asked_every_five_minutes(jitter):
+    breaker = opened(jitter=jitter)
+
+    lengths = []
+    while (now_s := breaker.available_at_s(0)) < START_S + 6 * 3_600:
+        attempt(breaker, now_s, failed=True)
+        lengths.append(breaker.available_at_s(0) - now_s)
+
+    longest_s = OPEN_MAX_S * (1 + 0.2 * jitter)
+    assert lengths[8:] == [pytest.approx(longest_s)] * len(lengths[8:])
+    assert len(lengths) > 60
 
 
 @pytest.mark.parametrize(
@@ -391,6 +428,15 @@ class Running:
     era: int
 
 
+@dataclass
+class Opening:
+    """When it opened, since when it had been healthy, and its jitter, in sixteenths of the time without one."""
+
+    healthy_from: int
+    at: int
+    sixteenths: int
+
+
 class BreakerWalk:
     """The model keeps all openings, closings and outcomes, and who is under way; every answer is counted from those.
 
@@ -407,7 +453,8 @@ class BreakerWalk:
         self.now = ticks(1_000) + random.randrange(1_000)
         self.running: list[Running] = []
         self.outcomes: list[tuple[int, bool]] = []
-        self.openings: list[tuple[int, int]] = []  # Sixteenths of the shortest time are its jitter.
+        self.openings: list[Opening] = []
+        self.healthy_from = self.now  # While it is closed.
         self.proofs: list[int] = []
         self.closings = 0
         self.cooldowns = [0]
@@ -418,12 +465,14 @@ class BreakerWalk:
 
     @property
     def open_until(self) -> int:
-        level, before = 0, 0
-        for at, _ in self.openings:
-            level = max(0, level - (at - before) // ticks(300)) + 1
-            before = at
-        opened_at, sixteenths = self.openings[-1]
-        return opened_at + min(ticks(30) * level, ticks(300)) * (16 + sixteenths) // 16
+        """Thirty seconds for each opening, five minutes at most; each five minutes healthy take one of them off."""
+        counted = 0
+        for opening in self.openings:
+            for _ in range(opening.healthy_from + ticks(300), opening.at + 1, ticks(300)):
+                counted = max(0, counted - 1)
+            counted = min(10, counted + 1)
+        last = self.openings[-1]
+        return last.at + counted * ticks(30) * (16 + last.sixteenths) // 16
 
     @property
     def state(self) -> State:
@@ -512,11 +561,13 @@ class BreakerWalk:
             was is State.HALF_OPEN
             or (was is State.CLOSED and (outcome == "refused" or self.is_too_bad))
         ):
-            self.openings.append((self.now, sixteenths // 5))
+            healthy_from = self.healthy_from if was is State.CLOSED else self.now
+            self.openings.append(Opening(healthy_from, self.now, sixteenths // 5))
             self.closings = len(self.openings) - 1
             self.proofs = []
 
     def closed(self) -> None:
+        self.healthy_from = self.now
         self.outcomes = []
         self.proofs = []
 
