@@ -164,12 +164,14 @@ class Breaker:
             self._openings = max(0, self._openings - int(healthy_s / FORGIVE_S))
         self._openings = min(self._openings + 1, MAX_OPENINGS)
         self._round += 1
+        self._trial_under_way = False  # Whoever tries belongs to the round before.
         base_s = min(OPEN_S * self._openings, OPEN_MAX_S)
         self._open_until_s = now_s + base_s * (1 + JITTER * self._random())
         self._half_open_successes = 0
 
     def _close(self, now_s: float) -> None:
         self._open_until_s = None
+        self._trial_under_way = False
         self._closed_from_s = now_s
         self._half_open_successes = 0
         self._consecutive = 0

@@ -426,6 +426,7 @@ class Running:
 
     round_: int
     era: int
+    has_answered: bool = False
 
 
 @dataclass
@@ -482,7 +483,11 @@ class BreakerWalk:
 
     @property
     def is_on_trial(self) -> bool:
-        return not self.is_closed and any(r.era == len(self.openings) for r in self.running)
+        return not self.is_closed and any(map(self.is_awaited, self.running))
+
+    def is_awaited(self, attempt: Running) -> bool:
+        """Did it begin since the last opening, and has shown nothing yet?"""
+        return attempt.era == len(self.openings) and not attempt.has_answered
 
     @property
     def is_cooling(self) -> bool:
@@ -503,7 +508,9 @@ class BreakerWalk:
         return row == [True] * 5 or (len(recent) >= 20 and 2 * sum(recent) >= len(recent))
 
     def choose(self, random: Random) -> Step:
-        kind = random.choices(["wait", "begin", "end", "cool"], [4, 5, 5, 0.06])[0]
+        kind = random.choices(["wait", "begin", "end", "answer", "cool"], [4, 5, 5, 2, 0.06])[0]
+        if kind == "answer":
+            return ("answer", random.choice([-1, -1, random.randrange(1_000)]))
         if kind == "wait":
             far = [ticks(s) for s in (7, 29, 30, 150, 301, 650)]
             nearby = [0, 1, 1, 2, 16, 64, 64]
@@ -527,6 +534,11 @@ class BreakerWalk:
             case ("begin", as_last_resort):
                 if self.allows or (as_last_resort and not self.is_on_trial):
                     self.begin()
+            case ("answer", which) if self.running:
+                attempt = self.running[which % len(self.running)]
+                if not attempt.has_answered:
+                    attempt.has_answered = True
+                    self.breaker.begin_answer(attempt.round_)
             case ("end", which, outcome, jitter) if self.running:
                 self.end(self.running.pop(which % len(self.running)), outcome, 5 * jitter)
             case ("cool", length):
@@ -541,13 +553,15 @@ class BreakerWalk:
     def end(self, attempt: Running, outcome: str, sixteenths: int) -> None:
         self.jitter = sixteenths / 16  # Of a fifth: 5/16 of it are a sixteenth of the whole.
         now_s = seconds(self.now)
+        is_trial = not attempt.has_answered
         match outcome:
             case "ok":
-                self.breaker.succeed(now_s, attempt.round_)
+                self.breaker.succeed(now_s, attempt.round_, is_trial=is_trial)
             case "neutral":
-                self.breaker.neutral(attempt.round_)
+                self.breaker.neutral(attempt.round_, is_trial=is_trial)
             case _:
-                self.breaker.fail(now_s, attempt.round_, at_once=outcome == "refused")
+                at_once = outcome == "refused"
+                self.breaker.fail(now_s, attempt.round_, at_once=at_once, is_trial=is_trial)
         if attempt.era < len(self.openings) or outcome == "neutral":
             return
         was = self.state
@@ -582,7 +596,7 @@ class BreakerWalk:
         recent = self.recent
         assert self.breaker.error_rate(now_s) == (sum(recent) / len(recent) if recent else 0.0)
         if self.state is State.HALF_OPEN:
-            assert sum(r.era == len(self.openings) for r in self.running) <= 1
+            assert sum(map(self.is_awaited, self.running)) <= 1
 
 
 @lengths
