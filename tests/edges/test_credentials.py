@@ -247,6 +247,24 @@ async def test_azures_retry_after_in_milliseconds_is_kept():
     assert {(line["failure"], line["retry_after_s"]) for line in failed} == {("THROTTLED", 9.0)}
 
 
+@pytest.mark.parametrize(("status", "wait_s"), [(429, 7.0), (503, None)])
+async def test_a_limit_that_is_used_up_says_how_long_to_stay_away(status, wait_s):
+    used_up = ["x-ratelimit-remaining-requests: 0", "x-ratelimit-reset-requests: 7s"]
+    refused = whole({"error": {"message": "x"}}, status, *used_up)
+    async with (
+        upstream(refused) as scripted,
+        observed(
+            {"KEY": "abc"},
+            providers=[{"id": "openai", "base_url": scripted.url, "api_key_env": "KEY"}],
+            models=[model("gpt", "openai")],
+        ) as seen,
+    ):
+        await stream(seen.service, spec("gpt"))
+        failed = seen.logged("attempt_failed")
+
+    assert {line["retry_after_s"] for line in failed} == {wait_s}
+
+
 @pytest.mark.parametrize(("has_keys", "said"), [(True, "credentials found"), (False, "no AWS")])
 async def test_doctor_says_whether_there_are_credentials(chain, capsys, has_keys, said):
     if not has_keys:

@@ -39,7 +39,7 @@ from trunkline_server.providers.transport import (
     TransportError,
     header_lines,
 )
-from trunkline_server.wire.retry_after import retry_after_s
+from trunkline_server.wire.retry_after import reset_s, retry_after_s
 
 ANTHROPIC_VERSION: Final = "2023-06-01"
 # Later generations refuse a last message of the assistant's.
@@ -291,6 +291,8 @@ class Upstreams:
         error.upstream_request_id = facts.upstream_request_id
         if error.retry_after_s is None:
             error.retry_after_s = retry_after_s(response.headers, time.time())
+        if error.retry_after_s is None and error.failure is Failure.THROTTLED:
+            error.retry_after_s = reset_s(response.headers, time.time())
         return error
 
 

@@ -3,10 +3,19 @@
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_S = 3600.0
+MAX_RESET_S = 60.0  # A limit may be full again much later than the next request is taken.
+# What is left of each limit, and when it is full again: OpenAI and its dialect, and Anthropic.
+_LIMITS = tuple(
+    [(f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}") for of in ("requests", "tokens")]
+    + [
+        (f"anthropic-ratelimit-{of}-remaining", f"anthropic-ratelimit-{of}-reset")
+        for of in ("requests", "tokens", "input-tokens", "output-tokens")
+    ]
+)
 _DURATION = re.compile(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?\Z"
 )
@@ -35,6 +44,32 @@ def retry_after_s(headers: Mapping[str, str], wall_time_s: float) -> float | Non
         return None
     # A date in the past says that the wait is over already.
     return min(max(at_s - wall_time_s, 0.0), MAX_S)
+
+
+def reset_s(headers: Mapping[str, str], wall_time_s: float) -> float | None:
+    """Seconds until the limits that are used up are full again, at most a minute; None where none is said to be.
+
+    A hint for a refusal without `Retry-After`. Arguments are as there.
+    """
+    waits_s = [
+        wait_s
+        for remaining, reset in _LIMITS
+        if _number(headers.get(remaining, "")) == 0
+        and (wait_s := _until_s(headers.get(reset, ""), wall_time_s)) is not None
+    ]
+    return min(max(waits_s), MAX_RESET_S) if waits_s else None
+
+
+def _until_s(value: str, wall_time_s: float) -> float | None:
+    """A duration, or an instant in the form of RFC 3339."""
+    if (seconds := duration_s(value)) is not None:
+        return seconds
+    try:
+        at = datetime.fromisoformat(value)
+        at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(at_s - wall_time_s, 0.0)
 
 
 def duration_s(value: str) -> float | None:

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline_server.wire.retry_after import MAX_S, duration_s, retry_after_s
+from trunkline_server.wire.retry_after import (
+    MAX_RESET_S,
+    MAX_S,
+    duration_s,
+    reset_s,
+    retry_after_s,
+)
 
 NOW_S = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -91,3 +97,61 @@ def test_no_text_makes_it_raise_or_wait_for_more_than_an_hour(value):
         found = retry_after_s(headers, NOW_S)
 
         assert found is None or 0 <= found <= MAX_S
+
+
+ANTHROPIC = "anthropic-ratelimit-"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "1s"}, None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, MAX_RESET_S),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "soon"}, None),
+        ({"x-ratelimit-remaining-tokens": "0"}, None),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "120ms",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "3s",
+            },
+            3.0,
+        ),
+        (
+            {
+                f"{ANTHROPIC}input-tokens-remaining": "0",
+                f"{ANTHROPIC}input-tokens-reset": "2023-11-14T22:13:25Z",
+            },
+            5.0,
+        ),
+        (
+            {
+                f"{ANTHROPIC}requests-remaining": "0",
+                f"{ANTHROPIC}requests-reset": "2001-01-01T00:00:00Z",
+            },
+            0.0,
+        ),
+        (
+            {
+                f"{ANTHROPIC}requests-remaining": "-1",
+                f"{ANTHROPIC}requests-reset": "9999-12-31T23:59:59+00:00",
+            },
+            None,
+        ),
+    ],
+)
+def test_limits_that_are_used_up_say_when_they_are_full_again(headers, seconds):
+    found = reset_s(headers, NOW_S)
+
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+@given(st.text(max_size=80))
+def test_no_reset_makes_it_raise_or_wait_for_more_than_a_minute(value):
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": value}
+    found = reset_s(headers, NOW_S)
+
+    assert found is None or 0 <= found <= MAX_RESET_S
