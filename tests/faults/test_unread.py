@@ -49,6 +49,10 @@ class GrpcReader:
         async with asyncio.timeout(TIMEOUT_S):
             assert await self._call.read() is not grpc.aio.EOF
 
+    def leave(self) -> None:
+        """Cancels the call."""
+        self._call.cancel()
+
     async def rest(self) -> str:
         """Of the status."""
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -121,6 +125,15 @@ async def test_who_reads_on_after_the_request_had_to_end_finds_out_why(way: str)
         await until(is_free(running, upstream), "nothing is held", AT_ONCE_S)
 
         assert await asyncio.wait_for(reader.rest(), TIMEOUT_S) == "DRAINING"
+
+
+async def test_nothing_is_held_for_who_leaves_just_as_the_request_has_to_end():
+    async with unread("paced") as (running, upstream, reader):
+        assert isinstance(reader, GrpcReader)
+        assert running.admission.expel() == 1
+        reader.leave()
+
+        await until(is_free(running, upstream), "nothing is held", AT_ONCE_S)
 
 
 async def test_nothing_is_held_for_who_never_reads(monkeypatch: pytest.MonkeyPatch):

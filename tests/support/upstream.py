@@ -30,13 +30,18 @@ Step = bytes | Pause | Hang | Reset
 
 @dataclass
 class Exchange:
-    """One request as the upstream saw it. `closed` is set when the peer closed before the script ended."""
+    """One request as the upstream saw it. `closed` is set when the peer closed before the script ended.
+
+    Attributes:
+        is_kept: others came on the same connection before.
+    """
 
     head: str
     body: bytes
     started_at_s: float
     closed_at_s: float | None = None
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_kept: bool = False
 
     @property
     def path(self) -> str:
@@ -76,19 +81,22 @@ class Upstream:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open_sockets += 1
+        is_kept = False
         try:
-            while await self._exchange(reader, writer):
-                pass
+            while await self._exchange(reader, writer, is_kept):
+                is_kept = True
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             self.open_sockets -= 1
             writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_kept: bool
+    ) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         loop = asyncio.get_running_loop()
-        exchange = Exchange(head, b"", loop.time())
+        exchange = Exchange(head, b"", loop.time(), is_kept=is_kept)
         exchange.body = await reader.readexactly(int(exchange.header("content-length") or 0))
         self.exchanges.append(exchange)
         steps = self.script(exchange) if callable(self.script) else self.script

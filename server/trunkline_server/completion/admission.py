@@ -358,9 +358,15 @@ class Ticket:
         self._admission.leave(self)
 
     @property
-    def is_expelled(self) -> bool:
-        """Is the request to end, and has not been told so yet?"""
-        return self._expulsion is not None
+    def is_due(self) -> bool:
+        """Is the request to end, and has been neither told so nor cancelled?"""
+        return self._expulsion is not None and not self._has_cancelled
+
+    def take(self) -> ServiceError:
+        """The error of one that `is_due`. There is no cancellation then."""
+        error, self._expulsion = self._expulsion, None
+        assert error is not None
+        return error
 
     def expel(self, error: ServiceError) -> None:
         """Cancel the request's task; its caller is told the error.
@@ -383,7 +389,9 @@ class Ticket:
 
     def expulsion(self) -> ServiceError | None:
         """The error, if the cancellation that is under way came from us. Answers once, and takes it back."""
+        if not self._has_cancelled:
+            return None  # Somebody else's, which may come first.
         error, self._expulsion = self._expulsion, None
-        if self._has_cancelled and error is not None and self._task is not None:
+        if error is not None and self._task is not None:
             self._task.uncancel()
         return error

@@ -262,16 +262,16 @@ class Hop:
         self._tried.add(last.candidate.key)
         untried = tuple(c for c in self.plan.candidates if c.key not in self._tried)
         error = last.error
+        if error is not None and error.failure in _OF_THE_CREDENTIAL:
+            self._barred.add(last.candidate.provider)
+        if self._barred:  # Their other models have the same key, and are asked last.
+            untried = tuple(sorted(untried, key=lambda c: c.provider in self._barred))
         if error is None:  # The candidate could not express the request: that was no attempt.
             return self._pick(untried)
         now_s = self._loop.time()
         circuits = self.upstream.circuits
         rest = tuple(c for c in untried if circuits.allows(c, now_s))
         consequence = CONSEQUENCES[error.failure]
-        if error.failure in _OF_THE_CREDENTIAL:
-            self._barred.add(last.candidate.provider)
-        if self._barred:  # Their other models have the same key, and are asked last.
-            rest = tuple(sorted(rest, key=lambda c: c.provider in self._barred))
         if len(self._failures) >= self.limits.max_attempts:
             return None
         if not self.deadline.allows_another(now_s):
@@ -381,7 +381,7 @@ class Hop:
         others = tuple(
             c
             for c in self.plan.candidates
-            if c.provider != first.candidate.provider
+            if c.provider not in (first.candidate.provider, *self._barred)
             and c.key not in self._tried
             and circuits.health(c).throttle.allows
         )
@@ -609,11 +609,11 @@ class Hop:
         """An answer broke off after content."""
         if isinstance(error, TimeoutError):
             failure = Failure.SLOW if self.limits.whole else Failure.INTERRUPTED
-            idle_s = self.limits.idle_timeout_s
+            own_s = attempt.candidate.idle_timeout_s
+            health = self.upstream.circuits.health(attempt.candidate)
+            tells = health.is_telling(self.limits.idle_timeout_s or own_s, own_s, whole=False)
             error = self._late() or UpstreamError(
-                failure,
-                "silence in the middle of the stream",
-                is_neutral=idle_s is not None and idle_s < attempt.candidate.idle_timeout_s,
+                failure, "silence in the middle of the stream", is_neutral=not tells
             )
         elif error.failure in (Failure.AMBIGUOUS, Failure.SLOW) and not self.limits.whole:
             error.failure = Failure.INTERRUPTED

@@ -51,6 +51,10 @@ class Health:
         """Does it run as many attempts as it has been found to bear?"""
         return not self.concurrency.has_room and self.concurrency.is_binding(now_s)
 
+    def is_throttled(self, now_s: float) -> bool:
+        """Is it only left alone, and nothing else wrong with it?"""
+        return self.breaker.is_cooling(now_s) and self.breaker.state(now_s) is State.CLOSED
+
     def allows(self, now_s: float) -> bool:
         """May it be asked now?"""
         return self.breaker.allows(now_s) and not self.is_full(now_s)
@@ -124,7 +128,7 @@ class Circuits:
     def all_throttled(self, candidates: Sequence[Candidate], now_s: float) -> bool:
         """Did every one of them ask to be left alone, or is as busy as it can be?"""
         return all(
-            health.breaker.is_cooling(now_s) or health.is_full(now_s)
+            health.is_throttled(now_s) or health.is_full(now_s)
             for health in map(self.health, candidates)
         )
 
@@ -167,10 +171,9 @@ class Permit:
     def begin_answer(self) -> None:
         """Content has come: whoever waits for this trial to tell something waits no longer."""
         self._health.throttling.answer()
-        if self._is_trying:
+        if self._is_trying and not self._is_panic:
             self._is_trying = False
-            self._end().breaker.begin_answer(self._round)
-            self._is_panic = False
+            self._health.breaker.begin_answer(self._round)
 
     def succeed(self, now_s: float, first_token_s: float | None) -> None:
         """The attempt served its answer. `first_token_s`: how long a streamed one took to begin."""

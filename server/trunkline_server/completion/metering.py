@@ -11,6 +11,7 @@ from trunkline_server.core.usage import CHARS_PER_TOKEN, add
 
 ROOM_TOKENS: Final = 32_768  # For what is counted and not seen: hidden reasoning, images, instructions of the provider.
 MAX_WINDOW_TOKENS: Final = 10_000_000  # Of a model whose window is not known.
+MAX_WRITTEN_TOKENS: Final = 262_144  # By a model whose limit is not known.
 TOKENS_PER_CHAR: Final = 4  # At most, in the scripts that models know least.
 
 
@@ -58,7 +59,9 @@ def is_absurd(reported: Usage, spec: CompletionSpec, attempt: Try) -> bool:
         return False
     candidate = attempt.candidate
     window_tokens = candidate.context_window_tokens or MAX_WINDOW_TOKENS
-    limit_tokens = spec.sampling.max_output_tokens or candidate.max_output_tokens or window_tokens
+    own_tokens = candidate.max_output_tokens or min(window_tokens, MAX_WRITTEN_TOKENS)
+    # Not every provider is told the request's own limit, or counts reasoning against it.
+    limit_tokens = max(spec.sampling.max_output_tokens, own_tokens)
     choices = max(1, spec.sampling.candidate_count)
     most_output = max(limit_tokens * choices, TOKENS_PER_CHAR * attempt.output_chars) + ROOM_TOKENS
     return (

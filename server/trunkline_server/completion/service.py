@@ -251,8 +251,8 @@ class Completions:
                                 ticket.is_sending = True
                                 yield batch
                                 ticket.is_sending = False
-                                if ticket.is_expelled:
-                                    raise asyncio.CancelledError
+                                if ticket.is_due:
+                                    raise ticket.take()
                             if bill is None or not is_outgrown:
                                 continue
                             if not await bill.extend():

@@ -2,8 +2,9 @@
 
 Closed, it counts. Five failures in a row, or half of at least twenty outcomes within thirty seconds, or one refused
 credential, open it for thirty seconds times the number of recent openings, at most five minutes, plus up to a fifth of
-jitter. Then it is half open: one request at a time is let through until its answer begins, and three successes close
-it. Every five minutes of being closed take one off the number of openings; being open forgives nothing.
+jitter. Then it is half open: one request at a time is let through until its answer begins, ten of them run at once, and
+three successes close it. Every five minutes of being closed take one off the number of openings; being open forgives
+nothing.
 
 A cooldown is apart from that: a provider that said Retry-After is left alone until then, and nothing is held against
 it. An attempt that began before the last opening says nothing new, however late it ends: each attempt is told the
@@ -29,6 +30,9 @@ MAX_OPENINGS = int(OPEN_MAX_S / OPEN_S)  # That count: more would make a long ou
 JITTER = 0.2
 FORGIVE_S = 300.0
 SUCCESSES_TO_CLOSE = 3
+MAX_TRIALS = (
+    10  # At once, all but one of them with an answer that has begun: so many may break off.
+)
 COOLDOWN_MAX_S = 3600.0
 
 
@@ -53,6 +57,7 @@ class Breaker:
         self._consecutive = 0
         self._half_open_successes = 0
         self._trial_under_way = False
+        self._trials = 0
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=WINDOW_MAX_OUTCOMES)
         self._failures = 0
 
@@ -76,7 +81,9 @@ class Breaker:
             return False
         if self._open_until_s is None:
             return True
-        return now_s >= self._open_until_s and not self._trial_under_way
+        if now_s < self._open_until_s:
+            return False
+        return not self._trial_under_way and self._trials < MAX_TRIALS
 
     @property
     def is_on_trial(self) -> bool:
@@ -87,6 +94,7 @@ class Breaker:
         """An attempt starts. Returns the number of its round, to be given back with its outcome."""
         if self._open_until_s is not None:
             self._trial_under_way = True
+            self._trials += 1
         return self._round
 
     def begin_answer(self, round_: int) -> None:
@@ -99,8 +107,7 @@ class Breaker:
         if round_ != self._round:
             return
         self._consecutive = 0
-        if is_trial:
-            self._trial_under_way = False
+        self._end_trial(is_trial)
         self._record(now_s, False)
         if self._open_until_s is not None and now_s >= self._open_until_s:
             self._half_open_successes += 1
@@ -113,8 +120,7 @@ class Breaker:
         """An attempt failed in a way that counts. `at_once` opens whatever the counts say."""
         if round_ != self._round:
             return
-        if is_trial:
-            self._trial_under_way = False
+        self._end_trial(is_trial)
         self._consecutive += 1
         self._record(now_s, True)
         half_open = self._open_until_s is not None and now_s >= self._open_until_s
@@ -130,7 +136,13 @@ class Breaker:
 
     def neutral(self, round_: int, *, is_trial: bool = True) -> None:
         """An attempt ended without saying anything about the candidate: cancelled, or the caller's fault."""
-        if is_trial and round_ == self._round:
+        if round_ == self._round:
+            self._end_trial(is_trial)
+
+    def _end_trial(self, is_trial: bool) -> None:
+        if self._open_until_s is not None:
+            self._trials -= 1
+        if is_trial:
             self._trial_under_way = False
 
     def cool(self, until_s: float, now_s: float) -> None:
@@ -165,6 +177,7 @@ class Breaker:
         self._openings = min(self._openings + 1, MAX_OPENINGS)
         self._round += 1
         self._trial_under_way = False  # Whoever tries belongs to the round before.
+        self._trials = 0
         base_s = min(OPEN_S * self._openings, OPEN_MAX_S)
         self._open_until_s = now_s + base_s * (1 + JITTER * self._random())
         self._half_open_successes = 0
@@ -172,6 +185,7 @@ class Breaker:
     def _close(self, now_s: float) -> None:
         self._open_until_s = None
         self._trial_under_way = False
+        self._trials = 0
         self._closed_from_s = now_s
         self._half_open_successes = 0
         self._consecutive = 0

@@ -80,6 +80,7 @@ class Act:
         prompt_tokens: by the number of characters.
         reported: tokens in, out, and in from a cache; None where it reports nothing.
         output_tokens: by the number of characters, and at most.
+        is_unseen: a kept connection was lost without a byte, so it counts as never asked, and was asked once more.
     """
 
     number: int
@@ -92,6 +93,7 @@ class Act:
     prompt_tokens: int
     reported: tuple[int, int, int] | None
     output_tokens: int
+    is_unseen: bool = False
 
     @property
     def has_begun(self) -> bool:
@@ -140,6 +142,7 @@ class Stage:
             -(-len(prompt) // CHARS),
             None,
             -(-len(content) // CHARS),
+            part == "reset before the head" and exchange.is_kept,
         )
         if part not in SILENT and part not in ("without usage", "hangs after the head"):
             act.reported = _counted(random, act, limit)

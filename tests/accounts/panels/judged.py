@@ -166,7 +166,8 @@ def _members(run: Run, members: Sequence[PanelMember], sums: Counter[str]) -> No
     """Every call of an upstream has its row, and every row that is paid for is what its upstream told or did."""
     acts: dict[tuple[str, str], list[Act]] = defaultdict(list)
     for act in run.acts:
-        acts[act.provider, act.model].append(act)
+        if not act.is_unseen:
+            acts[act.provider, act.model].append(act)
     rows: dict[tuple[str, str], list[PanelMember]] = defaultdict(list)
     for member in members:
         rows[member.provider, member.model].append(member)
@@ -265,7 +266,11 @@ def _shown(run: Run, members: Sequence[PanelMember], sums: Counter[str]) -> None
     """As `_members`, where neither prices nor cached tokens are told."""
     for act in run.acts:
         rows = [m for m in members if (m.provider, m.model) == (act.provider, act.model)]
-        calls = [a for a in run.acts if (a.provider, a.model) == (act.provider, act.model)]
+        calls = [
+            a
+            for a in run.acts
+            if (a.provider, a.model) == (act.provider, act.model) and not a.is_unseen
+        ]
         assert len(calls) <= len(rows), run
     left = [act for act in run.acts if act.has_begun]
     for member in members:

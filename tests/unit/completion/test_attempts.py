@@ -332,6 +332,14 @@ async def test_who_has_the_same_credential_is_asked_last_once_it_is_refused(fail
     assert providers.opened == ["a", "b"]
 
 
+async def test_it_is_asked_last_after_one_who_can_not_express_the_request_too():
+    providers = Scripted(a=[failing(Failure.CREDENTIAL)], b=[UNABLE], c=["hi"])
+
+    await run(providers, (A, B, SAME_KEY, C))
+
+    assert providers.opened == ["a", "b", "c"]
+
+
 async def test_who_has_the_same_credential_is_asked_where_there_is_nobody_else():
     providers = Scripted(a=[failing(Failure.CREDENTIAL), "hi"])
 

@@ -282,21 +282,41 @@ def test_a_trial_whose_answer_breaks_off_opens_again():
     assert not circuits.allows(A, now_s + 1)
 
 
-def test_who_is_asked_for_want_of_a_better_one_is_asked_again_once_its_answer_begins():
+def test_who_is_asked_for_want_of_a_better_one_is_asked_by_one_at_a_time_to_its_end():
     circuits = new_circuits()
     tripped(circuits, NOW_S)
     assert circuits.least_bad([A], NOW_S) is A
     first = circuits.begin(A, NOW_S, is_first=True)
-    assert circuits.least_bad([A], NOW_S) is None
 
     first.begin_answer()
-    assert circuits.least_bad([A], NOW_S) is A
-    second = circuits.begin(A, NOW_S, is_first=True)
+    assert circuits.least_bad([A], NOW_S) is None
     first.succeed(NOW_S + 1, 0.1)
 
-    assert circuits.least_bad([A], NOW_S) is None  # The second one is asked still.
-    second.leave()
     assert circuits.least_bad([A], NOW_S) is A
+
+
+def test_not_everybody_is_let_in_before_it_is_known_whether_answers_break_off():
+    circuits = new_circuits()
+    now_s = tripped(circuits, NOW_S)
+    trials = []
+
+    while circuits.allows(A, now_s):
+        trials.append(circuits.begin(A, now_s, is_first=True))
+        trials[-1].begin_answer()
+
+    assert len(trials) == 10
+    trials[0].leave()
+    assert circuits.allows(A, now_s)
+
+
+def test_money_that_is_gone_is_no_limit_of_requests():
+    circuits = new_circuits()
+
+    attempt(circuits, A, NOW_S, Failure.EXHAUSTED, retry_after_s=600)
+
+    assert circuits.choose([A], NOW_S) is None
+    assert not circuits.all_throttled([A], NOW_S)
+    assert circuits.shortest_wait_s([A], NOW_S) == 600
 
 
 @pytest.mark.parametrize(

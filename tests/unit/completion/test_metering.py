@@ -194,8 +194,9 @@ def limited(
     ("counted", "limits"),
     [
         (Usage(input_tokens=3, output_tokens=999_999_999), {"max_output_tokens": 10}),
-        (Usage(input_tokens=3, output_tokens=40_000), {"max_output_tokens": 10}),
-        (Usage(input_tokens=3, output_tokens=20_000_000), {}),
+        (Usage(input_tokens=3, output_tokens=300_000), {"max_output_tokens": 10}),
+        (Usage(input_tokens=3, output_tokens=300_000), {}),
+        (Usage(input_tokens=3, output_tokens=45_000), {"context_window_tokens": 8_192}),
         (Usage(input_tokens=999_999_999, output_tokens=1), {}),
         (Usage(input_tokens=250_000, output_tokens=1), {"context_window_tokens": 200_000}),
     ],
@@ -213,10 +214,11 @@ def test_counts_that_can_not_be_of_this_request_are_estimated(counted, limits):
     [
         # Reasoning that nobody sees, and images, are not in the text.
         (Usage(input_tokens=3, output_tokens=30_000), "Hi", {"max_output_tokens": 10}),
+        (Usage(input_tokens=3, output_tokens=60_000), "Hi", {"max_output_tokens": 2_000}),
         (Usage(input_tokens=900_000, output_tokens=9), "Hi", {"context_window_tokens": 1_000_000}),
-        (Usage(input_tokens=3, output_tokens=120_000), "Hi", {"max_output_tokens": 100_000}),
+        (Usage(input_tokens=3, output_tokens=620_000), "Hi", {"max_output_tokens": 600_000}),
         # It wrote more than it was allowed.
-        (Usage(input_tokens=3, output_tokens=90_000), "a" * 90_000, {"max_output_tokens": 10}),
+        (Usage(input_tokens=3, output_tokens=900_000), "a" * 900_000, {"max_output_tokens": 10}),
     ],
 )
 def test_counts_that_can_be_are_believed(counted, said, limits):

@@ -495,7 +495,14 @@ class BreakerWalk:
 
     @property
     def allows(self) -> bool:
-        return not (self.is_cooling or self.state is State.OPEN or self.is_on_trial)
+        if self.is_cooling or self.state is State.OPEN or self.is_on_trial:
+            return False
+        return self.is_closed or len(self.trials) < 10
+
+    @property
+    def trials(self) -> list[Running]:
+        """Those under way that began since the last opening."""
+        return [attempt for attempt in self.running if attempt.era == len(self.openings)]
 
     @property
     def recent(self) -> list[bool]:

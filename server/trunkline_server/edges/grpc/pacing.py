@@ -129,20 +129,30 @@ async def paced(
 async def _read(
     batches: AsyncGenerator[Batch, None], queue: asyncio.Queue[Batch | BaseException | None]
 ) -> None:
+    held: list[Batch] = []
     try:
         async with aclosing(batches):
             async for batch in batches:
                 try:
                     await queue.put(batch)
                 except asyncio.CancelledError as error:
-                    # The use case has not heard of it: if it was the one who cancelled, it has a last word.
-                    last = await batches.athrow(error)
-                    await queue.put(batch)
-                    await queue.put(last)
+                    # The use case has not heard of it: if it was the one who cancelled, it has a last word, and comes
+                    # to its end whether or not anybody reads on.
+                    held = [batch, await batches.athrow(error)]
+                    if _is_cancelled():
+                        raise
     except Exception as error:  # noqa: BLE001 - handed to the other task, which raises it
+        for batch in held:
+            await queue.put(batch)
         await queue.put(error)
     else:
         await queue.put(None)
+
+
+def _is_cancelled() -> bool:
+    """Beyond the use case's own cancellation, which it has taken back."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_text(batch: Batch) -> bool:
