@@ -15,6 +15,7 @@ from trunkline.v1.completion_pb2 import FinishReason, TokenLogprob, Usage
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.failure import Failure, classify
 from trunkline_server.providers.answer import (
+    MAX_CHOICES,
     MAX_TOKENS,
     AnswerDecoder,
     AnswerEvents,
@@ -41,6 +42,8 @@ FINISH_REASONS: Final[Mapping[str, FinishReason.ValueType]] = {
     "REASON_TOOL_CALLS": FinishReason.FINISH_REASON_TOOL_CALLS,
     "REASON_TIME_LIMIT": FinishReason.FINISH_REASON_LENGTH,
 }
+# They tell nothing of why: another reason stands, whichever of them came first.
+PLAIN: Final = frozenset({FinishReason.FINISH_REASON_STOP, OTHER})
 # The stream failed, whatever came before it.
 FAILED_FINISHES: Final = frozenset(
     {
@@ -201,6 +204,9 @@ class _Slot:
 class OpenAIDecoder(AnswerDecoder):
     """One response. Chunks are read as typed structs: nothing is decoded that is not used.
 
+    Some servers say "stop" in every chunk, in the first one, or beside each thought, so how a choice ended is only told
+    when nothing more can come: at `[DONE]`, at the end of the stream, or with the usage that follows the last choice.
+
     Args:
         keeps: the field of an assistant's turn in which reasoning has to go back; empty where none has.
     """
@@ -213,6 +219,23 @@ class OpenAIDecoder(AnswerDecoder):
         self._kept: dict[int, _Thoughts] = {}
         self._slots: dict[tuple[int, int], _Slot] = {}
         self._knows_model = False
+        self._ends: dict[int, str] = {}
+        self._ended_at = 0  # Characters of the answer when a choice last said that it had ended.
+        self._ends_early = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Every choice has said why it ended. That may have been too early, and is told later."""
+        return len(self._ends) >= self._events.expected
+
+    @property
+    def has_told_end(self) -> bool:
+        """The end was told, or was said last and by a server that has not said it too early before."""
+        if self._events.is_finished:
+            return True
+        if not self._ends or self._ends_early:
+            return False
+        return self.is_finished and self._events.output_chars == self._ended_at
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
@@ -224,11 +247,12 @@ class OpenAIDecoder(AnswerDecoder):
         return self._events.take()
 
     def finish(self) -> list[CompleteResponse]:
-        """The end of the stream: fine once every choice has ended, [DONE] or not."""
+        """The end of the stream: fine once every choice has said why it ended, [DONE] or not."""
         for data in self._sse.finish():
             self._data(data)
-        if not self._events.is_finished:
+        if not self.is_finished:
             raise UpstreamError(Failure.AMBIGUOUS, "the stream ended before the answer")
+        self._finish_choices()
         return self._events.take()
 
     def whole(self, body: bytes) -> list[CompleteResponse]:
@@ -237,8 +261,9 @@ class OpenAIDecoder(AnswerDecoder):
         if not chunk.choices:
             raise UpstreamError(Failure.PROTOCOL, "no choices")
         self._chunk(chunk)
-        if not self._events.is_finished:
+        if not self.is_finished:
             raise UpstreamError(Failure.PROTOCOL, "a choice without an end")
+        self._finish_choices()
         self.is_done = True
         return self._events.take()
 
@@ -258,6 +283,8 @@ class OpenAIDecoder(AnswerDecoder):
             return
         if data == b"[DONE]":
             self.is_done = True
+            if self.is_finished:
+                self._finish_choices()
             return
         if data:
             self._chunk(self._decoded(data))
@@ -279,6 +306,8 @@ class OpenAIDecoder(AnswerDecoder):
             usage = usage or chunk.x_groq.usage
         if usage is not None:
             self._usage(usage)
+            if not chunk.choices and self.is_finished:
+                self._finish_choices()
 
     def _choice(self, choice: _Choice) -> None:
         events = self._events
@@ -301,18 +330,40 @@ class OpenAIDecoder(AnswerDecoder):
                 events.text(index, "", _logprobs(choice.logprobs))
             if delta.refusal:
                 events.refusal(index, delta.refusal)
-            if delta.images and events.draws:
+            if delta.images and events.draws and not events.is_finished:
                 self._images(delta.images)
-            if delta.tool_calls:
+            if delta.tool_calls and not events.is_finished:
                 self._tool_calls(index, delta.tool_calls)
         finish = choice.finish_reason
         if choice.error or (finish and finish in FAILED_FINISHES):
             raise _error(choice.error, 200)
         if finish:
+            self._end(index, delta, finish)
+
+    def _end(self, index: int, delta: _Delta | None, native: str) -> None:
+        """A choice says why it ended, perhaps not for the last time. The last reason counts that tells why."""
+        if not 0 <= index < MAX_CHOICES:
+            raise UpstreamError(Failure.PROTOCOL, "a choice index out of range")
+        earlier = self._ends.get(index)
+        reason = FINISH_REASONS.get(native, OTHER)
+        chars = self._events.output_chars
+        is_more = earlier is not None and chars > self._ended_at
+        is_thought = (
+            delta is not None
+            and not delta.content
+            and bool(delta.reasoning_content or delta.reasoning)
+        )
+        if is_more or (reason in PLAIN and (is_thought or not chars)):
+            self._ends_early = True  # What it says so of is no end, so silence after it is none.
+        self._ended_at = chars
+        if earlier is None or reason not in PLAIN or FINISH_REASONS.get(earlier, OTHER) in PLAIN:
+            self._ends[index] = native
+
+    def _finish_choices(self) -> None:
+        for index, native in sorted(self._ends.items()):
             if self._keeps_details:
                 self._hand_over(index)
-            reason = FINISH_REASONS.get(finish, OTHER)
-            events.finish(index, reason, finish)
+            self._events.finish(index, FINISH_REASONS.get(native, OTHER), native)
 
     def _reasoning(self, index: int, delta: _Delta) -> None:
         # vLLM and others say `reasoning` where DeepSeek says `reasoning_content`.

@@ -365,10 +365,10 @@ class UpstreamAnswer:
                 events = decoder.whole(await self._response.body(until_s))
                 self.is_complete = True
                 return events
-            if decoder.has_told_end:
-                # All choices have ended. What may follow is usage and the dialect's last word, and that comes at once.
-                until_s = min(until_s, asyncio.get_running_loop().time() + LAST_WORD_S)
             while True:
+                if decoder.has_told_end:
+                    # What may follow is usage and the dialect's last word, and that comes at once.
+                    until_s = min(until_s, asyncio.get_running_loop().time() + LAST_WORD_S)
                 if self._is_kept_alive:
                     data = await self._read_kept_alive(until_s)
                 else:

@@ -78,12 +78,12 @@ class Decoder(Protocol):
 
     @property
     def is_finished(self) -> bool:
-        """Every choice has ended, so an end of the stream is no loss."""
+        """Every choice has said that it ended, so an end of the stream is no loss."""
         ...
 
     @property
     def has_told_end(self) -> bool:
-        """Every choice's end is among the events so far. Where a dialect may say so too early, only its end tells."""
+        """Nothing of the answer can be missing: every choice has ended, and was not only said to, perhaps too early."""
         ...
 
     def feed(self, chunk: bytes) -> list[CompleteResponse]:

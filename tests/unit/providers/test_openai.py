@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.providers.readings import RECORDINGS, Reading, read, read_whole
+from tests.providers.readings import RECORDINGS, Reading, decoder, read, read_whole
 from tests.providers.specs import (
     NOW,
     PDF,
@@ -63,6 +63,8 @@ from trunkline_server.providers.services import SERVICES
 OPENAI = OpenAITranslator(SERVICES["openai"].deviations)
 STOP = FinishReason.FINISH_REASON_STOP
 CALLS = FinishReason.FINISH_REASON_TOOL_CALLS
+LENGTH = FinishReason.FINISH_REASON_LENGTH
+FILTERED = FinishReason.FINISH_REASON_CONTENT_FILTER
 DETAILS = [
     {
         "type": "reasoning.text",
@@ -594,6 +596,9 @@ def piece(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict
 def calling(index: int, call_id: str | None, name: str | None, arguments: Any) -> dict[str, Any]:
     function = {"name": name, "arguments": arguments}
     return {"tool_calls": [{"index": index, "id": call_id, "function": function}]}
+
+
+COUNTS = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
 
 
 def listed(*pieces: dict[str, Any]) -> dict[str, Any]:
@@ -1151,23 +1156,119 @@ def test_details_of_usage_never_exceed_their_totals():
         piece({"content": ""}, logprobs={"content": [{"token": "x", "logprob": -1.0}]}),
         piece({"reasoning_content": "Hm"}),
         piece({"refusal": "No"}),
+        piece(calling(0, "a", "x", "{}")),
     ],
-    ids=["text", "text and an end", "log probabilities", "reasoning", "a refusal"],
+    ids=["text", "text and an end", "log probabilities", "reasoning", "a refusal", "a call"],
 )
 def test_words_after_the_end_of_a_choice_are_left_out(late):
-    reading = read("openai", [stream(piece({"content": "Hi"}, "stop"), late)])
+    reading = read("openai", [stream(piece({"content": "Hi"}, "stop"), COUNTS, late)])
 
     assert reading.events == [text(0, "Hi"), finished(STOP, "stop")]
 
 
+@pytest.mark.parametrize(
+    "last", [b"data: [DONE]\n\n", b"", stream(COUNTS)], ids=["[DONE]", "its end", "usage"]
+)
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        (
+            [piece({"content": word}, "stop") for word in ("I am ", "a whole ", "answer.")],
+            [text(0, "I am "), text(0, "a whole "), text(0, "answer.")],
+        ),
+        (
+            [piece({"role": "assistant", "content": ""}, "stop"), piece({"content": "Hi"})],
+            [text(0, "Hi")],
+        ),
+        (
+            [
+                piece({"reasoning_content": "Hm"}, "stop"),
+                piece({"content": "4"}),
+                piece({"content": "2"}, "stop"),
+            ],
+            [thinking(0, "Hm"), text(1, "4"), text(1, "2")],
+        ),
+    ],
+    ids=["on every chunk", "on the first chunk", "on thoughts"],
+)
+def test_an_end_that_is_said_too_early_leaves_nothing_out(chunks, words, last):
+    reading = read("openai", [stream(*chunks) + last])
+
+    assert reading.events == [*words, finished(STOP, "stop")]
+
+
+@pytest.mark.parametrize(
+    ("natives", "end"),
+    [
+        (["stop", "length"], finished(LENGTH, "length")),
+        (["length", "stop"], finished(LENGTH, "length")),
+        (["content_filter", "eos"], finished(FILTERED, "content_filter")),
+        (["length", "strange"], finished(LENGTH, "length")),
+        (["length", "content_filter"], finished(FILTERED, "content_filter")),
+        (["strange", "stop"], finished(STOP, "stop")),
+        (["stop", "eos"], finished(STOP, "eos")),
+    ],
+)
+def test_the_last_reason_for_an_end_counts_that_tells_why(natives, end):
+    chunks = [piece({"content": "a"}, native) for native in natives]
+
+    reading = read("openai", [stream(*chunks)])
+
+    assert reading.events == [text(0, "a"), text(0, "a"), end]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "is_believed"),
+    [
+        ([piece({"content": "Hi"}), piece({}, "stop")], True),
+        ([piece({"content": "Hi"}, "stop")], True),
+        ([piece({"content": "Hi"}, "stop"), piece({}, "stop")], True),
+        ([piece({"reasoning_content": "Hm"}), piece({"content": "Hi"}, "stop")], True),
+        ([piece({"reasoning_content": "Hm"}, "length")], True),
+        ([piece({"content": "Hi"}, "stop"), COUNTS], True),
+        ([piece({"role": "assistant", "content": ""}, "stop")], False),
+        ([piece({"reasoning_content": "Hm"}, "stop")], False),
+        ([piece({"reasoning_content": "Hm"}, "stop"), piece({"content": "Hi"}, "stop")], False),
+        ([piece({"content": "Hi"}, "stop"), piece({"content": " there"})], False),
+        ([piece({"content": "Hi"}, "stop"), piece({"content": " there"}, "stop")], False),
+        ([piece({"content": "Hi"}, "stop"), piece({"content": "!"}, "stop"), COUNTS], True),
+    ],
+)
+def test_silence_after_an_end_is_believed_only_from_who_did_not_say_it_too_early(
+    chunks, is_believed
+):
+    reader = decoder("openai", AttemptFacts())
+
+    reader.feed(stream(*chunks))
+
+    assert reader.is_finished
+    assert reader.has_told_end is is_believed
+
+
+def test_thoughts_that_must_go_back_stay_one_though_each_says_that_it_is_the_end():
+    details = [{"type": "reasoning.text", "text": word, "index": 0} for word in ("Hm", "!")]
+    thoughts = [piece({"reasoning_details": [detail]}, "stop") for detail in details]
+
+    reading = read("openrouter", [stream(*thoughts, piece({"content": "Hi"}, "stop"))])
+
+    kinds = [event.WhichOneof("event") for event in reading.events]
+    assert kinds.count("part_completed") == 1
+    assert reading.said("text_delta") == "Hi"
+
+
 def test_usage_and_calls_after_the_end_of_a_choice_still_count():
     call = calling(0, "a", "x", "{}")
-    counts = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}
-    data = stream(piece({"content": "Hi"}, "stop"), piece(call), counts)
+    data = stream(piece({"content": "Hi"}, "stop"), piece(call), COUNTS)
 
     reading = read("openai", [data])
 
-    assert [event.WhichOneof("event") for event in reading.events[2:]] == ["tool_call_delta"] * 2
+    assert reading.events == [
+        text(0, "Hi"),
+        begins(1, 0, "a", "x"),
+        writes(1, 0, "{}"),
+        called(1, "a", "x", "{}"),
+        finished(CALLS, "stop"),
+    ]
     assert reading.facts.usage is not None
 
 
