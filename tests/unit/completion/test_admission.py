@@ -465,3 +465,80 @@ async def test_who_is_expected_takes_room_before_it_has_come():
 
     with ticket, pytest.raises(Overloaded):
         admission.expect(INTERACTIVE)
+
+
+class Served:
+    """A request that gives its caller something, who takes as long as he likes.
+
+    Attributes:
+        told: what it ended with.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.is_taken = asyncio.Event()
+        self.told: BaseException | None = None
+
+    async def serve(self) -> None:
+        """As a use case does, and whoever sends for it."""
+        with await self._admission.admit(INTERACTIVE, 0) as ticket:
+            try:
+                ticket.is_sending = True
+                await self.is_taken.wait()
+                ticket.is_sending = False
+                if ticket.is_due:
+                    raise ticket.take()
+                await asyncio.sleep(60)
+            except asyncio.CancelledError as error:
+                self.told = ticket.expulsion() or error
+                raise
+            except Draining as error:
+                self.told = error
+                raise
+
+
+async def sending(admission: Admission) -> tuple[Served, asyncio.Task[None]]:
+    """One that is sending."""
+    served = Served(admission)
+    task = asyncio.create_task(served.serve())
+    await asyncio.sleep(0)
+    assert admission.in_flight == 1
+    return served, task
+
+
+async def test_one_that_is_sending_is_put_out_when_it_is_done_with_that():
+    admission = door()
+    served, task = await sending(admission)
+
+    assert admission.expel() == 1
+    served.is_taken.set()
+    await asyncio.wait([task])
+
+    assert isinstance(served.told, Draining)
+    assert not task.cancelled()
+    assert admission.in_flight == 0
+
+
+async def test_one_that_goes_on_sending_is_put_out_all_the_same():
+    admission = door()
+    served, task = await sending(admission)
+
+    admission.expel()
+    await asyncio.wait([task], timeout=2)
+
+    assert isinstance(served.told, Draining)
+    assert admission.in_flight == 0
+
+
+async def test_who_leaves_by_himself_meanwhile_has_not_been_put_out():
+    admission = door()
+    served, task = await sending(admission)
+
+    admission.expel()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert isinstance(served.told, asyncio.CancelledError)
+    assert task.cancelled()
+    assert task.cancelling() == 1
+    assert admission.in_flight == 0
