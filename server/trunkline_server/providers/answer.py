@@ -374,11 +374,6 @@ class AnswerEvents:
             )
         )
 
-    def has_call(self, choice_index: int, key: object) -> bool:
-        """Was a call of this key begun?"""
-        choice = self._choices.get(choice_index)
-        return choice is not None and key in choice.calls
-
     def call_arguments(self, choice_index: int, key: object, fragment: str) -> None:
         """More of a call's arguments."""
         if not fragment:

@@ -149,7 +149,7 @@ class _Chunk(msgspec.Struct):
 # What reading JSON raises: not what it should be, too deep, no UTF-8.
 BAD_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -188,8 +188,13 @@ MAX_LOOKS: Final = (
 )
 
 
+# The end of a call's arguments is looked for in so much of the last pieces, which may be blank.
+TAIL_PIECES: Final = 4
+TAIL_CHARS: Final = 16
+
+
 class _Slot:
-    """A number in the list of calls, and the call whose pieces come under it now."""
+    """A call whose pieces come under a number in the list of calls, or under several."""
 
     __slots__ = ("call_id", "is_named_again", "key", "looks_left", "name")
 
@@ -218,6 +223,7 @@ class OpenAIDecoder(AnswerDecoder):
         self._keeps_details = keeps == "reasoning_details"
         self._kept: dict[int, _Thoughts] = {}
         self._slots: dict[tuple[int, int], _Slot] = {}
+        self._known: dict[tuple[int, str], _Slot] = {}  # The first call of each id.
         self._knows_model = False
         self._ends: dict[int, str] = {}
         self._ended_at = 0  # Characters of the answer when a choice last said that it had ended.
@@ -422,7 +428,7 @@ class OpenAIDecoder(AnswerDecoder):
 
     def _tool_calls(self, index: int, calls: Sequence[_ToolCall]) -> None:
         """Pieces of calls, of which one list may hold several."""
-        named: set[int] = set()
+        named: set[int | str] = set()  # Numbers and ids.
         for position, call in enumerate(calls):
             number = position if call.index is None else call.index
             function = call.function
@@ -434,64 +440,92 @@ class OpenAIDecoder(AnswerDecoder):
                 written = arguments
             else:
                 written = _encode(arguments).decode()
-            key = self._key(index, number, call.id or "", name, written, number in named)
-            self._events.call_arguments(index, key, written)
+            call_id = call.id or ""
+            key = self._key(index, number, call_id, name, written, named)
+            if key is not None:
+                self._events.call_arguments(index, key, written)
             if name:
                 named.add(number)
+                if call_id:
+                    named.add(call_id)
 
     def _key(
-        self, index: int, number: int, call_id: str, name: str, written: str, is_second: bool
+        self,
+        index: int,
+        number: int,
+        call_id: str,
+        name: str,
+        written: str,
+        named: set[int | str],
     ) -> object:
-        """The call that a piece belongs to.
+        """The call that a piece belongs to; None for a call that was only sent once more.
 
-        Some servers number every call 0, some give all the same id or none, and some repeat id and name with every
-        piece. A name under a number of its own is a new call, and so is one with an id of its own; the id of an
-        earlier call means that one. What is left is told by the arguments: a call whose are whole has no more to say.
+        Some servers number every call 0, some give all the same id or none, some repeat id and name with every piece,
+        and some send one call under several numbers (LocalAI). A name under a number of its own is a new call, and so
+        is one with an id of its own; the id of an earlier call means that one, unless with another name or twice in one
+        list. What is left is told by the arguments: a call whose are whole has no more to say.
+
+        Args:
+            named: numbers and ids that the same list has named before.
+        """
+        slot = self._slots.get((index, number))
+        if slot is None or (call_id and call_id != slot.call_id):
+            known = self._known.get((index, call_id)) if call_id else None
+            if known is not None and (not name or (name == known.name and call_id not in named)):
+                if slot is None:
+                    self._slots[index, number] = known
+                slot = known
+            elif slot is None or name:
+                return self._begin(index, number, call_id, name)
+        elif name and call_id == "null":  # Mistral's word for none.
+            return self._begin(index, number, call_id, name)
+        if name:
+            return self._named_again(index, number, slot, call_id, name, written, number in named)
+        if slot.is_named_again and not call_id and written.strip():
+            return self._begin(index, number, call_id, slot.name)
+        return slot.key
+
+    def _named_again(
+        self,
+        index: int,
+        number: int,
+        slot: _Slot,
+        call_id: str,
+        name: str,
+        written: str,
+        is_second: bool,
+    ) -> object:
+        """The call of a name that comes where there is one already, with the same id or without: that one or another.
 
         Args:
             is_second: the same list has named a call of this number before.
         """
-        slot = self._slots.get((index, number))
-        if slot is None or (call_id and call_id != slot.call_id):
-            if call_id and self._events.has_call(index, call_id) and (slot is not None or not name):
-                return call_id
-            if slot is not None and not name:
-                return slot.key
-            return self._begin(index, number, call_id, name)
-        if name and call_id == "null":  # Mistral's word for none.
-            return self._begin(index, number, call_id, name)
-        if not name:
-            if slot.is_named_again and not call_id and written.strip():
-                return self._begin(index, number, call_id, slot.name)
-        elif self._is_another(index, slot, call_id, name, written, is_second):
-            return self._begin(index, number, call_id, name)
-        return slot.key
-
-    def _is_another(
-        self, index: int, slot: _Slot, call_id: str, name: str, written: str, is_second: bool
-    ) -> bool:
-        """Is a name under a number that has one already, with the same id or without, that of another call?"""
-        if (call_id and name == slot.name) or not slot.looks_left:
-            return False
+        is_new = is_second and not (call_id and name == slot.name)
         fragments = self._events.fragments(index, slot.key)
-        if not fragments:
-            return is_second
-        if not fragments[-1].rstrip().endswith("}"):
-            return False
-        slot.looks_left -= 1
-        if not _is_object("".join(fragments)):
-            return False
-        # A name alone may be the last one's once more; what follows will tell.
-        slot.is_named_again = True
-        return is_second or bool(written) or name != slot.name
+        if fragments:
+            if not slot.looks_left or not _may_be_whole(fragments):
+                return slot.key
+            slot.looks_left -= 1
+            arguments = _object("".join(fragments))
+            if arguments is None:
+                return slot.key
+            says_more = bool(written.strip())
+            if says_more and not is_second and name == slot.name and _object(written) == arguments:
+                return None
+            # A name alone may be the last one's once more; what follows will tell.
+            slot.is_named_again = True
+            is_new = is_new or says_more or name != slot.name
+        return self._begin(index, number, call_id, name) if is_new else slot.key
 
     def _begin(self, index: int, number: int, call_id: str, name: str) -> object:
         if not name:
             raise UpstreamError(Failure.PROTOCOL, "a tool call without a name")
         self._hand_over(index)
-        is_free = call_id not in ("", "null") and not self._events.has_call(index, call_id)
+        is_free = call_id not in ("", "null") and (index, call_id) not in self._known
         key = call_id if is_free else object()
-        self._slots[index, number] = _Slot(key, call_id, name)
+        slot = self._slots[index, number] = _Slot(key, call_id, name)
+        if is_free:
+            self._known[index, call_id] = slot
         self._events.begin_call(index, key, call_id, name)
         return key
 
@@ -539,12 +573,17 @@ def _counts(details: Any) -> dict[str, int]:
     return {name: int(value) for name, value in details.items() if value and is_count(value)}
 
 
-def _is_object(text: str) -> bool:
+def _may_be_whole(fragments: Sequence[str]) -> bool:
+    """Do a call's arguments end as an object does? As quick for long ones as for short ones."""
+    tail = "".join(fragment[-TAIL_CHARS:] for fragment in fragments[-TAIL_PIECES:])
+    return tail.rstrip().endswith("}")
+
+
+def _object(text: str) -> dict[str, Any] | None:
     try:
-        _decode_fields(text)
+        return _decode_object(text)
     except BAD_JSON:
-        return False
-    return True
+        return None
 
 
 def _words(detail: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
 import json
+import time
 from itertools import count
 from typing import Any
 
@@ -1037,10 +1038,75 @@ def test_state_is_kept_for_callers_who_do_not_want_to_see_reasoning():
             [listed(calling(0, None, "x", '{"n":'), calling(0, None, "x", "1}"))],
             [("call_0", "x", '{"n":1}')],
         ),
-        # White space after the end belongs to nobody else.
+        # White space after the end belongs to nobody else, with the name once more or without.
         (
             [calling(0, None, "x", "{}"), calling(0, None, "x", ""), calling(0, None, None, "\n")],
             [("call_0", "x", "{}\n")],
+        ),
+        (
+            [calling(0, None, "x", '{"n":1}'), calling(0, None, "x", "\n")],
+            [("call_0", "x", '{"n":1}\n')],
+        ),
+        # It does not hide that the arguments are whole.
+        (
+            [
+                calling(0, None, "x", "{}"),
+                calling(0, None, "x", "\n"),
+                calling(0, None, "x", " "),
+                calling(0, None, "x", '{"n":2}'),
+            ],
+            [("call_0", "x", "{}\n "), ("call_1", "x", '{"n":2}')],
+        ),
+        # The same id and name under another number: one call, whose pieces may go on there, or that is sent again.
+        (
+            [calling(0, "a", "x", ""), calling(0, "a", None, ""), calling(1, "a", "x", "{}")],
+            [("a", "x", "{}")],
+        ),
+        (
+            [
+                calling(0, "a", "x", '{"n":'),
+                calling(1, "a", "x", "1"),
+                calling(1, None, None, "2"),
+                calling(2, "a", "x", "}"),
+            ],
+            [("a", "x", '{"n":12}')],
+        ),
+        (
+            [
+                listed(calling(0, "a", "x", '{"n":1}'), calling(1, "b", "y", "{}")),
+                calling(2, "a", "x", '{"n": 1}'),
+                calling(3, "b", "y", "{}"),
+            ],
+            [("a", "x", '{"n":1}'), ("b", "y", "{}")],
+        ),
+        # But not in one list, and not with other arguments where the first are whole.
+        (
+            [listed(calling(0, "0", "x", '{"n":1}'), calling(1, "0", "x", '{"n":1}'))],
+            [("0", "x", '{"n":1}'), ("call_0", "x", '{"n":1}')],
+        ),
+        *(
+            (
+                [calling(0, "0", "x", '{"n":1}'), calling(number, "0", "x", '{"n":2}')],
+                [("0", "x", '{"n":1}'), ("call_0", "x", '{"n":2}')],
+            )
+            for number in (0, 1)
+        ),
+        # A whole call once more in a later chunk, as a last one that sums up: under its number, with its id or none.
+        *(
+            (
+                [calling(0, call_id, "x", '{"n":1}'), calling(0, call_id, "x", '{"n":1}')],
+                [(call_id or "call_0", "x", '{"n":1}')],
+            )
+            for call_id in ("a", None)
+        ),
+        # In one list it is two, and so it is under a number of its own.
+        (
+            [listed(calling(0, None, "x", '{"n":1}'), calling(0, None, "x", '{"n":1}'))],
+            [("call_0", "x", '{"n":1}'), ("call_1", "x", '{"n":1}')],
+        ),
+        (
+            [calling(0, None, "x", '{"n":1}'), calling(1, None, "x", '{"n":1}')],
+            [("call_0", "x", '{"n":1}'), ("call_1", "x", '{"n":1}')],
         ),
     ],
 )
@@ -1077,6 +1143,21 @@ def test_a_call_whose_name_is_repeated_with_every_brace_stays_one():
 
     [made] = choice.message.parts
     assert made.tool_call.arguments_json == '{"n":"%s"}' % ("{}" * MAX_LOOKS)
+
+
+@pytest.mark.parametrize(
+    "begun", ['{"a":"' + " " * 400_000, '{"a":1' + "\n" * 200_000], ids=["in a text", "outside"]
+)
+def test_a_name_that_comes_again_and_again_is_as_quick_after_long_arguments(begun):
+    reader = decoder("openai", AttemptFacts())
+    reader.feed(stream(piece(calling(0, None, "x", begun))))
+    again = stream(piece(listed(*[calling(0, None, "x", "")] * 10_000)))
+
+    started_s = time.thread_time()
+    reader.feed(again)
+
+    # Some milliseconds; seconds where each name looks through all of the last piece.
+    assert time.thread_time() - started_s < 0.5
 
 
 @pytest.mark.parametrize(
