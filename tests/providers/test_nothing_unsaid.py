@@ -18,12 +18,16 @@ from tests.providers.specs import (
     user,
 )
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, ToolChoice
-from trunkline.v1.message_pb2 import Media, Message, Part, Role
+from trunkline.v1.message_pb2 import Media, Message, Part, Reasoning, Role
 from trunkline_server.core.ports import Prompt
 from trunkline_server.core.validation import check_spec
 from trunkline_server.providers.registry import DIALECTS
 from trunkline_server.providers.translator import UpstreamRequest
 
+# Whose turns are chat messages with a role and a content.
+CHATS = [name for name in DIALECTS if name not in ("anthropic", "bedrock", "gemini")]
+# Of these, whoever takes an empty one.
+TAKES_EMPTY = [name for name in CHATS if name != "cohere"]
 PICTURE = Part(image=Media(data=PNG, mime_type="image/png"))
 
 
@@ -60,6 +64,32 @@ def test_words_beside_results_are_said_after_all_of_them(dialect, last):
     assert dropped(request) == []
 
 
+@pytest.mark.parametrize("dialect", CHATS)
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [(Part(reasoning=Reasoning(text="Hm")), "reasoning"), (Part(refusal="No"), "refusal")],
+)
+def test_what_only_a_model_says_is_left_out_beside_results_and_missed_aloud(dialect, part, kind):
+    def asked(*beside: Part | str) -> CompletionSpec:
+        turn = message(Role.ROLE_TOOL, result("call_1", "4"), *beside, name="get_weather")
+        return ask(user("Oslo?"), assistant(call("call_1")), turn, tool_options=tools(WEATHER))
+
+    request = encode(dialect, asked(part))
+
+    assert request.body == encode(dialect, asked()).body
+    assert dropped(request) == [f"spec.messages[].parts[].{kind}"]
+
+
+@pytest.mark.parametrize("dialect", CHATS)
+def test_words_beside_results_are_not_said_in_the_name_of_the_tool(dialect):
+    turn = message(Role.ROLE_TOOL, result("call_1", "4"), "by the way", name="get_weather")
+    spec = ask(user("Oslo?"), assistant(call("call_1")), turn, tool_options=tools(WEATHER))
+
+    messages = json.loads(encode(dialect, spec).body)["messages"]
+
+    assert messages[-1] == {"role": "user", "content": "by the way"}
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("role", [Role.ROLE_SYSTEM, Role.ROLE_DEVELOPER])
 def test_a_picture_among_instructions_is_missed_aloud_and_once(dialect, role):
@@ -89,3 +119,32 @@ def test_a_turn_of_the_user_that_says_nothing_is_none(dialect, empty):
     request = encode(dialect, ask(empty, user("Hi")))
 
     assert request.body == encode(dialect, ask()).body
+
+
+INSTRUCTIONS = message(Role.ROLE_SYSTEM, "Tell a joke.")
+
+
+@pytest.mark.parametrize("dialect", TAKES_EMPTY)
+@pytest.mark.parametrize(
+    ("turns", "sent"),
+    [
+        ([user("Hi"), assistant("Hello"), user("")], ["Hi", "Hello", ""]),
+        ([user(""), assistant("Hello"), user("Hi")], ["", "Hello", "Hi"]),
+        (
+            [user("Hi"), assistant("a"), user("", name="ada"), assistant("b"), user("Bye")],
+            ["Hi", "a", "", "b", "Bye"],
+        ),
+        ([INSTRUCTIONS, user("")], ["Tell a joke.", ""]),
+        ([INSTRUCTIONS, user(""), user("", "")], ["Tell a joke.", ""]),
+        (
+            [user("Hi"), INSTRUCTIONS, user(""), assistant("Hello"), user("Bye")],
+            ["Hi", "Tell a joke.", "Hello", "Bye"],
+        ),
+        ([user(""), INSTRUCTIONS, user("Hi")], ["Tell a joke.", "Hi"]),
+        ([user("Hi"), assistant("Hello"), user(""), user("Bye")], ["Hi", "Hello", "Bye"]),
+    ],
+)
+def test_a_turn_that_says_nothing_stays_where_the_turns_would_not_alternate(dialect, turns, sent):
+    messages = json.loads(encode(dialect, ask(*turns)).body)["messages"]
+
+    assert [written["content"] for written in messages] == sent

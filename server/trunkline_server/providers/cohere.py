@@ -28,6 +28,7 @@ from trunkline_server.providers.answer import AnswerDecoder, AnswerEvents, count
 from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
+    beside_results,
     choice_mode,
     data_url,
     offered_tools,
@@ -217,8 +218,10 @@ class _Request:
         results = self._results()
         turns: list[dict[str, Any]] = []
         for message in self.spec.messages:
-            if message.role in (Role.ROLE_USER, Role.ROLE_TOOL):
-                turns += self._user(message)  # Of a tool's turn what stands beside its results.
+            if message.role == Role.ROLE_USER:
+                turns += self._user(message)
+            elif message.role == Role.ROLE_TOOL:
+                turns += self._user(beside_results(message, self.warnings))
             elif message.role == Role.ROLE_ASSISTANT:
                 turns += self._assistant(message)
                 calls = (part.tool_call.id for part in message.parts if part.HasField("tool_call"))

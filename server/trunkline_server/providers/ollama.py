@@ -33,6 +33,7 @@ from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
     base64_of,
+    beside_results,
     choice_mode,
     json_object,
     offered_tools,
@@ -41,6 +42,7 @@ from trunkline_server.providers.translator import (
     system_text,
     text_of,
     tool_names_by_id,
+    without_idle_turns,
 )
 from trunkline_server.wire.ndjson import NDJSONDecoder
 from trunkline_server.wire.sse import MalformedStream
@@ -200,8 +202,12 @@ class _Request:
         if spec.system_prompt:
             messages.append({"role": "system", "content": spec.system_prompt})
         for message in spec.messages:
-            if message.role in (Role.ROLE_USER, Role.ROLE_TOOL):
-                messages += self._user(message)  # Of a tool's turn what stands beside its results.
+            if message.role == Role.ROLE_USER:
+                messages.append(self._user(message))
+            elif message.role == Role.ROLE_TOOL:
+                said = self._user(beside_results(message, self.warnings))
+                if said["content"] or "images" in said:
+                    messages.append(said)
             elif message.role == Role.ROLE_ASSISTANT:
                 messages.append(self._assistant(message))
                 # Without ids a result belongs to the call in its place, so they stand in the order of the calls.
@@ -210,9 +216,9 @@ class _Request:
             else:
                 content = system_text(message, self.warnings)
                 messages.append({"role": "system", "content": content})
-        return messages
+        return without_idle_turns(messages)
 
-    def _user(self, message: Message) -> Sequence[dict[str, Any]]:
+    def _user(self, message: Message) -> dict[str, Any]:
         texts: list[str] = []
         images: list[str] = []
         for part in message.parts:
@@ -225,12 +231,10 @@ class _Request:
                 raise Unencodable(
                     f"spec.messages[].parts[].{kind}", "the dialect has no such input"
                 )
-        if not images and not any(texts):
-            return ()
         written: dict[str, Any] = {"role": "user", "content": _named(message.name, texts)}
         if images:
             written["images"] = images
-        return (written,)
+        return written
 
     def _image(self, image: Media) -> str:
         if image.WhichOneof("source") != "data":

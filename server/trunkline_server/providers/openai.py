@@ -24,6 +24,7 @@ from trunkline_server.providers.translator import (
     UpstreamRequest,
     Warnings,
     base64_of,
+    beside_results,
     choice_mode,
     data_url,
     offered_tools,
@@ -31,6 +32,7 @@ from trunkline_server.providers.translator import (
     raw_json,
     system_text,
     text_of,
+    without_idle_turns,
 )
 
 # By their values: an enum's name is looked up anew each time.
@@ -182,6 +184,11 @@ class OpenAITranslator:
         return error_of(body, status)
 
 
+def _is_silent(message: Message) -> bool:
+    """Is there no word in it, nor anything else?"""
+    return all(part.WhichOneof("content") == "text" and not part.text for part in message.parts)
+
+
 class _Request:
     """Writes one request body."""
 
@@ -240,49 +247,46 @@ class _Request:
         messages: list[dict[str, Any]] = []
         # What stands beside results, until all of them are written: nothing may come between calls and results.
         beside: list[dict[str, Any]] = []
+        has_silence = False
         if spec.system_prompt:
             messages.append({"role": system_role, "content": spec.system_prompt})
         for message in spec.messages:
             role = message.role
             if role == TOOL:
                 messages.extend(self._results(message))
-                beside.extend(self._beside(message))
+                said = beside_results(message, self.warnings)
+                if not _is_silent(said):
+                    beside.append(self._user(said))
                 continue
             if beside:
                 messages += beside
                 beside = []
             if role == USER:
-                messages.extend(self._user(message, message.parts))
+                messages.append(self._user(message))
+                has_silence = has_silence or not messages[-1]["content"]
             elif role == ASSISTANT:
                 messages.append(self._assistant(message))
             else:
                 content = system_text(message, self.warnings)
                 messages.append({"role": system_role, "content": content})
         messages += beside
+        if has_silence:
+            messages = without_idle_turns(messages)
         if self.deviations.prefix and messages and messages[-1]["role"] == "assistant":
             messages[-1]["prefix"] = True
         return messages
 
-    def _beside(self, message: Message) -> Sequence[dict[str, Any]]:
-        """What a turn of results says beside them, as words of the user's."""
-        kinds = [part.WhichOneof("content") for part in message.parts]
-        parts = [
-            part
-            for kind, part in zip(kinds, message.parts, strict=True)
-            if kind not in ("tool_result", None)
-        ]
-        return self._user(message, parts) if parts else ()
-
-    def _user(self, message: Message, parts: Sequence[Part]) -> Sequence[dict[str, Any]]:
+    def _user(self, message: Message) -> dict[str, Any]:
+        parts = message.parts
         texts = [part.text for part in parts if part.WhichOneof("content") == "text"]
-        if len(texts) == len(parts) and not any(texts):
-            return ()  # Some services refuse an empty turn, and to the others it says nothing.
         content: Any
-        if len(texts) == len(parts) and (len(texts) == 1 or self.deviations.joins_text):
+        if _is_silent(message):
+            content = ""
+        elif len(texts) == len(parts) and (len(texts) == 1 or self.deviations.joins_text):
             content = "".join(texts)
         else:
             content = [self._part(part) for part in parts]
-        return (self._signed({"role": "user", "content": content}, message.name),)
+        return self._signed({"role": "user", "content": content}, message.name)
 
     def _signed(self, written: dict[str, Any], name: str) -> dict[str, Any]:
         """With its author's name, in whichever way the service has for that."""

@@ -11,11 +11,12 @@ import msgspec
 from trunkline.v1.completion_event_pb2 import CompleteResponse
 from trunkline.v1.completion_pb2 import CompletionWarning
 from trunkline.v1.completion_spec_pb2 import CompletionSpec, ToolChoiceMode, ToolOptions
-from trunkline.v1.message_pb2 import Media, Message, Part
+from trunkline.v1.message_pb2 import Media, Message, Part, Role
 from trunkline_server.core.candidate import Candidate, Capability
 from trunkline_server.core.errors import UpstreamError
 from trunkline_server.core.ports import AttemptFacts, Prompt
 
+SYSTEM_ROLES: Final = frozenset({"system", "developer"})
 MAX_ERROR_BYTES: Final = 256 * 1024
 
 
@@ -158,6 +159,43 @@ def system_text(message: Message, warnings: Warnings) -> str:
         if kind != "text" and kind is not None:
             warnings.once(f"spec.messages[].parts[].{kind}", "only text goes into a system message")
     return text_of(message.parts)
+
+
+def beside_results(message: Message, warnings: Warnings) -> Message:
+    """What a tool's message says beside its results, as a turn of the user's: without the tool's name, and maybe empty.
+
+    What only the model says has no place in such a turn, and is left out with a warning.
+    """
+    parts = []
+    for part in message.parts:
+        kind = part.WhichOneof("content")
+        if kind in ("reasoning", "refusal"):
+            warnings.once(f"spec.messages[].parts[].{kind}", "it does not go beside results")
+        elif kind not in ("tool_result", None):
+            parts.append(part)
+    return Message(role=Role.ROLE_USER, parts=parts)
+
+
+def without_idle_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages without those turns of the user's that say nothing and stand next to another of his.
+
+    Some services refuse an empty turn, and next to another it says nothing to the others. Elsewhere it keeps the turns
+    alternating, and an answer before it from being gone on with.
+    """
+    written: list[dict[str, Any]] = []
+    roles = [message["role"] for message in messages if message["role"] not in SYSTEM_ROLES]
+    last = ""
+    following = iter([*roles[1:], ""])
+    for message in messages:
+        role = message["role"]
+        if role not in SYSTEM_ROLES:
+            neighbours = (last, next(following))
+            is_silent = role == "user" and not message["content"] and not message.get("images")
+            if is_silent and "user" in neighbours:
+                continue
+            last = role
+        written.append(message)
+    return written
 
 
 def system_texts(spec: CompletionSpec, warnings: Warnings) -> list[str]:
