@@ -281,8 +281,9 @@ class Upstreams:
     ) -> UpstreamError:
         body_by_s = asyncio.get_running_loop().time() + self._refusal_s
         try:
-            body = await response.body(min(until_s, body_by_s), MAX_ERROR_BYTES)
-        except (TransportError, TimeoutError):
+            # It may all be there though its end is late.
+            body = await response.body(min(until_s, body_by_s), MAX_ERROR_BYTES, takes_less=True)
+        except BadMessage:
             body = b""  # The status alone says enough.
         finally:
             response.close()
@@ -397,27 +398,47 @@ class UpstreamAnswer:
             if isinstance(error, TransportError):
                 raise _lost(error) from error
             if isinstance(error, UpstreamError):
-                error.http_status = error.http_status or 200
-                error.upstream_request_id = self.facts.upstream_request_id
+                self._identify(error)
             raise
         except UNDECODABLE as error:
-            # It is still the provider's doing, and the next one may do better.
-            raise UpstreamError(
-                Failure.PROTOCOL,
-                f"undecodable: {type(error).__name__}",
-                http_status=200,
-                upstream_request_id=self.facts.upstream_request_id,
-            ) from error
+            raise self._undecodable(error) from error
+
+    def _identify(self, error: UpstreamError) -> None:
+        error.http_status = error.http_status or 200
+        error.upstream_request_id = self.facts.upstream_request_id
+
+    def _undecodable(self, error: Exception) -> UpstreamError:
+        """It is still the provider's doing, and the next one may do better."""
+        return UpstreamError(
+            Failure.PROTOCOL,
+            f"undecodable: {type(error).__name__}",
+            http_status=200,
+            upstream_request_id=self.facts.upstream_request_id,
+        )
 
     def _finish_without_last_word(self) -> list[CompleteResponse]:
-        """The answer is whole although the stream is not. The connection is of no use any more."""
+        """The answer is whole although the stream is not. The connection is of no use any more.
+
+        Raises:
+            UpstreamError: something was left that can't be read, or an error, and the end may have been said too early.
+        """
+        has_told_end = self._decoder.has_told_end
+        try:
+            events = self._decoder.finish()
+        except UpstreamError as error:
+            if not has_told_end:
+                self._identify(error)
+                raise
+            events = (
+                self._decoder.finish()
+            )  # What was left is used up, and what came before it counts.
+        except UNDECODABLE as error:
+            if not has_told_end:
+                raise self._undecodable(error) from error
+            events = self._decoder.finish()
         self.is_complete = True
         self._is_broken = True
-        try:
-            return self._decoder.finish()
-        except (UpstreamError, *UNDECODABLE):
-            # Half a line was left, which said nothing whole. It is used up, and what came before it counts.
-            return self._decoder.finish()
+        return events
 
     async def _read_kept_alive(self, until_s: float) -> bytes:
         """A provider that sends keep-alives and then nothing at all is gone, long before its next token is overdue."""

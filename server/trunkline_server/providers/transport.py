@@ -465,15 +465,27 @@ class HttpResponse:
             raise BadMessage("the response is too long")
         return data
 
-    async def body(self, until_s: float, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
-        """All of the body. Raises: BadMessage when it is longer than allowed; as `read` does."""
+    async def body(
+        self, until_s: float, limit_bytes: int = MAX_BODY_BYTES, *, takes_less: bool = False
+    ) -> bytes:
+        """All of the body.
+
+        Args:
+            takes_less: when time is up or the connection lost, what has come until then will do.
+
+        Raises: BadMessage when it is longer than allowed; as `read` does, unless less will do.
+        """
         chunks = []
         size = 0
-        while chunk := await self.read(until_s):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit_bytes:
-                raise BadMessage("the response is too long")
+        try:
+            while chunk := await self.read(until_s):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise BadMessage("the response is too long")
+        except (TransportError, TimeoutError):
+            if not takes_less or size > limit_bytes:
+                raise
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.providers.specs import ask as ask_for
 from tests.support.upstream import (
     END,
     Hang,
@@ -218,12 +219,15 @@ async def test_what_began_to_be_answered_is_not_sent_again():
 
 @asynccontextmanager
 async def answer_to(
-    steps: Sequence[Step], gap_s: float = LONG_S, refusal_s: float = LONG_S
+    steps: Sequence[Step],
+    gap_s: float = LONG_S,
+    refusal_s: float = LONG_S,
+    dialect: str = "openai",
 ) -> AsyncIterator[Upstreams]:
     """The adapter over one provider that answers so."""
     async with upstream(steps) as scripted, HttpTransport() as transport:
         address = Address(Endpoint("127.0.0.1", scripted.port), "/v1", [])
-        provider = Provider("a", DIALECTS["openai"].translator, address)
+        provider = Provider("a", DIALECTS[dialect].translator, address)
         yield Upstreams(transport, {"a": provider}, lambda: "id", gap_s, refusal_s)
 
 
@@ -240,6 +244,22 @@ async def read_on(upstreams: Upstreams) -> list[str | None]:
             kinds += [e.WhichOneof("event") for e in await answer.read(until_s)]
     finally:
         answer.close()
+    return kinds
+
+
+async def read_all(steps: Sequence[Step], dialect: str = "openai") -> list[str | None]:
+    """Event names of an answer, to its end."""
+    until_s = asyncio.get_running_loop().time() + LONG_S
+    kinds: list[str | None] = []
+    async with answer_to(steps, dialect=dialect) as upstreams:
+        answer = await upstreams.open(
+            Candidate("a", "m", "m"), Prompt(ask_for(), stream=True), until_s
+        )
+        try:
+            while not answer.is_complete:
+                kinds += [e.WhichOneof("event") for e in await answer.read(until_s)]
+        finally:
+            answer.close()
     return kinds
 
 
@@ -277,6 +297,18 @@ async def test_a_refusal_whose_body_does_not_arrive_is_taken_by_its_status(refus
     assert caught.value.retry_after_s == 30
 
 
+@pytest.mark.parametrize("last", [Hang(), Reset()], ids=["late", "lost"])
+async def test_a_refusal_is_understood_though_its_end_does_not_arrive(last):
+    body = b'{"error": {"message": "No.", "code": "insufficient_quota"}}'
+    steps = [REFUSED + b"transfer-encoding: chunked\r\n\r\n", chunk(body), Pause(0.05), last]
+    async with answer_to(steps, refusal_s=0.1) as upstreams:
+        with pytest.raises(UpstreamError) as caught:
+            await read_on(upstreams)
+
+    assert (caught.value.failure, caught.value.code) == (Failure.EXHAUSTED, "insufficient_quota")
+    assert caught.value.retry_after_s == 30
+
+
 async def test_a_refusal_is_not_waited_for_beyond_the_attempts_own_time():
     async with answer_to([REFUSED + b"content-length: 100\r\n\r\n", Hang()]) as upstreams:
         until_s = asyncio.get_running_loop().time() + 0.05
@@ -301,14 +333,49 @@ async def test_a_refusal_is_not_waited_for_beyond_the_attempts_own_time():
 )
 async def test_an_answer_whose_end_was_told_is_whole_whatever_follows(rest):
     steps = [head(), event(delta("x")), event(finish()), *rest]
-    until_s = asyncio.get_running_loop().time() + LONG_S
-    async with answer_to(steps) as upstreams:
-        answer = await upstreams.open(
-            Candidate("a", "m", "m"), Prompt(CompletionSpec(), stream=True), until_s
-        )
-        events = []
-        while not answer.is_complete:
-            events += await answer.read(until_s)
-        answer.close()
 
-    assert [e.WhichOneof("event") for e in events] == ["text_delta", "choice_finished"]
+    assert await read_all(steps) == ["text_delta", "choice_finished"]
+
+
+def gemini(text: str) -> bytes:
+    """A chunk that says, as some relays write it into each, that it is the last."""
+    candidate = {"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}
+    return event({"candidates": [candidate]})
+
+
+def stopping(text: str) -> bytes:
+    """The same of OpenAI's."""
+    return event({"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]})
+
+
+# An event is read at its end, or at that of the stream.
+OVERLOADED = chunk('data: {"error": {"code": 503, "message": "No."}}\n')
+
+
+@pytest.mark.parametrize("rest", [[OVERLOADED, Reset()], [OVERLOADED, END]], ids=["lost", "over"])
+@pytest.mark.parametrize(("dialect", "said"), [("gemini", gemini), ("openai", stopping)])
+async def test_an_error_is_one_where_the_end_was_said_too_early(dialect, said, rest):
+    with pytest.raises(UpstreamError) as caught:
+        await read_all([head(), said("a"), said("b"), Pause(0.02), *rest], dialect)
+
+    assert (caught.value.failure, caught.value.http_status) == (Failure.SERVER, 503)
+
+
+@pytest.mark.parametrize("dialect", ["gemini", "openai"])
+async def test_what_can_not_be_read_may_be_more_where_the_end_was_said_too_early(dialect):
+    said = gemini if dialect == "gemini" else stopping
+    steps = [head(), said("a"), said("b"), Pause(0.02), chunk('data: {"cho\n'), Reset()]
+
+    with pytest.raises(UpstreamError) as caught:
+        await read_all(steps, dialect)
+
+    assert (caught.value.failure, caught.value.http_status) == (Failure.PROTOCOL, 200)
+
+
+@pytest.mark.parametrize(("dialect", "said"), [("gemini", gemini), ("openai", stopping)])
+async def test_an_answer_is_whole_that_was_lost_after_its_end_was_said(dialect, said):
+    steps = [head(), said("a"), said("b"), Pause(0.02), Reset()]
+
+    kinds = await read_all(steps, dialect)
+
+    assert kinds == ["text_delta", "text_delta", "choice_finished"]
