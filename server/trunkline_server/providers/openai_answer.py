@@ -228,6 +228,10 @@ class OpenAIDecoder(AnswerDecoder):
         self._ends: dict[int, str] = {}
         self._ended_at = 0  # Characters of the answer when a choice last said that it had ended.
         self._ends_early = False
+        self._ends_after_words = (
+            False  # An end in the first chunk with words may stand in all of them.
+        )
+        self._last = b""  # The chunk with the last end, which some send twice, its words too.
 
     @property
     def is_finished(self) -> bool:
@@ -292,8 +296,18 @@ class OpenAIDecoder(AnswerDecoder):
             if self.is_finished:
                 self._finish_choices()
             return
-        if data:
+        if not data:
+            return
+        ends = self._ends
+        if not ends:
             self._chunk(self._decoded(data))
+            if ends and self._ends_after_words:
+                self._last = data
+        elif data != self._last or self._ends_early:
+            said = len(ends)
+            self._chunk(self._decoded(data))
+            if len(ends) > said:
+                self._last = data
 
     def _chunk(self, chunk: _Chunk) -> None:
         if not self._knows_model and chunk.model:
@@ -362,6 +376,8 @@ class OpenAIDecoder(AnswerDecoder):
         if is_more or (reason in PLAIN and (is_thought or not chars)):
             self._ends_early = True  # What it says so of is no end, so silence after it is none.
         self._ended_at = chars
+        words = delta.content if delta is not None else None
+        self._ends_after_words = chars > (len(words) if isinstance(words, str) else 0)
         if earlier is None or reason not in PLAIN or FINISH_REASONS.get(earlier, OTHER) in PLAIN:
             self._ends[index] = native
 

@@ -1278,6 +1278,25 @@ def test_an_end_that_is_said_too_early_leaves_nothing_out(chunks, words, last):
     assert reading.events == [*words, finished(STOP, "stop")]
 
 
+def test_a_last_chunk_that_comes_twice_counts_once():
+    last = piece({"content": " there"}, "stop")
+
+    reading = read("openai", [stream(piece({"content": "Hi"}), last, last)])
+
+    assert reading.events == [text(0, "Hi"), text(0, " there"), finished(STOP, "stop")]
+
+
+@pytest.mark.parametrize(
+    "before", [[], [piece({"content": "Oh "}, "stop")]], ids=["first", "later"]
+)
+def test_the_same_word_twice_is_two_words_where_each_says_that_it_is_the_last(before):
+    word = piece({"content": "ha "}, "stop")
+
+    reading = read("openai", [stream(*before, word, word)])
+
+    assert reading.said("text_delta").endswith("ha ha ")
+
+
 @pytest.mark.parametrize(
     ("natives", "end"),
     [

@@ -364,10 +364,10 @@ async def test_an_error_is_one_where_the_end_was_said_too_early(dialect, said, r
 @pytest.mark.parametrize("dialect", ["gemini", "openai"])
 async def test_what_can_not_be_read_may_be_more_where_the_end_was_said_too_early(dialect):
     said = gemini if dialect == "gemini" else stopping
-    steps = [head(), said("a"), said("b"), Pause(0.02), chunk('data: {"cho\n'), Reset()]
+    steps: list[Step] = [head(), said("a"), said("b"), Pause(0.02), chunk('data: {"cho\n')]
 
     with pytest.raises(UpstreamError) as caught:
-        await read_all(steps, dialect)
+        await read_all([*steps, Reset()], dialect)
 
     assert (caught.value.failure, caught.value.http_status) == (Failure.PROTOCOL, 200)
 
