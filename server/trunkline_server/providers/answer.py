@@ -599,3 +599,8 @@ class AnswerDecoder:
     def has_told_end(self) -> bool:
         """The caller knows that every choice has ended, so nothing of the answer can be missing."""
         return self._events.is_finished
+
+    @property
+    def survives_loss(self) -> bool:
+        """Every choice has said that it ended, and that is believed of who says no more."""
+        return self.is_finished

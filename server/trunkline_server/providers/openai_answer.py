@@ -247,6 +247,11 @@ class OpenAIDecoder(AnswerDecoder):
             return False
         return self.is_finished and self._events.output_chars == self._ended_at
 
+    @property
+    def survives_loss(self) -> bool:
+        """Not where an end was said too early: any chunk may say it then."""
+        return self.has_told_end
+
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """One read of the stream."""
         try:

@@ -392,9 +392,9 @@ class UpstreamAnswer:
                     return events
                 self._is_kept_alive = True
         except (TransportError, TimeoutError, UpstreamError) as error:
-            is_lost = isinstance(error, TransportError)
-            if self._is_stream and (decoder.is_finished if is_lost else decoder.has_told_end):
-                return self._finish_without_last_word()
+            lost = error if isinstance(error, TransportError) else None
+            if self._is_stream and (decoder.is_finished if lost else decoder.has_told_end):
+                return self._finish_without_last_word(lost)
             if isinstance(error, TransportError):
                 raise _lost(error) from error
             if isinstance(error, UpstreamError):
@@ -416,13 +416,15 @@ class UpstreamAnswer:
             upstream_request_id=self.facts.upstream_request_id,
         )
 
-    def _finish_without_last_word(self) -> list[CompleteResponse]:
+    def _finish_without_last_word(self, lost: TransportError | None) -> list[CompleteResponse]:
         """The answer is whole although the stream is not. The connection is of no use any more.
 
         Raises:
-            UpstreamError: something was left that can't be read, or an error, and the end may have been said too early.
+            UpstreamError: something was left that can't be read, or an error, or nothing, and the end may have been
+                said too early.
         """
         has_told_end = self._decoder.has_told_end
+        is_whole = lost is None or self._decoder.survives_loss
         try:
             events = self._decoder.finish()
         except UpstreamError as error:
@@ -436,6 +438,8 @@ class UpstreamAnswer:
             if not has_told_end:
                 raise self._undecodable(error) from error
             events = self._decoder.finish()
+        if lost is not None and not is_whole:  # What was left of it was no more telling.
+            raise _lost(lost) from lost
         self.is_complete = True
         self._is_broken = True
         return events

@@ -87,6 +87,11 @@ class Decoder(Protocol):
         """Nothing of the answer can be missing: every choice has ended, and was not only said to, perhaps too early."""
         ...
 
+    @property
+    def survives_loss(self) -> bool:
+        """If the connection is lost now, the answer counts as whole."""
+        ...
+
     def feed(self, chunk: bytes) -> list[CompleteResponse]:
         """Raises: UpstreamError."""
         ...

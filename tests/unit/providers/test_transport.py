@@ -372,10 +372,24 @@ async def test_what_can_not_be_read_may_be_more_where_the_end_was_said_too_early
     assert (caught.value.failure, caught.value.http_status) == (Failure.PROTOCOL, 200)
 
 
-@pytest.mark.parametrize(("dialect", "said"), [("gemini", gemini), ("openai", stopping)])
-async def test_an_answer_is_whole_that_was_lost_after_its_end_was_said(dialect, said):
-    steps = [head(), said("a"), said("b"), Pause(0.02), Reset()]
+async def test_an_answer_is_whole_that_was_lost_after_its_end_was_said():
+    steps: list[Step] = [head(), event(delta("a")), stopping("b"), Pause(0.02), Reset()]
 
-    kinds = await read_all(steps, dialect)
+    kinds = await read_all(steps, "openai")
 
     assert kinds == ["text_delta", "text_delta", "choice_finished"]
+
+
+async def test_an_answer_of_gemini_that_was_lost_after_an_end_is_whole_though_it_says_some_early():
+    steps: list[Step] = [head(), gemini("a"), gemini("b"), Pause(0.02), Reset()]
+
+    kinds = await read_all(steps, "gemini")
+
+    assert kinds == ["text_delta", "text_delta", "choice_finished"]
+
+
+async def test_an_answer_is_not_whole_that_was_lost_where_every_chunk_says_that_it_is_the_end():
+    with pytest.raises(UpstreamError) as caught:
+        await read_all([head(), stopping("a"), stopping("b"), Pause(0.02), Reset()], "openai")
+
+    assert caught.value.failure is Failure.AMBIGUOUS
