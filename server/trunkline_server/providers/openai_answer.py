@@ -387,7 +387,7 @@ class OpenAIDecoder(AnswerDecoder):
             self._ends[index] = native
 
     def _finish_choices(self) -> None:
-        for index, native in sorted(self._ends.items()):
+        for index, native in self._ends.items():  # As they said it.
             if self._keeps_details:
                 self._hand_over(index)
             self._events.finish(index, FINISH_REASONS.get(native, OTHER), native)
