@@ -187,6 +187,8 @@ def without_idle_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any
     Some services refuse an empty turn, and next to another it says nothing to the others. Elsewhere it keeps the turns
     alternating, and an answer before it from being gone on with.
     """
+    if not any(map(_is_idle, messages)):
+        return list(messages)
     written: list[dict[str, Any]] = []
     roles = [message["role"] for message in messages if message["role"] not in SYSTEM_ROLES]
     last = ""
@@ -195,12 +197,15 @@ def without_idle_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any
         role = message["role"]
         if role not in SYSTEM_ROLES:
             neighbours = (last, next(following))
-            is_silent = role == "user" and not message["content"] and not message.get("images")
-            if is_silent and "user" in neighbours:
+            if _is_idle(message) and "user" in neighbours:
                 continue
             last = role
         written.append(message)
     return written
+
+
+def _is_idle(message: dict[str, Any]) -> bool:
+    return message["role"] == "user" and not message["content"] and not message.get("images")
 
 
 def system_texts(spec: CompletionSpec, warnings: Warnings) -> list[str]:

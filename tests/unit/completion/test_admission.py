@@ -488,7 +488,7 @@ class Served:
                 ticket.is_sending = False
                 if ticket.is_due:
                     raise ticket.take()
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()  # What it works on never ends.
             except asyncio.CancelledError as error:
                 self.told = ticket.expulsion() or error
                 raise

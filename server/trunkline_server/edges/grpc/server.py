@@ -106,9 +106,10 @@ def _handler(method: Method, calls: Calls) -> "grpc.RpcMethodHandler[Any, Any]":
 
 async def _send(method: Method, batch: list[Any], context: Any, watch: StallWatch) -> None:
     watch.is_writing = True
-    for response in coalesce(batch) if method.numbers else batch:
+    numbers = method.numbers
+    for response in coalesce(batch) if numbers else batch:
         watch.sent += 1
-        if method.numbers:
+        if numbers:
             response.sequence = watch.sent
         await context.write(response)
     watch.is_writing = False
